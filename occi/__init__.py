@@ -1,0 +1,1 @@
+"""The OCCI door: what a provisioning message means, and the sink that turns messages into commands."""

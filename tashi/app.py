@@ -1,0 +1,225 @@
+"""The only module that knows every room: configuration in, one service out."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet import endpoints, ssl
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.spread import pb
+
+from tashi import __version__
+from tashi.config import Config, ConfigError, load
+from tashi.config import SlaClass as ConfiguredClass
+from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, TashiError, YourMistake
+from tashi.images.directory import ImageDirectory
+from tashi.interfaces import IStore
+from tashi.manager.service import ClusterManager
+from tashi.manager.settings import ManagerSettings
+from tashi.model.sla import SlaClass
+from tashi.scheduling.policies import POLICIES
+from tashi.scheduling.snapshot import SchedulingSettings
+from tashi.store.sqlite import SQLiteStore
+from tashi.wire import certificates
+from tashi.wire.portal import Door
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def control_plane(reactor: Any, config: Config | None = None) -> Service:
+    """The control plane of one cell; ends the program with words when the configuration cannot be used."""
+    config = config or _loaded("ClusterManager", "Agent")
+    return ControlPlane(reactor, config)
+
+
+def node_agent(reactor: Any, config: Config | None = None) -> Service:
+    """The agent of this machine."""
+    from tashi.node.service import make_service
+
+    return make_service(config or _loaded("NodeManager"), reactor)
+
+
+def _loaded(*programs: str) -> Config:
+    try:
+        config = load(programs)
+    except ConfigError as error:
+        sys.exit(f"tashi: {error.message}")
+    for warning in config.warnings:
+        Logger().warn("{warning}", warning=warning)
+    return config
+
+
+class ControlPlane(Service):
+    """Opens the store, then the cluster manager, then the doors; stops in the other order.
+
+    What cannot be opened ends the process with words: a control plane that half works is worse than none.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, config: Config) -> None:
+        self.setName("tashi")
+        self._reactor = reactor
+        self._config = config
+        self._lock: IO[str] | None = None
+        self._ports: list[Any] = []
+        self._doors = MultiService()
+        self.manager: ClusterManager | None = None
+        self._opening: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        self._opening = Deferred.fromCoroutine(self._open())
+        self._opening.addErrback(self._cannot_open)
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self._close())
+
+    async def _open(self) -> None:
+        config, reactor = self._config, self._reactor
+        state_dir = config.state_dir
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _lock(state_dir)
+        images = ImageDirectory(str(config.share_dir / "images"))
+        xmpp_on = config.xmpp.enabled and bool(config.xmpp.jid)
+        manager = ClusterManager(
+            reactor,
+            _store(reactor, config),
+            images,
+            _settings(config),
+            join_secret=certificates.join_secret(state_dir),
+            version=__version__,
+            publishing=xmpp_on and bool(config.xmpp.recipient or config.xmpp.pubsub_service),
+            server_priorities=dict(config.servers.priorities),
+        )
+        await manager.open()
+        self.manager = manager
+        manager.startService()
+        await self._listen(manager)
+        if xmpp_on:
+            from tashi.xmpp.service import make_service  # wokkel wants a reactor that is chosen already
+
+            make_service(reactor, config.xmpp, manager.commands, manager.outbox, _vocabulary(config)).setServiceParent(self._doors)
+        self._doors.startService()
+        service = config.cluster_manager_service
+        self.log.info(
+            "ready: {socket} for users, {host}:{port} for agents", socket=str(config.manager_socket), host=service.host, port=service.port
+        )
+
+    async def _listen(self, manager: ClusterManager) -> None:
+        service = self._config.cluster_manager_service
+        factory = pb.PBServerFactory(Door(self._reactor, manager.hosts, manager.verbs, manager.cluster.users))
+        path = self._config.manager_socket
+        path.unlink(missing_ok=True)
+        local = endpoints.UNIXServerEndpoint(self._reactor, str(path), mode=0o666)
+        self._ports.append(await local.listen(factory))
+        if service.tls:
+            pem = certificates.prepare(self._config.state_dir, self._reactor.seconds())
+            options = ssl.PrivateCertificate.loadPEM(pem.read_text()).options()
+            public: Any = endpoints.SSL4ServerEndpoint(self._reactor, service.port, options, interface=service.host)
+        elif service.host in _LOOPBACK:
+            public = endpoints.TCP4ServerEndpoint(self._reactor, service.port, interface=service.host)
+        else:
+            raise YourMistake(
+                BAD_ARGUMENT, f"[ClusterManagerService] tls = False is only for a loopback host, and host = {service.host}; set tls = True"
+            )
+        self._ports.append(await public.listen(factory))
+
+    async def _close(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+        for port in self._ports:
+            await port.stopListening()
+        await self._doors.stopService()
+        if self.manager is not None:
+            await self.manager.stopService()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _cannot_open(self, failure: Any) -> None:
+        if not self.running:
+            return
+        if failure.check(TashiError, OSError):
+            self.log.critical("the control plane cannot start: {why}", why=failure.getErrorMessage())
+            print(f"tashi: the control plane cannot start: {failure.getErrorMessage()}", file=sys.stderr)
+        else:
+            self.log.critical("the control plane cannot start: {failure}", failure=failure.getTraceback())
+        self._reactor.addSystemEventTrigger("after", "shutdown", lambda: os._exit(1))  # twistd itself would end with 0
+        self._reactor.stop()
+
+
+def _lock(state_dir: Path) -> IO[str]:
+    """One control plane a state directory: two would give the same numbers twice."""
+    file = (state_dir / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OurFault(
+            INTERNAL, f"another control plane uses {state_dir}; stop it, or choose another [ClusterManagerService] stateDir"
+        ) from None
+    return file
+
+
+def _store(reactor: Any, config: Config) -> IStore:
+    uri = str(config.sql.uri)
+    if uri.startswith("mysql:"):
+        raise YourMistake(BAD_ARGUMENT, "[SQL] uri names MySQL, which this version does not keep; use sqlite:///path or leave it empty")
+    return SQLiteStore(reactor, uri.removeprefix("sqlite://") or str(config.state_dir / "tashi.sqlite"))
+
+
+def _settings(config: Config) -> ManagerSettings:
+    service, scheduler, xmpp = config.cluster_manager_service, config.scheduler, config.xmpp
+    policy = scheduler.scheduler
+    if policy not in POLICIES:
+        raise YourMistake(
+            BAD_ARGUMENT, f"[Scheduler] scheduler = {policy} is not a policy of this version; use {', '.join(sorted(POLICIES))}"
+        )
+    return ManagerSettings(
+        scheduling=SchedulingSettings(
+            policy=policy,
+            dense_pack=scheduler.dense_pack,
+            cpu_cores_over_rate=scheduler.cpu_cores_over_rate,
+            cpu_speed_over_rate=scheduler.cpu_speed_over_rate,
+            allow_mismatched_versions=service.allow_mismatched_versions,
+        ),
+        schedule_delay=scheduler.schedule_delay,
+        provision_timeout=xmpp.provision_timeout,
+        max_command_age=xmpp.max_command_age,
+        expire_host_time=service.expire_host_time,
+        layout_interval=xmpp.layout_interval,
+        max_memory=service.max_memory,
+        max_cores=service.max_cores,
+        allow_duplicate_names=service.allow_duplicate_names,
+        default_network=service.default_network,
+        sla_classes={name: _sla_class(name, one) for name, one in config.sla_classes.classes.items()},
+        trusted=frozenset(xmpp.trusted),
+        admins=frozenset(xmpp.admins),
+    )
+
+
+def _sla_class(name: str, configured: ConfiguredClass) -> SlaClass:
+    hints = {"location": configured.location} if configured.location else {}
+    hints |= {term: "True" for term in ("auditability", "isolation") if getattr(configured, term)}
+    return SlaClass(
+        name=name,
+        priority=configured.priority,
+        cpu_share=configured.cpu_share or None,
+        cpu_speed=configured.cpu_speed or None,
+        disk_weight=configured.disk_weight or None,
+        net_down=configured.net_down or None,
+        net_up=configured.net_up or None,
+        hints=hints,
+    )
+
+
+def _vocabulary(config: Config) -> Any:
+    from occi.categories import Vocabulary
+
+    return Vocabulary(kinds=config.occi.kind_schemes, templates=dict(config.templates.images))

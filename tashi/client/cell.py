@@ -1,0 +1,216 @@
+"""A cell as a program talks to it: each verb is a coroutine that returns rows of plain data, or raises.
+
+TashiError carries what the control plane answered (its ``code`` says what kind), CannotReach that it did not answer.
+The names and arguments are those of the command line; disks, nics and hints may be given as its texts or as plain data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from tashi.client import arguments
+from tashi.errors import UNKNOWN_USER, YourMistake
+from tashi.model.instance import DEFAULT_CPU_SHARE
+
+Row = dict[str, Any]
+Disks = str | Sequence[Mapping[str, Any]]
+Nics = str | Sequence[Mapping[str, Any]]
+Hints = str | Mapping[str, str]
+
+CALL_SECONDS = 60.0
+"""How long an answer may take; waitFor may take its own time besides."""
+
+
+class CannotReach(Exception):
+    """The control plane cannot be reached or has gone; the words say where it was sought, why, and what to do."""
+
+
+class Calls(Protocol):
+    """Something that carries one verb to the control plane and its result back."""
+
+    def call(self, verb: str, content: Mapping[str, Any], seconds: float) -> Awaitable[Any]:
+        """The result of the verb, within this many seconds."""
+
+
+class Cell:
+    """The verbs of one cell, over a link that is logged in."""
+
+    def __init__(self, link: Calls) -> None:
+        self._link = link
+
+    async def _call(self, verb: str, seconds: float = CALL_SECONDS, **content: Any) -> Any:
+        return await self._link.call(verb, content, seconds)
+
+    async def createVm(
+        self,
+        name: str,
+        disks: Disks,
+        userId: str | int | None = None,
+        cores: int = 1,
+        memory: int = 128,
+        nics: Nics | None = None,
+        hints: Hints | None = None,
+        cpuShare: int = DEFAULT_CPU_SHARE,
+    ) -> list[Row]:
+        """Wish for one instance, memory in MB; without ``nics`` it gets one on the default network."""
+        owner = await self._user_id(userId)
+        return [await self._call("createVm", **_wish(name, disks, owner, cores, memory, nics, hints, cpuShare))]
+
+    async def createMany(
+        self,
+        basename: str,
+        disks: Disks,
+        count: int,
+        userId: str | int | None = None,
+        cores: int = 1,
+        memory: int = 128,
+        nics: Nics | None = None,
+        hints: Hints | None = None,
+        cpuShare: int = DEFAULT_CPU_SHARE,
+    ) -> list[Row]:
+        """Wish for ``count`` instances basename-0, basename-1, ..., all or none; each network card gets a MAC of its own."""
+        owner = await self._user_id(userId)
+        cards = arguments.nics(nics) if nics is not None else [{}]
+        wishes = [
+            _wish(name, disks, owner, cores, memory, [{**card, "mac": arguments.random_mac()} for card in cards], hints, cpuShare)
+            for name in many_names(basename, count)
+        ]
+        return list(await self._call("createMany", instances=wishes))
+
+    async def destroyVm(self, instance: str | int) -> list[Row]:
+        """Destroy the instance; the row is its last one."""
+        return [await self._call("destroyVm", instance=arguments.reference(instance))]
+
+    async def destroyMany(self, basename: str) -> list[Row]:
+        """Destroy all instances that createMany made with this basename."""
+        return list(await self._call("destroyMany", basename=basename))
+
+    async def getInstances(self) -> list[Row]:
+        """All instances of the cell, sorted by id."""
+        return list(await self._call("getInstances"))
+
+    async def getMyInstances(self) -> list[Row]:
+        """The caller's own instances."""
+        me = (await self._call("whoami"))["userId"]
+        return [row for row in await self.getInstances() if row["userId"] == me]
+
+    async def getHosts(self) -> list[Row]:
+        """All hosts of the cell, sorted by id."""
+        return list(await self._call("getHosts"))
+
+    async def getUsers(self) -> list[Row]:
+        """All users of the cell, sorted by id."""
+        return list(await self._call("getUsers"))
+
+    async def getImages(self) -> list[Row]:
+        """All images of the cell, sorted by id."""
+        return list(await self._call("getImages"))
+
+    async def getSlots(self, cores: int = 1, memory: int = 128) -> list[Row]:
+        """How many instances of this size (memory in MB) would fit on the hosts that are up and Normal."""
+        layout = await self.getVmLayout()
+        slots = sum(
+            max(0, min((row["cores"] - row["usedCores"]) // cores, (row["memory"] - row["usedMemory"]) // memory))
+            for row in layout
+            if row["up"] and row["state"] == "Normal"
+        )
+        return [{"slots": slots, "cores": cores, "memory": memory}]
+
+    async def getVmLayout(self) -> list[Row]:
+        """The hosts, each with the names of its instances and what they use of it."""
+        hosts = {row["id"]: {**row, "instances": [], "usedMemory": 0, "usedCores": 0} for row in await self.getHosts()}
+        for instance in await self.getInstances():
+            host = hosts.get(instance["hostId"])
+            if host is not None:
+                host["instances"].append(instance["name"])
+                host["usedMemory"] += instance["memory"]
+                host["usedCores"] += instance["cores"]
+        return list(hosts.values())
+
+    async def setHostConfig(self, hostId: str | int, elemName: str, value: str) -> list[Row]:
+        """Set one element of a host's configuration, such as its location."""
+        return [await self._call("setHostConfig", hostId=arguments.reference(hostId), elemName=elemName, value=value)]
+
+    async def registerUser(
+        self, name: str, passwd: str | None = None, priority: int = 0, userId: int | None = None, jid: str | None = None
+    ) -> list[Row]:
+        """Register a user; the same call again with equal content changes nothing."""
+        return [await self._call("registerUser", name=name, passwd=passwd, priority=priority, userId=userId, jid=jid)]
+
+    async def unregisterUser(self, userId: str | int) -> list[Row]:
+        """Remove a user who has no instances."""
+        answer = await self._call("unregisterUser", userId=arguments.reference(userId))
+        return [answer] if answer else []
+
+    async def explain(self, instance: str | int) -> list[Row]:
+        """Why the instance is where it is, or why it is nowhere; the words are the row's ``text``."""
+        return [{"instance": instance, "text": await self._call("explain", instance=arguments.reference(instance))}]
+
+    async def whoami(self) -> list[Row]:
+        """As whom the control plane knows the caller."""
+        return [await self._call("whoami")]
+
+    async def waitFor(self, ids: Sequence[int], until: str, timeout: float = 300.0) -> list[Row]:
+        """One row an instance (id, ok, state, reason), when all are ``until`` ("Running" or "gone"), failed, or out of time."""
+        return list(await self._call("waitFor", CALL_SECONDS + timeout, ids=list(ids), until=until, timeout=timeout))
+
+    async def _user_id(self, user: str | int | None) -> int | None:
+        if user is None or isinstance(user := arguments.reference(user), int):
+            return user
+        for row in await self.getUsers():
+            if row["name"] == user:
+                return int(row["id"])
+        raise YourMistake(UNKNOWN_USER, f"Unknown user {user}; `tashi getUsers` lists those there are")
+
+
+def many_names(basename: str, count: int) -> list[str]:
+    """The names createMany gives, numbered from 0 and padded with zeros to one width."""
+    width = len(str(count - 1))
+    return [f"{basename}-{number:0{width}}" for number in range(count)]
+
+
+@asynccontextmanager
+async def connect(reactor: Any = None, *, socket: str | None = None, seconds: float | None = None) -> AsyncIterator[Cell]:
+    """The cell behind the unix socket (by default the configured one), for as long as the block lasts.
+
+    CannotReach when nobody answers within ``seconds`` (by default [Client] clusterManagerTimeout); TashiError(forbidden) when the
+    caller is not known there; YourMistake when the configuration is wrong.
+    """
+    if socket is None:
+        socket, configured_seconds = _configured()
+        seconds = seconds or configured_seconds
+    from tashi.client.link import open_link  # here, because Twisted is most of the start-up and `--help` needs none of it
+
+    if reactor is None:
+        from twisted.internet import reactor
+    link = await open_link(reactor, socket, seconds or 5.0)
+    try:
+        yield Cell(link)
+    finally:
+        link.close()
+
+
+def _configured() -> tuple[str, float]:
+    """The socket of the control plane, the caller's own before the system's, and the longest wait for it in seconds."""
+    from tashi.config import load
+
+    config = load(("Client",))
+    sockets = config.client_sockets
+    return str(next((path for path in sockets if path.exists()), sockets[0])), config.client.cluster_manager_timeout
+
+
+def _wish(
+    name: str, disks: Disks, owner: int | None, cores: int, memory: int, nics: Nics | None, hints: Hints | None, cpu_share: int
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "userId": owner,
+        "disks": arguments.disks(disks),
+        "cores": cores,
+        "memory": memory,
+        "nics": arguments.nics(nics) if nics is not None else [{"ip": None, "mac": arguments.random_mac()}],
+        "hints": arguments.hints(hints) if hints is not None else {},
+        "cpuShare": cpu_share,
+    }

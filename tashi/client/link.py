@@ -1,0 +1,126 @@
+"""The client's end of the wire: one unix socket, one login by who we are on this machine, one JSON text a call.
+
+-> login_user                      <- (avatar or None, {"user": ...} or {"error": {"code", "message"}})
+-> call {"verb", "arguments"}      <- (pages, token, the first page)      -> more(token, index)      <- a further page
+The pages joined are {"result": ...} or {"error": {"code", "message"}}.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as OutOfTime
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
+from twisted.spread import banana, pb
+
+from tashi.client.cell import CannotReach
+from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, TashiError, YourMistake
+from tashi.wire.codec import decode, encode
+
+_GONE = (pb.DeadReferenceError, pb.PBConnectionLost, ConnectionDone, ConnectionLost)
+_LONGEST_PATH = 107  # of a unix socket on Linux; Twisted waits for its time-out on a longer one
+_WHY = {
+    errno.ENOENT: "there is no such socket",
+    errno.ECONNREFUSED: "nobody listens on it",
+    errno.EACCES: "you may not open it",
+    errno.ENAMETOOLONG: f"no socket's path is longer than {_LONGEST_PATH} bytes",
+}
+
+
+class _Told(msgspec.Struct):
+    """An error as the control plane tells it."""
+
+    code: str
+    message: str
+
+
+class _Answer(msgspec.Struct):
+    """Any answer: of login_user and of call."""
+
+    error: _Told | None = None
+    result: Any = None
+
+
+class Link:
+    """A login that lasts until `close`; every call has its time, and ends in a result, a TashiError or CannotReach."""
+
+    def __init__(self, reactor: Any, factory: pb.PBClientFactory, avatar: Any, path: str) -> None:
+        self._reactor = reactor
+        self._factory = factory
+        self._avatar = avatar
+        self._path = path
+
+    async def call(self, verb: str, content: Mapping[str, Any], seconds: float) -> Any:
+        """The result of the verb, with all its pages."""
+        return await _within(self._reactor, seconds, self._call(verb, content), f"{verb} at {self._path}")
+
+    async def _call(self, verb: str, content: Mapping[str, Any]) -> Any:
+        text = encode({"verb": verb, "arguments": content})
+        if len(text) > banana.SIZE_LIMIT:
+            raise YourMistake(
+                BAD_ARGUMENT, f"{len(text)} bytes are more than one call carries ({banana.SIZE_LIMIT}); ask for less at a time"
+            )
+        count, token, first = await self._avatar.callRemote("call", text)
+        parts = [first]
+        for index in range(1, count):
+            parts.append(await self._avatar.callRemote("more", token, index))
+        return _result(b"".join(parts))
+
+    def close(self) -> None:
+        """Log out and hang up."""
+        self._factory.disconnect()
+
+
+async def open_link(reactor: Any, path: str, seconds: float) -> Link:
+    """Log in at the control plane behind the socket, within this many seconds."""
+    factory = pb.PBClientFactory()
+    try:
+        if len(os.fsencode(path)) > _LONGEST_PATH:
+            raise ConnectError(errno.ENAMETOOLONG)
+        # Not an endpoint: the module of endpoints loads TLS, which is a quarter of the time until the first answer.
+        reactor.connectUNIX(path, factory, timeout=seconds)
+        avatar = await _within(reactor, seconds, _login(factory), f"the login at {path}")
+    except ConnectError as error:
+        why = _WHY.get(error.osError) or str(error)
+        raise CannotReach(
+            f"cannot reach the control plane at {path}: {why}; "
+            "start it with `twistd -n tashi` or `tashi sandbox`, or name its socket in $TASHI_CONF or [Client] socket"
+        ) from None
+    except BaseException:
+        factory.disconnect()
+        raise
+    return Link(reactor, factory, avatar, path)
+
+
+async def _login(factory: pb.PBClientFactory) -> Any:
+    root = await factory.getRootObject()
+    avatar, text = await root.callRemote("login_user")
+    _result(text)
+    return avatar
+
+
+def _result(text: bytes) -> Any:
+    answer = decode(text, _Answer)
+    if answer.error is not None:
+        raise TashiError(answer.error.code, answer.error.message)
+    return answer.result
+
+
+async def _within(reactor: Any, seconds: float, work: Coroutine[Deferred[Any], Any, Any], what: str) -> Any:
+    deferred = Deferred.fromCoroutine(work)
+    deferred.addTimeout(seconds, reactor)
+    try:
+        return await deferred
+    except OutOfTime:
+        raise CannotReach(f"no answer to {what} within {seconds:g} s; look at the log of the control plane, then try again") from None
+    except _GONE:
+        raise CannotReach(
+            f"the control plane hung up during {what}; whether it was done is not known: look with `tashi getInstances`"
+        ) from None
+    except pb.RemoteError as error:
+        raise OurFault(INTERNAL, f"the control plane failed at {what}: {error}; its log says more") from None

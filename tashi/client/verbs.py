@@ -1,0 +1,158 @@
+"""All that the command line can do, one row a verb: usage, help, parsing, completion and output derive from this table."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from tashi.client import arguments as convert
+from tashi.client.arguments import Converter
+from tashi.client.cell import Cell, Row
+from tashi.client.table import CALLER, HOSTS, IMAGES, INSTANCES, LAYOUT, SLOTS, USERS, WORDS, Shape
+
+Values = Mapping[str, Any]
+
+
+class Argument(msgspec.Struct, frozen=True):
+    """One ``--name value``; ``completes`` is the verb whose names it may hold."""
+
+    name: str
+    help: str
+    convert: Converter = convert.text
+    required: bool = False
+    completes: str = ""
+
+
+class Verb(msgspec.Struct, frozen=True):
+    """One verb. ``sentence`` replaces the table (None: nothing is printed); ``waits_for`` is what ``--wait`` waits for."""
+
+    name: str
+    help: str
+    action: Callable[..., Awaitable[list[Row]]]
+    arguments: tuple[Argument, ...] = ()
+    shape: Shape = INSTANCES
+    examples: tuple[str, ...] = ()
+    sentence: Callable[[Sequence[Row], Values], str | None] | None = None
+    waits_for: str = ""
+
+
+class Program(msgspec.Struct, frozen=True):
+    """A verb that needs no cell: ``module``'s main gets the rest of the line."""
+
+    name: str
+    help: str
+    usage: str
+    module: str
+
+
+def _required(name: str, help: str, converter: Converter = convert.text, completes: str = "") -> Argument:
+    return Argument(name, help, converter, True, completes)
+
+
+def _slots(rows: Sequence[Row], values: Values) -> str:
+    slots, cores, memory = (rows[0][name] for name in ("slots", "cores", "memory"))
+    return (
+        f"{slots} available slot{'' if slots == 1 else 's'} for instances with "
+        f"{cores} core{'' if cores == 1 else 's'} and {memory} MB of memory."
+    )
+
+
+def _nothing(rows: Sequence[Row], values: Values) -> None:
+    return None
+
+
+_INSTANCE = _required("instance", "the instance, by id or name", convert.reference, "getInstances")
+_BASENAME = _required("basename", "what comes before the number in the instances' names")
+_SIZE = (
+    Argument("userId", "the owner, by id or name (default: you)", convert.reference, completes="getUsers"),
+    Argument("cores", "number of cores (default: 1)", convert.whole("cores", 1)),
+    Argument("memory", "memory in MB (default: 128)", convert.whole("memory", 1)),
+    Argument("nics", "network[:ip[:mac]],... (default: one on the default network)", convert.nics),
+    Argument("hints", "name=value,... for scheduler and hypervisor", convert.hints),
+    Argument("cpuShare", "weight of its CPU time among its neighbours (default: 1024)", convert.whole("cpuShare", 2, 262_144)),
+)
+_DISKS = _required("disks", "uri[:persistent],... (default: not persistent)", convert.disks, "getImages")
+
+VERBS: Final = (
+    Verb(
+        "createVm", "Creates one instance and has it placed on a host", Cell.createVm,
+        (_required("name", "name of the instance"), _DISKS, *_SIZE),
+        examples=(
+            "--name vmname --disks i386-hardy.qcow2",
+            "--userId 3 --name vmname --cores 8 --memory 7168 --disks mpi-hardy.qcow2:True,scratch.qcow2:False "
+            "--nics :1.2.3.4,1::52:54:00:00:56:78 --hints enableDisplay=True --hints subDomain=mysubdomain",
+            "--name test1 --cpuShare 2048 --disks tashi.img --wait",
+        ),
+        waits_for="Running",
+    ),
+    Verb(
+        "createMany", "Creates several equal instances, all or none", Cell.createMany,
+        (_BASENAME, _DISKS, _required("count", "how many", convert.whole("count", 1, 100_000)), *_SIZE),
+        examples=("--basename vmname --disks i386-hardy.qcow2 --count 4",), waits_for="Running",
+    ),
+    Verb(
+        "destroyVm", "Destroys an instance at once", Cell.destroyVm, (_INSTANCE,),
+        examples=("--instance 12345", "--instance vmname"), sentence=_nothing, waits_for="gone",
+    ),
+    Verb(
+        "destroyMany", "Destroys the instances of a createMany", Cell.destroyMany, (_BASENAME,),
+        examples=("--basename vmname",), sentence=_nothing, waits_for="gone",
+    ),
+    Verb("getInstances", "Lists all instances", Cell.getInstances, examples=("", "--show-nics --hide-disk", "-o json")),
+    Verb("getMyInstances", "Lists your instances", Cell.getMyInstances, examples=("",)),
+    Verb("getHosts", "Lists the hosts", Cell.getHosts, shape=HOSTS, examples=("",)),
+    Verb("getImages", "Lists the images that disks can be made of", Cell.getImages, shape=IMAGES, examples=("",)),
+    Verb("getUsers", "Lists the users", Cell.getUsers, shape=USERS, examples=("",)),
+    Verb("getVmLayout", "Lists the hosts with their instances and what these use", Cell.getVmLayout, shape=LAYOUT, examples=("",)),
+    Verb(
+        "getSlots", "Says how many instances of a size would fit", Cell.getSlots,
+        (
+            Argument("cores", "cores of each (default: 1)",
+                     convert.whole("cores", 1, refusal="Argument to cores must be 1 or greater.")),
+            Argument("memory", "memory of each in MB (default: 128)",
+                     convert.whole("memory", 1, refusal="Argument to memory must be greater than 0.")),
+        ),
+        shape=SLOTS, examples=("--cores 1 --memory 128",), sentence=_slots,
+    ),
+    Verb(
+        "explain", "Says why an instance is where it is, or why it is nowhere", Cell.explain, (_INSTANCE,), WORDS,
+        ("--instance vmname",), lambda rows, values: str(rows[0]["text"]),
+    ),
+    Verb(
+        "setHostConfig", "Sets one element of a host's configuration (administrators)", Cell.setHostConfig,
+        (
+            _required("hostId", "the host, by id or name", convert.reference, "getHosts"),
+            _required("elemName", "name of the element, such as location"),
+            _required("value", "its value"),
+        ),
+        HOSTS, ("--hostId 2 --elemName auditability --value True",),
+        lambda rows, values: f"{values['elemName']} of host {values['hostId']} is now {values['value']}",
+    ),
+    Verb(
+        "registerUser", "Registers a user (administrators)", Cell.registerUser,
+        (
+            _required("name", "name of the user"),
+            Argument("passwd", "the password; - reads it from the terminal or stdin"),
+            Argument("priority", "a higher one is more important (default: 0)", convert.whole("priority", -(2**31))),
+            Argument("userId", "the id (default: the next one)", convert.whole("userId", 0)),
+            Argument("jid", "the XMPP address that acts as this user"),
+        ),
+        USERS, ("--name mihas --passwd - --priority 12",),
+        lambda rows, values: f"User {rows[0]['name']} registered with userId {rows[0]['id']}",
+    ),
+    Verb(
+        "unregisterUser", "Removes a user who has no instances (administrators)", Cell.unregisterUser,
+        (_required("userId", "the user, by id or name", convert.reference, "getUsers"),),
+        USERS, ("--userId 1",), lambda rows, values: f"User {values['userId']} unregistered",
+    ),
+    Verb("whoami", "Says as whom the control plane knows you", Cell.whoami, shape=CALLER, examples=("",)),
+)  # fmt: skip
+
+PROGRAMS: Final = (
+    Program("config", "Checks the configuration and prints every setting with where it comes from", "--check", "tashi.client.config_check"),
+    Program(
+        "sandbox", "Starts or stops a whole cell on this machine", "[down] --state-dir <value> [--help]", "tashi.sandbox.command"
+    ),
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""The sections of the configuration, one module for each subject; their docstrings and keys are the reference."""

@@ -1,0 +1,1 @@
+"""Disk images: the files of one directory that every host can read."""

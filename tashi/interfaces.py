@@ -1,0 +1,145 @@
+"""The contracts between the rooms: what each adapter keeps, and what the doors may ask of the cluster manager."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from tashi.errors import TashiError
+from tashi.model.host import HostFacts
+from tashi.model.instance import InstanceSpec
+from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Order, Report, Seen, Start
+from tashi.model.request import Origin, Outgoing
+from tashi.model.user import Principal
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One row to write: ``record`` None removes it. ``table`` is one of the names in `tashi.store.tables`."""
+
+    table: str
+    key: int | str
+    record: msgspec.Struct | int | str | None
+
+
+class IStore(Protocol):
+    """Where the cluster's records survive. One writer; each commit is one transaction, durable when its awaitable fires."""
+
+    def load(self) -> Awaitable[Mapping[str, Mapping[int | str, Any]]]:
+        """All live records by table and key; history is not among them. OurFault when the schema is newer than the program."""
+
+    def commit(self, changes: Sequence[Change]) -> Awaitable[None]:
+        """Write all the changes or none; several calls are carried out in order."""
+
+    def find_gone(self, *, instance_id: int | None = None, resource_id: str | None = None, name: str | None = None) -> Awaitable[Any]:
+        """The last instance in history with this id, resourceId or name, or None."""
+
+    def close(self) -> Awaitable[None]:
+        """Finish what is under way and let go of the database."""
+
+
+class ICommands(Protocol):
+    """What the message sink may ask of the cluster manager (`tashi.manager.commands`).
+
+    The commands that change something take an Origin and return None: their one outcome, good or bad, is written to the outbox
+    and told from there. A YourMistake is never raised by them. The reads return plain JSON data or raise YourMistake.
+    """
+
+    def identify(self, jid: str) -> Principal | None:
+        """Who this bare JID is to us; None: a stranger, who gets no reply."""
+
+    def create(self, who: Principal, origin: Origin, specs: Sequence[InstanceSpec], content: Sequence[str]) -> None:
+        """All of these instances or none; ``content``, one a spec, is the digest of what was asked (for idempotency)."""
+
+    def delete(self, who: Principal, origin: Origin, reference: int | str) -> None:
+        """Destroy the instance with this id, resourceId or hostname."""
+
+    def refuse(self, who: Principal, origin: Origin, error: TashiError, resource_id: str | None = None) -> None:
+        """Answer a command that the door itself found wrong; the refusal is audited."""
+
+    def refuse_stranger(self, jid: str, verb: str) -> None:
+        """Note that an unknown sender asked for something: no reply, grouped in the audit trail."""
+
+    def get(self, who: Principal, reference: int | str) -> Awaitable[dict[str, Any]]:
+        """The state of one instance; of a gone one what history knows."""
+
+    def list(self, who: Principal, after: int) -> dict[str, Any]:
+        """One page of instances with ids above ``after``: ``{"instances": [...], "next": id or None}``, below 100 KiB as JSON."""
+
+    def explain(self, who: Principal, reference: int | str) -> str:
+        """Why the instance is where it is, or why it is nowhere, in words."""
+
+    def set_host_config(self, who: Principal, origin: Origin, host: int | str, name: str, value: str) -> None:
+        """Set one element of a host's configuration, such as its location."""
+
+    def queued(self, jid: str) -> int:
+        """How many commands of this bare JID are accepted and not yet answered."""
+
+
+class IOutbox(Protocol):
+    """What leaves: rows written with the change they tell of, kept until somebody has confirmed that they arrived."""
+
+    def pending(self) -> Sequence[Outgoing]:
+        """The committed rows that are not done, oldest first."""
+
+    def done(self, ids: Sequence[int]) -> None:
+        """These rows have arrived; forget them."""
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call the listener (without arguments, in the reactor) whenever rows were added and committed."""
+
+
+class INodeLink(Protocol):
+    """A logged-in agent, as the cluster manager sees it."""
+
+    def send(self, orders: Sequence[Order]) -> None:
+        """Pass these orders on, in this sequence; if the link is lost they are lost, and repeated at the next login."""
+
+    def close(self) -> None:
+        """Drop the link; the agent will come back."""
+
+
+class INodeDoor(Protocol):
+    """What a logged-in agent may do to the cluster manager (`tashi.manager.hosts`)."""
+
+    def login(self, login: NodeLogin, link: INodeLink) -> Awaitable[NodeWelcome]:
+        """Take the agent's host into the cell or back; YourMistake(forbidden) when its secret is not the pinned one."""
+
+    def report(self, host_id: int, link: INodeLink, report: Report) -> None:
+        """What this host has to say; a report over a link that is no longer the host's is ignored."""
+
+    def logout(self, host_id: int, link: INodeLink) -> None:
+        """The link is gone; the host's lease runs on."""
+
+
+class IHypervisor(Protocol):
+    """What an agent needs of a machine's virtualisation; every call but `watch` blocks and is made in the agent's own threads.
+
+    ``cell`` is the cell's UUID: domains of another cell, or of nobody, are not seen and not touched. Errors are OurFault with words for
+    the operator; `tashi.node.faults.HypervisorAway` means that the call may have worked or not and is to be made again. Calls about one
+    domain are made one after another, those about different domains at once.
+    """
+
+    def watch(self, listener: Callable[[str | None, Seen | None, str], None]) -> None:
+        """Call the listener, from any thread, with the UUID of a domain whose life changed, what it seems to be now, and how it ended;
+        with None first when anything may have changed unseen. It is a hint: `settle` tells."""
+
+    def facts(self) -> HostFacts:
+        """What this machine offers now; the first call may take three seconds."""
+
+    def start(self, cell: str, order: Start) -> Observation:
+        """See to it that the domain runs, and say what is seen of it. One that runs already is left as it is but answers to this order
+        from now on. A failure leaves nothing behind."""
+
+    def destroy(self, cell: str, domain_uuid: str) -> None:
+        """See to it that the domain is neither running nor defined and that its throw-away disks are gone."""
+
+    def settle(self, cell: str, domain_uuid: str) -> Observation | None:
+        """What is seen of this domain; one that has ended is told GONE and nothing of it is left. None: there is no such domain."""
+
+    def domains(self, cell: str) -> Sequence[Observation]:
+        """One observation for every domain of the cell on this machine; GONE for one that has ended and is not settled yet."""
+
+    def close(self) -> None:
+        """Let go of the virtualisation; domains run on."""

@@ -1,0 +1,319 @@
+"""The cluster's records: immutable, in memory, changed only by named transactions that are journalled before anyone is told.
+
+A list never touches the database. What the cluster manager asks again and again (who waits for a place, what a host holds,
+who is owed an answer) is kept as an index beside the records.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+
+from tashi.interfaces import Change
+from tashi.manager.journal import Journal
+from tashi.model.events import Event, seal
+from tashi.model.host import Host
+from tashi.model.instance import Instance
+from tashi.model.request import Origin, Outgoing, Request
+from tashi.model.states import InstanceState
+from tashi.model.user import User
+
+
+class Clock(Protocol):
+    """Seconds since the epoch: the reactor's, or a test's."""
+
+    def seconds(self) -> float: ...
+
+
+class Cluster:
+    """All that one cell knows, and the only way to change it: ``with cluster.transaction("name") as tx``."""
+
+    log = Logger()
+
+    def __init__(self, clock: Clock, journal: Journal, source: str, *, publishing: bool) -> None:
+        self.clock = clock
+        self.journal = journal
+        self.source = source
+        self.publishing = publishing
+        """Whether anybody reads events; with no subscriber none are kept."""
+        self.instances: dict[int, Instance] = {}
+        self.hosts: dict[int, Host] = {}
+        self.users: dict[int, User] = {}
+        self.requests: dict[int, Request] = {}
+        self.outbox: dict[int, Outgoing] = {}
+        self.counters: dict[str, int] = {}
+        self.settings: dict[str, str] = {}
+        # indexes
+        self.pending: set[int] = set()
+        self.by_name: dict[str, set[int]] = defaultdict(set)
+        self.by_key: dict[tuple[str, str], int] = {}
+        self.by_resource: dict[str, set[int]] = defaultdict(set)
+        self.on_host: dict[int, set[int]] = defaultdict(set)
+        self.by_jid: dict[str, User] = {}
+        self.open_requests: dict[int, set[int]] = defaultdict(set)
+        self.stanzas: dict[tuple[str, str, str], int] = {}
+        self.queued: dict[str, int] = defaultdict(int)
+        # who wants to know of changes, in the turn they are made
+        self.watchers: list[Callable[[Instance | Host], None]] = []
+        self.outbox_listeners: list[Callable[[], None]] = []
+        self.order_listeners: list[Callable[[Instance], None]] = []
+        """Hear of each instance whose generation has changed, when that is durable: its host is to be told."""
+        self._stored_outbox: dict[int, Outgoing] = {}
+
+    def restore(self, tables: Mapping[str, Mapping[Any, Any]]) -> None:
+        """Take over what the store has kept."""
+        self.counters.update(tables["counters"])
+        self.settings.update(tables["settings"])
+        for name in ("hosts", "users", "instances", "requests", "outbox"):
+            for key, record in tables[name].items():
+                self._apply(name, key, record)
+        self._stored_outbox.update(self.outbox)
+
+    @contextmanager
+    def transaction(self, name: str) -> Iterator[Transaction]:
+        """A set of changes made together: in memory when the block ends without an exception, on disk before anyone is told."""
+        tx = Transaction(self, name)
+        yield tx
+        tx.finish()
+
+    def setting(self, name: str, make: Callable[[], str]) -> str:
+        """A value made once in the life of a cell."""
+        if name not in self.settings:
+            value = self.settings[name] = make()
+            self.journal.write([Change("settings", name, value)])
+        return self.settings[name]
+
+    # IOutbox
+    def outgoing(self) -> Sequence[Outgoing]:
+        """The committed rows that have not arrived yet, oldest first."""
+        return list(self._stored_outbox.values())
+
+    def outgoing_done(self, ids: Sequence[int]) -> None:
+        """These rows have arrived."""
+        for row in ids:
+            self.outbox.pop(row, None)
+            self._stored_outbox.pop(row, None)
+        self.journal.write([Change("outbox", row, None) for row in ids])
+
+    def host_name(self, host_id: int | None) -> str | None:
+        """The name of the host with this id; None for no host, or one that was unregistered."""
+        host = self.hosts.get(host_id) if host_id is not None else None
+        return host.name if host else None
+
+    def _apply(self, table: str, key: Any, record: Any) -> None:
+        match table:
+            case "instances":
+                self._index_instance(self.instances.get(key), record)
+                _put(self.instances, key, record)
+            case "hosts":
+                _put(self.hosts, key, record)
+            case "users":
+                old = self.users.get(key)
+                if old is not None and old.jid:
+                    self.by_jid.pop(old.jid, None)
+                if record is not None and record.jid:
+                    self.by_jid[record.jid] = record
+                _put(self.users, key, record)
+            case "requests":
+                self._index_request(self.requests.get(key), record)
+                _put(self.requests, key, record)
+            case "outbox":
+                _put(self.outbox, key, record)
+
+    def _index_instance(self, old: Instance | None, new: Instance | None) -> None:
+        if old is not None:
+            if new is None or new.name != old.name:
+                _discard(self.by_name, old.name, old.id)
+            if new is None and old.resource_id is not None:
+                _discard(self.by_resource, old.resource_id, old.id)
+                if old.owner_jid is not None and self.by_key.get((old.owner_jid, old.resource_id)) == old.id:
+                    del self.by_key[old.owner_jid, old.resource_id]
+            if old.host_id is not None and (new is None or new.host_id != old.host_id):
+                _discard(self.on_host, old.host_id, old.id)
+            self.pending.discard(old.id)
+        if new is not None:
+            if old is None:
+                self.by_name[new.name].add(new.id)
+                if new.resource_id is not None:
+                    self.by_resource[new.resource_id].add(new.id)
+                    if new.owner_jid is not None:
+                        self.by_key[new.owner_jid, new.resource_id] = new.id
+            if new.host_id is not None:
+                self.on_host[new.host_id].add(new.id)
+            if new.state is InstanceState.Pending:
+                self.pending.add(new.id)
+
+    def _index_request(self, old: Request | None, new: Request | None) -> None:
+        if old is not None and old.done_at is None:
+            for instance_id in old.instance_ids:
+                _discard(self.open_requests, instance_id, old.id)
+            self.queued[old.origin.sender] -= 1
+            if not self.queued[old.origin.sender]:
+                del self.queued[old.origin.sender]
+        if old is not None and new is None and self.stanzas.get(stanza_key(old.origin)) == old.id:
+            del self.stanzas[stanza_key(old.origin)]
+        if new is not None:
+            if new.origin.stanza_id is not None:
+                self.stanzas[stanza_key(new.origin)] = new.id
+            if new.done_at is None:
+                for instance_id in new.instance_ids:
+                    self.open_requests[instance_id].add(new.id)
+                self.queued[new.origin.sender] += 1
+
+
+class Transaction:
+    """Changes that will be made together. Reads through it see its own changes."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.now = cluster.clock.seconds()
+        self._changes: dict[tuple[str, int], Any] = {}
+        self._history: list[Instance] = []
+        self._told: list[tuple[Event | None, Outgoing | None]] = []
+        self._then: list[Callable[[], None]] = []
+        self._next: dict[str, int] = {}
+        self._waiting: dict[int, list[int]] = {}
+
+    def instance(self, instance_id: int) -> Instance | None:
+        """The instance as this transaction has it."""
+        return self._changes.get(("instances", instance_id), self.cluster.instances.get(instance_id))
+
+    def request(self, request_id: int) -> Request | None:
+        """The request as this transaction has it."""
+        return self._changes.get(("requests", request_id), self.cluster.requests.get(request_id))
+
+    def open_requests(self, instance_id: int) -> list[int]:
+        """The requests that wait for this instance, oldest first; some may have been finished by this transaction."""
+        return sorted({*self.cluster.open_requests.get(instance_id, ()), *self._waiting.get(instance_id, ())})
+
+    def next_id(self, kind: str) -> int:
+        """The next number of its kind; it is never given again, whatever becomes of what it is given to."""
+        number = self._next.get(kind, self.cluster.counters.get(kind, 0)) + 1
+        self._next[kind] = number
+        return number
+
+    def put_instance(self, instance: Instance) -> None:
+        self._changes["instances", instance.id] = instance
+
+    def forget_instance(self, instance: Instance) -> None:
+        """Move the instance from the living to history."""
+        self._changes["instances", instance.id] = None
+        self._history.append(instance)
+
+    def put_host(self, host: Host) -> None:
+        self._changes["hosts", host.id] = host
+
+    def remove_host(self, host_id: int) -> None:
+        self._changes["hosts", host_id] = None
+
+    def put_user(self, user: User) -> None:
+        self._changes["users", user.id] = user
+
+    def remove_user(self, user_id: int) -> None:
+        self._changes["users", user_id] = None
+
+    def put_request(self, request: Request) -> None:
+        self._changes["requests", request.id] = request
+        if request.done_at is None:
+            for instance_id in request.instance_ids:
+                self._waiting.setdefault(instance_id, []).append(request.id)
+
+    def remove_request(self, request_id: int) -> None:
+        self._changes["requests", request_id] = None
+
+    def tell(self, event: Event) -> None:
+        """An event of this change."""
+        if self.cluster.publishing:
+            self._told.append((event, None))
+
+    def send(self, origin: Origin, body: str, to: str | None = None) -> None:
+        """A message to whoever the origin names, or to ``to``; it gets its id and its stanza id when the transaction ends."""
+        reply = Outgoing(id=0, body=body, stanza_id="", to=to or origin.reply_to, stanza_type=origin.stanza_type, thread=origin.thread)
+        self._told.append((None, reply))
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Call this when the changes are durable."""
+        self._then.append(call)
+
+    def finish(self) -> None:
+        """Make the changes in memory and hand them to the journal; `Cluster.transaction` calls it."""
+        cluster = self.cluster
+        rows: list[Outgoing] = []
+        source = cluster.source
+        for event, reply in self._told:
+            number = self.next_id("outbox")
+            if event is not None:
+                seq = self.next_id("event")
+                rows.append(Outgoing(id=number, body=seal(event, seq, source, self.now), stanza_id=f"{source}-e{seq}", seq=seq))
+            elif reply is not None:
+                rows.append(
+                    Outgoing(
+                        id=number, body=reply.body, stanza_id=f"{source}-r{number}", to=reply.to,
+                        stanza_type=reply.stanza_type, thread=reply.thread,
+                    )
+                )  # fmt: skip
+        changes = [Change("counters", kind, number) for kind, number in self._next.items()]
+        cluster.counters.update(self._next)
+        ordered: list[Instance] = []
+        for (table, key), record in self._changes.items():
+            if table == "instances" and record is not None:
+                before = cluster.instances.get(key)
+                if record.generation != (before.generation if before else 0):
+                    ordered.append(record)
+            cluster._apply(table, key, record)
+            changes.append(Change(table, key, record))
+        changes.extend(Change("history", gone.id, gone) for gone in self._history)
+        for row in rows:
+            cluster.outbox[row.id] = row
+            changes.append(Change("outbox", row.id, row))
+        then = self._then
+        if rows:
+            then = [lambda: self._stored(rows), *then]
+        if ordered:
+            then = [*then, lambda: self._ordered(ordered)]
+        if changes or then:
+            cluster.journal.write(changes, then)
+        for (table, _), record in self._changes.items():
+            if table in ("instances", "hosts") and record is not None:
+                for watcher in cluster.watchers:
+                    watcher(record)
+        for gone in self._history:
+            for watcher in cluster.watchers:
+                watcher(gone)
+
+    def _ordered(self, instances: Sequence[Instance]) -> None:
+        for listener in self.cluster.order_listeners:
+            for instance in instances:
+                listener(instance)
+
+    def _stored(self, rows: Sequence[Outgoing]) -> None:
+        for row in rows:
+            if row.id in self.cluster.outbox:
+                self.cluster._stored_outbox[row.id] = row
+        for listener in self.cluster.outbox_listeners:
+            listener()
+
+
+def stanza_key(origin: Origin) -> tuple[str, str, str]:
+    """What makes two stanzas one: the full JID, the id and the body. (Some clients count their ids from 1 in every run.)"""
+    return origin.reply_to, origin.stanza_id or "", origin.fingerprint
+
+
+def _put(table: dict[Any, Any], key: Any, record: Any) -> None:
+    if record is None:
+        table.pop(key, None)
+    else:
+        table[key] = record
+
+
+def _discard(index: dict[Any, set[int]], key: Any, member: int) -> None:
+    members = index.get(key)
+    if members is not None:
+        members.discard(member)
+        if not members:
+            del index[key]

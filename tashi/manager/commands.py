@@ -1,0 +1,233 @@
+"""The commands of the message sink: accepted, answered once, audited. What changes something is answered through the outbox.
+
+One command is one stanza: the same stanza again (sender, id and body) while its command is under way is the same command; after
+its answer it is a question for that answer. A resourceId makes a create safe to repeat at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from tashi.errors import CONFLICT, FORBIDDEN, UNKNOWN_ID, TashiError, YourMistake
+from tashi.interfaces import IStore
+from tashi.manager import requests
+from tashi.manager.cluster import Cluster, stanza_key
+from tashi.manager.creation import Creation
+from tashi.manager.explanation import Explanation
+from tashi.manager.lifecycle import destroy
+from tashi.manager.lookup import find_instance
+from tashi.manager.operations import set_host_config
+from tashi.manager.settings import ManagerSettings
+from tashi.model.events import audit_record
+from tashi.model.instance import Instance, InstanceSpec
+from tashi.model.names import shown
+from tashi.model.request import Origin
+from tashi.model.states import InstanceState
+from tashi.model.user import Principal
+from tashi.model.views import instance_row
+
+PAGE_BYTES = 90 * 1024
+"""Most bytes of one page of a list: no stanza of ours passes 100 KiB."""
+
+
+class Commands:
+    """`tashi.interfaces.ICommands`."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: IStore,
+        creation: Creation,
+        explanation: Explanation,
+        settings: ManagerSettings,
+        kick: Callable[[], None],
+    ) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._creation = creation
+        self._explanation = explanation
+        self._settings = settings
+        self._kick = kick
+        self._strangers: dict[str, tuple[str, int]] = {}
+
+    def identify(self, jid: str) -> Principal | None:
+        """See ICommands."""
+        user = self._cluster.by_jid.get(jid)
+        domain = jid.partition("@")[2] or jid
+        trusted = jid in self._settings.trusted or domain in self._settings.trusted
+        admin = jid in self._settings.admins or (user is not None and user.id == 0)
+        if user is None and not trusted and not admin:
+            return None
+        return Principal(name=jid, user_id=user.id if user else None, admin=admin, trusted=trusted, jid=jid)
+
+    def queued(self, jid: str) -> int:
+        """See ICommands."""
+        return self._cluster.queued.get(jid, 0)
+
+    def create(self, who: Principal, origin: Origin, specs: Sequence[InstanceSpec], content: Sequence[str]) -> None:
+        """See ICommands."""
+        if self._told_again(origin, repeatable=all(spec.resource_id is not None for spec in specs)):
+            return
+        resource_id = specs[0].resource_id if specs else None
+        try:
+            wanted = [(spec, digest, self._existing(who, spec, digest)) for spec, digest in zip(specs, content, strict=True)]
+            fresh = [spec for spec, _, existing in wanted if existing is None]
+            checked = iter(self._creation.check(who, fresh) if fresh or not wanted else ())
+        except YourMistake as mistake:
+            self.refuse(who, origin, mistake, resource_id)
+            return
+        with self._cluster.transaction("create_instances") as tx:
+            instances = [
+                existing or self._creation.make(tx, next(checked), owner_jid=who.jid, content=digest) for _, digest, existing in wanted
+            ]
+            request = requests.accept(
+                tx,
+                origin,
+                tuple(instance.id for instance in instances),
+                resource_id=resource_id,
+                deadline=tx.now + self._settings.provision_timeout,
+                notify=specs[0].notification_uri,
+            )
+            if not fresh and all(_has_started(instance) for instance in instances):
+                requests.succeed(tx, request, tuple(instances))
+        self._kick()
+
+    def delete(self, who: Principal, origin: Origin, reference: int | str) -> None:
+        """See ICommands."""
+        if self._told_again(origin, repeatable=True):
+            return
+        instance = find_instance(self._cluster, reference)
+        if instance is None:
+            self._in_background(self._delete_gone(who, origin, reference))
+        elif not who.may_act_for(instance.user_id):
+            self.refuse(who, origin, _not_yours(who, instance), instance.resource_id)
+        else:
+            with self._cluster.transaction("delete_instance") as tx:
+                requests.accept(
+                    tx,
+                    origin,
+                    (instance.id,),
+                    resource_id=instance.resource_id,
+                    deadline=tx.now + self._settings.provision_timeout,
+                )
+                destroy(tx, instance.id, reason=f"deleted by {who.name}")
+
+    def refuse(self, who: Principal, origin: Origin, error: TashiError, resource_id: str | None = None) -> None:
+        """See ICommands."""
+        with self._cluster.transaction("refuse_command") as tx:
+            request = requests.accept(tx, origin, (), resource_id=resource_id)
+            requests.fail(tx, request, error)
+
+    def refuse_stranger(self, jid: str, verb: str) -> None:
+        """See ICommands."""
+        if len(self._strangers) < 1000 or jid in self._strangers:
+            self._strangers[jid] = (verb, self._strangers.get(jid, ("", 0))[1] + 1)
+
+    def tell_strangers(self) -> None:
+        """One audit record for each unknown sender since the last call; call it once a minute."""
+        strangers, self._strangers = self._strangers, {}
+        if strangers:
+            with self._cluster.transaction("audit_strangers") as tx:
+                for jid, (verb, count) in strangers.items():
+                    tx.tell(audit_record(jid, verb, "", "ignored: unknown sender", count))
+                    self.log.warn("{count} commands of unknown sender {jid} were ignored, the last {verb}", count=count, jid=jid, verb=verb)
+
+    def set_host_config(self, who: Principal, origin: Origin, host: int | str, name: str, value: str) -> None:
+        """See ICommands."""
+        try:
+            with self._cluster.transaction("set_host_config") as tx:
+                set_host_config(tx, who, host, name, value)
+                requests.succeed(tx, requests.accept(tx, origin, ()), ())
+        except YourMistake as mistake:
+            self.refuse(who, origin, mistake)
+        self._kick()
+
+    async def get(self, who: Principal, reference: int | str) -> dict[str, Any]:
+        """See ICommands."""
+        instance = find_instance(self._cluster, reference) or await self._gone(reference)
+        if instance is None:
+            raise _unknown(reference)
+        return instance_row(instance, self._cluster.users, self._cluster.hosts, own=who.may_act_for(instance.user_id))
+
+    def list(self, who: Principal, after: int) -> dict[str, Any]:
+        """See ICommands."""
+        rows: list[dict[str, Any]] = []
+        size = 0
+        following = sorted(instance_id for instance_id in self._cluster.instances if instance_id > after)
+        for instance_id in following:
+            instance = self._cluster.instances[instance_id]
+            row = instance_row(instance, self._cluster.users, self._cluster.hosts, own=who.may_act_for(instance.user_id))
+            size += len(msgspec.json.encode(row)) + 1
+            if size > PAGE_BYTES:
+                return {"instances": rows, "next": rows[-1]["id"]}
+            rows.append(row)
+        return {"instances": rows, "next": None}
+
+    def explain(self, who: Principal, reference: int | str) -> str:
+        """See ICommands."""
+        return self._explanation.of(reference)
+
+    def _existing(self, who: Principal, spec: InstanceSpec, digest: str) -> Instance | None:
+        """The instance this sender has under this resourceId; YourMistake(conflict) when that is another one."""
+        if spec.resource_id is None or who.jid is None:
+            return None
+        number = self._cluster.by_key.get((who.jid, spec.resource_id))
+        if number is None:
+            return None
+        existing = self._cluster.instances[number]
+        if existing.content != digest:
+            raise YourMistake(
+                CONFLICT,
+                f"resourceId {shown(spec.resource_id)} already names instance {number}, asked for with other content; use a new one, "
+                "or delete that instance first",
+            )
+        if existing.state is InstanceState.Destroying:
+            raise YourMistake(CONFLICT, f"instance {number} of this resourceId is being destroyed; ask again when it is gone")
+        return existing
+
+    def _told_again(self, origin: Origin, *, repeatable: bool) -> bool:
+        """Whether the stanza was here before and needs nothing more: it is under way, or its outcome is told once more."""
+        known = self._cluster.requests.get(self._cluster.stanzas.get(stanza_key(origin), -1)) if origin.stanza_id else None
+        if known is None or (known.done_at is not None and repeatable):
+            return False
+        if known.outcome is not None:
+            with self._cluster.transaction("repeat_outcome") as tx:
+                tx.send(origin, known.outcome)
+        return True
+
+    async def _delete_gone(self, who: Principal, origin: Origin, reference: int | str) -> None:
+        gone = await self._gone(reference)
+        if gone is None:
+            self.refuse(who, origin, _unknown(reference))
+        elif not who.may_act_for(gone.user_id):
+            self.refuse(who, origin, _not_yours(who, gone), gone.resource_id)
+        else:
+            with self._cluster.transaction("delete_gone_instance") as tx:
+                requests.succeed(tx, requests.accept(tx, origin, (gone.id,), resource_id=gone.resource_id), (gone,))
+
+    async def _gone(self, reference: int | str) -> Instance | None:
+        if isinstance(reference, int):
+            return await self._store.find_gone(instance_id=reference)
+        return await self._store.find_gone(resource_id=reference) or await self._store.find_gone(name=reference)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        Deferred.fromCoroutine(work).addErrback(lambda failure: self.log.failure("a command failed", failure=failure))
+
+
+def _has_started(instance: Instance) -> bool:
+    return instance.state not in (InstanceState.Pending, InstanceState.PreparingDisk, InstanceState.Activating, InstanceState.Held)
+
+
+def _unknown(reference: int | str) -> YourMistake:
+    return YourMistake(UNKNOWN_ID, f"there is and was no instance {shown(reference)}; listcompute names those there are")
+
+
+def _not_yours(who: Principal, instance: Instance) -> YourMistake:
+    return YourMistake(FORBIDDEN, f"{who.name} may not touch instance {instance.id}: it belongs to user {instance.user_id}")

@@ -1,0 +1,91 @@
+"""The loop: what waits is planned on a snapshot, the plan is checked, one transaction makes it so, the hosts are told.
+
+An event kicks it; the scheduleDelay is only the longest time without a pass.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from twisted.logger import Logger
+
+from tashi.errors import NO_SUITABLE_HOST, YourMistake
+from tashi.manager.cluster import Cluster, Transaction
+from tashi.manager.lifecycle import advance, destroy
+from tashi.manager.settings import ManagerSettings
+from tashi.model.instance import Instance
+from tashi.model.states import Happening
+from tashi.scheduling.check import check
+from tashi.scheduling.plan import Place, Postpone, in_words
+from tashi.scheduling.policies import POLICIES
+from tashi.scheduling.snapshot import Snapshot
+
+
+class Convergence:
+    """One pass over all that waits for a place."""
+
+    log = Logger()
+
+    def __init__(self, cluster: Cluster, settings: ManagerSettings) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._policy = POLICIES[settings.scheduling.policy]
+        self._cursor = 0
+
+    def run(self) -> None:
+        """Plan, check and place; an instance whose every host has failed it is held."""
+        if not self._cluster.pending:
+            return
+        snapshot = self.snapshot()
+        plan = self._policy(snapshot)
+        problems = check(plan, snapshot)
+        if problems:
+            self.log.error("a plan was not carried out: {problems}", problems="; ".join(problems))
+            return
+        with self._cluster.transaction("carry_out_plan") as tx:
+            for action in plan.actions:
+                instance = tx.instance(action.instance_id)
+                if instance is None:
+                    continue
+                match action:
+                    case Place():
+                        self._place(tx, instance, action)
+                    case Postpone():
+                        self._postpone(tx, instance, action)
+
+    def snapshot(self, also: Instance | None = None) -> Snapshot:
+        """The cluster as the policy sees it; ``also`` is planned as if it waited too."""
+        cluster = self._cluster
+        waiting = [cluster.instances[instance_id] for instance_id in cluster.pending]
+        waiting += [also] if also is not None else []
+        return Snapshot(
+            hosts=dict(cluster.hosts),
+            placed={
+                host_id: tuple(instance for instance in map(cluster.instances.__getitem__, ids) if instance is not also)
+                for host_id, ids in cluster.on_host.items()
+            },
+            pending=tuple(sorted(waiting, key=lambda instance: (-self.priority(instance), instance.id))),
+            settings=self._settings.scheduling,
+            cursor=self._cursor,
+            time=cluster.clock.seconds(),
+        )
+
+    def priority(self, instance: Instance) -> int:
+        """Its user's priority and its SLA class's offset: higher is served first."""
+        user = self._cluster.users.get(instance.user_id)
+        sla = self._settings.sla_classes.get(instance.sla) if instance.sla else None
+        return (user.priority if user else 0) + (sla.priority if sla else 0)
+
+    def _place(self, tx: Transaction, instance: Instance, action: Place) -> None:
+        advance(tx, instance, Happening.PLACED, host_id=action.host_id, generation=instance.generation + 1, placed_why=action.why)
+        self._cursor = action.host_id
+
+    def _postpone(self, tx: Transaction, instance: Instance, action: Postpone) -> None:
+        reason = in_words(action.refusals)
+        if instance.refused_by and set(instance.refused_by) >= set(self._cluster.hosts):
+            error = YourMistake(NO_SUITABLE_HOST, f"no host could start {instance.name}: {instance.reason}")
+            held = advance(tx, instance, Happening.FAILED, reason=instance.reason, error=error)
+            if held.owner_jid is not None:  # a create answered ERROR leaves nothing
+                destroy(tx, held.id, reason=held.reason)
+        elif reason != instance.reason and not instance.refused_by:
+            tx.put_instance(msgspec.structs.replace(instance, reason=reason))
+            self.log.info("{instance} waits for a place: {reason}", instance=instance.name, reason=reason)

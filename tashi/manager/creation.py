@@ -1,0 +1,132 @@
+"""From what somebody asks for to an instance that is wished: permission, limits, names, images, terms; all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from tashi.errors import (
+    BAD_ARGUMENT,
+    DUPLICATE_HOSTNAME,
+    FORBIDDEN,
+    NO_SUITABLE_HOST,
+    QUOTA,
+    UNKNOWN_SLA,
+    UNKNOWN_USER,
+    YourMistake,
+)
+from tashi.manager.cluster import Cluster, Transaction
+from tashi.manager.settings import ManagerSettings
+from tashi.model.events import vm_action
+from tashi.model.instance import DEFAULT_CPU_SHARE, Instance, InstanceSpec, Nic
+from tashi.model.names import MAX_CORES, MAX_MEMORY_MB, check_hostname, check_integer, check_mac
+from tashi.model.sla import SlaClass
+from tashi.model.user import Principal
+from tashi.scheduling.plan import in_words
+from tashi.scheduling.policies import never_fits
+
+
+class Images(Protocol):
+    """The part of the image directory that a creation needs."""
+
+    def resolve(self, identifier: str) -> str:
+        """The file name of the image, with or without ``.img``; YourMistake(unknown-image) when there is none."""
+
+
+class Creation:
+    """Makes Pending instances of specifications."""
+
+    def __init__(self, cluster: Cluster, images: Images, settings: ManagerSettings) -> None:
+        self._cluster = cluster
+        self._images = images
+        self._settings = settings
+
+    def check(self, who: Principal, specs: Sequence[InstanceSpec]) -> list[InstanceSpec]:
+        """The specifications with names resolved and terms applied; YourMistake when one of them cannot be had. Changes nothing."""
+        names: set[str] = set()
+        checked: list[InstanceSpec] = []
+        if not specs:
+            raise YourMistake(BAD_ARGUMENT, "no instance is asked for; name at least one")
+        for spec in specs:
+            ready = self._check_one(who, spec)
+            if ready.name in names:
+                raise YourMistake(DUPLICATE_HOSTNAME, f"the host name {ready.name} is asked for twice; give each instance its own")
+            names.add(ready.name)
+            checked.append(ready)
+        return checked
+
+    def make(self, tx: Transaction, spec: InstanceSpec, *, owner_jid: str | None = None, content: str = "") -> Instance:
+        """Record a checked specification as an instance that waits for its place."""
+        number = tx.next_id("instance")
+        fields = {name: getattr(spec, name) for name in InstanceSpec.__struct_fields__}
+        fields["nics"] = tuple(_with_mac(nic, self._cluster.source, number, place) for place, nic in enumerate(spec.nics))
+        instance = Instance(id=number, owner_jid=owner_jid, content=content, created_at=tx.now, **fields)
+        tx.put_instance(instance)
+        tx.tell(vm_action("created", instance, None, instance.state.name, "", None))
+        return instance
+
+    def _check_one(self, who: Principal, spec: InstanceSpec) -> InstanceSpec:
+        if not who.may_act_for(spec.user_id):
+            raise YourMistake(
+                FORBIDDEN, f"{who.name} may not create instances of user {spec.user_id}; ask as that user, or as a trusted manager"
+            )
+        if spec.user_id not in self._cluster.users:
+            raise YourMistake(
+                UNKNOWN_USER, f"userId is {spec.user_id}, and there is no such user; see `tashi getUsers`, or register it first"
+            )
+        check_hostname("hostname", spec.name)
+        check_integer("cpu_cores", spec.cores, 1, MAX_CORES)
+        check_integer("memory_size", spec.memory, 1, MAX_MEMORY_MB, "MB")
+        check_integer("cpu_share", spec.cpu_share, 2, 262144)
+        for nic in spec.nics:
+            check_mac("nics", nic.mac)
+        for limit, value, what in (
+            (self._settings.max_memory, spec.memory, "MB of memory"),
+            (self._settings.max_cores, spec.cores, "cores"),
+        ):
+            if limit and value > limit:
+                raise YourMistake(QUOTA, f"{spec.name} asks for {value} {what}, and this cell allows {limit} an instance; ask for less")
+        hidden = next((name for name in spec.hints if name.startswith("__")), None)
+        if hidden is not None:
+            raise YourMistake(BAD_ARGUMENT, f"hints: {hidden!r} begins with '__', which is kept for the cell itself; rename it")
+        if not spec.disks:
+            raise YourMistake(BAD_ARGUMENT, f"{spec.name} has no disk; name an image (imageIdentifier or --disks)")
+        if not self._settings.allow_duplicate_names and self._cluster.by_name.get(spec.name):
+            raise YourMistake(DUPLICATE_HOSTNAME, f"the name {spec.name} is already in use; choose another, or destroy that instance")
+        disks = tuple(msgspec.structs.replace(disk, uri=self._images.resolve(disk.uri)) for disk in spec.disks)
+        ready = _with_terms(msgspec.structs.replace(spec, disks=disks), self._sla_class(spec.sla))
+        refusals = never_fits(Instance(id=0, **msgspec.structs.asdict(ready)), self._cluster.hosts, self._settings.scheduling)
+        if refusals:
+            raise YourMistake(NO_SUITABLE_HOST, f"no host of this cell could ever hold {spec.name}: {in_words(refusals)}")
+        return ready
+
+    def _sla_class(self, name: str | None) -> SlaClass | None:
+        if name is None:
+            return None
+        try:
+            return self._settings.sla_classes[name]
+        except KeyError:
+            known = ", ".join(sorted(self._settings.sla_classes)) or "none"
+            raise YourMistake(UNKNOWN_SLA, f"the SLA class {name!r} is not one of this cell's ({known}); see [SlaClasses]") from None
+
+
+def _with_terms(spec: InstanceSpec, sla: SlaClass | None) -> InstanceSpec:
+    if sla is None:
+        return spec
+    terms: dict[str, object] = {"hints": {**sla.hints, **spec.hints}}
+    for name in ("cpu_speed", "disk_weight", "net_down", "net_up"):
+        if getattr(spec, name) is None:
+            terms[name] = getattr(sla, name)
+    if sla.cpu_share is not None and spec.cpu_share == DEFAULT_CPU_SHARE:
+        terms["cpu_share"] = sla.cpu_share
+    return msgspec.structs.replace(spec, **terms)
+
+
+def _with_mac(nic: Nic, cell: str, instance_id: int, place: int) -> Nic:
+    if nic.mac:
+        return nic
+    digest = hashlib.sha256(f"{cell}/{instance_id}/{place}".encode()).digest()
+    return msgspec.structs.replace(nic, mac="52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3]))

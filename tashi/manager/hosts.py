@@ -1,0 +1,190 @@
+"""Hosts come, speak, fall silent and come back: logins, leases, and what their reports mean for their instances.
+
+A host that loses its link is decayed at once; one silent for longer than its lease is down, and its instances are Orphaned:
+never guessed, never started twice. When it is back its first full report says what became of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from uuid import UUID
+
+import msgspec
+from twisted.logger import Logger
+
+from tashi.errors import FORBIDDEN, YourMistake
+from tashi.interfaces import INodeLink
+from tashi.manager.cluster import Cluster, Transaction
+from tashi.manager.dispatch import Dispatch
+from tashi.manager.lifecycle import advance
+from tashi.manager.reconcile import Step, step_for, steps_for_missing
+from tashi.manager.settings import ManagerSettings
+from tashi.model.events import host_action
+from tashi.model.host import Host
+from tashi.model.names import check_hostname
+from tashi.model.orders import NodeLogin, NodeWelcome, Report
+from tashi.model.states import Happening, HostState, is_legal
+
+
+class Hosts:
+    """`tashi.interfaces.INodeDoor`: what agents may say, and the watch over their leases."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        dispatch: Dispatch,
+        settings: ManagerSettings,
+        cell: UUID,
+        join_secret: str,
+        version: str,
+        kick: Callable[[], None],
+    ) -> None:
+        self._cluster = cluster
+        self._dispatch = dispatch
+        self._settings = settings
+        self._cell = cell
+        self._join_secret = join_secret
+        self._version = version
+        self._kick = kick
+        self._links: dict[int, INodeLink] = {}
+        self._heard: dict[int, float] = {}
+        self._listing: dict[int, set[int]] = {}
+
+    def begin(self) -> None:
+        """After a restart nothing is known of any host: each has a lease to come back in before its instances are Orphaned."""
+        now = self._cluster.clock.seconds()
+        with self._cluster.transaction("forget_hosts") as tx:
+            for host in self._cluster.hosts.values():
+                self._heard[host.id] = now
+                if host.up or not host.decayed:
+                    tx.put_host(msgspec.structs.replace(host, up=False, decayed=True))
+
+    async def login(self, login: NodeLogin, link: INodeLink) -> NodeWelcome:
+        """See INodeDoor. The first login with the join secret pins the agent's own secret to the host's name."""
+        check_hostname("name", login.name)
+        host = next((host for host in self._cluster.hosts.values() if host.name == login.name), None)
+        secret_hash = hashlib.sha256(login.secret.encode()).hexdigest()
+        if len(login.secret) < 32:
+            raise YourMistake(FORBIDDEN, "the agent's own secret is too short; remove the file node.secret in its state directory")
+        if host is None or not host.secret_hash:
+            if not hmac.compare_digest(login.join.encode(), self._join_secret.encode()):
+                raise YourMistake(
+                    FORBIDDEN,
+                    f"host {login.name} is new, and its join secret is not this cell's; copy join.secret from the control plane's state "
+                    "directory and name it in [NodeManagerService] joinSecretFile",
+                )
+        elif not hmac.compare_digest(secret_hash, host.secret_hash):
+            raise YourMistake(
+                FORBIDDEN,
+                f"host {login.name} is pinned to another secret; if its agent was reinstalled, `tashi unregisterHost` it first",
+            )
+        with self._cluster.transaction("log_in_host") as tx:
+            if host is None:
+                host = Host(id=tx.next_id("host"), name=login.name)
+            matching = login.version in ("", self._version) or self._settings.scheduling.allow_mismatched_versions
+            state = host.state
+            if not matching:
+                state = HostState.VersionMismatch
+            elif state is HostState.VersionMismatch:
+                state = HostState.Normal
+            host = msgspec.structs.replace(host, secret_hash=secret_hash, state=state, decayed=True)
+            tx.put_host(host)
+            tx.tell(host_action("registered", host))
+        self._listing.pop(host.id, None)
+        former = self._links.get(host.id)
+        self._links[host.id] = link
+        self._dispatch.host_gone(host.id)
+        if former is not None:
+            former.close()
+        self._heard[host.id] = self._cluster.clock.seconds()
+        self.log.info("host {name} ({id}) has logged in", name=host.name, id=host.id)
+        return NodeWelcome(host_id=host.id, cell=str(self._cell), lease=self._settings.expire_host_time)
+
+    def report(self, host_id: int, link: INodeLink, report: Report) -> None:
+        """See INodeDoor."""
+        host = self._cluster.hosts.get(host_id)
+        if host is None or self._links.get(host_id) is not link:
+            return
+        self._heard[host_id] = self._cluster.clock.seconds()
+        listed = report.full and self._listed(host_id, report)
+        with self._cluster.transaction("take_report") as tx:
+            if not host.up or host.facts != report.facts or (listed and host.decayed):
+                tx.put_host(msgspec.structs.replace(host, up=True, facts=report.facts, decayed=host.decayed and not listed))
+            for observation in report.observations:
+                step = step_for(self._cluster.instances.get(observation.instance_id), host_id, observation)
+                if step is not None:
+                    self._take(tx, step)
+                elif observation.instance_id not in self._cluster.instances:
+                    self.log.warn(
+                        "host {host} has a domain of instance {instance}, which is not in the records; it is left alone",
+                        host=host.name,
+                        instance=observation.instance_id,
+                    )
+            if listed:
+                seen = frozenset(self._listing.pop(host_id))
+                ours = [self._cluster.instances[instance_id] for instance_id in sorted(self._cluster.on_host.get(host_id, ()))]
+                for step in steps_for_missing(ours, seen):
+                    self._take(tx, step)
+                tx.after_commit(lambda: self._ready(host_id, link))
+        self._kick()
+
+    def logout(self, host_id: int, link: INodeLink) -> None:
+        """See INodeDoor."""
+        if self._links.get(host_id) is not link:
+            return
+        del self._links[host_id]
+        self._dispatch.host_gone(host_id)
+        host = self._cluster.hosts.get(host_id)
+        if host is not None and not host.decayed:
+            with self._cluster.transaction("lose_link") as tx:
+                host = msgspec.structs.replace(host, decayed=True)
+                tx.put_host(host)
+                tx.tell(host_action("decayed", host, "its agent's connection is lost"))
+
+    def check_leases(self) -> None:
+        """Declare down what has been silent for longer than its lease; call it about once a second."""
+        now = self._cluster.clock.seconds()
+        for host in list(self._cluster.hosts.values()):
+            silent = now - self._heard.setdefault(host.id, now)
+            if silent <= self._settings.expire_host_time:
+                continue
+            lost = [self._cluster.instances[instance_id] for instance_id in sorted(self._cluster.on_host.get(host.id, ()))]
+            lost = [instance for instance in lost if not instance.decayed]
+            if not host.up and not lost:
+                continue
+            link = self._links.pop(host.id, None)
+            self._dispatch.host_gone(host.id)
+            with self._cluster.transaction("expire_host") as tx:
+                down = msgspec.structs.replace(host, up=False, decayed=True)
+                tx.put_host(down)
+                tx.tell(host_action("decayed", down, f"nothing heard of it for {silent:.0f} s"))
+                for instance in lost:
+                    if is_legal(instance.state, Happening.HOST_LOST):
+                        advance(tx, instance, Happening.HOST_LOST, reason=f"host {host.name} is silent", decayed=True)
+            if link is not None:
+                link.close()
+            self.log.warn("host {name} is down: nothing heard for {silent:.0f} s", name=host.name, silent=silent)
+
+    def _take(self, tx: Transaction, step: Step) -> None:
+        instance = tx.instance(step.instance_id)
+        if instance is None or not is_legal(instance.state, step.happening):
+            return
+        if step.happening is Happening.FAILED and is_legal(instance.state, Happening.RETRIED) and instance.host_id is not None:
+            # another host may still take it; the planner says so when none does
+            advance(tx, instance, Happening.RETRIED, reason=step.reason, refused_by=(*instance.refused_by, instance.host_id))
+        else:
+            advance(tx, instance, step.happening, reason=step.reason, decayed=False)
+
+    def _listed(self, host_id: int, report: Report) -> bool:
+        if report.page == 1:
+            self._listing[host_id] = set()
+        self._listing.setdefault(host_id, set()).update(observation.instance_id for observation in report.observations)
+        return report.page == report.pages
+
+    def _ready(self, host_id: int, link: INodeLink) -> None:
+        if self._links.get(host_id) is link:
+            self._dispatch.host_ready(host_id, link)

@@ -1,0 +1,83 @@
+"""The journal between memory and disk: commits of one reactor turn are written together, one batch at a time, in order.
+
+Nobody is told of a change before its batch is on the disk. A batch that cannot be written (disk full, database away) is tried
+again until it can, and until then nobody is told anything: what is in memory is never taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from tashi.interfaces import Change, IStore
+
+RETRY_SECONDS = 1.0
+
+
+class Journal:
+    """Writes changes to the store; `written` hears of each batch that has arrived there."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, store: IStore) -> None:
+        self._reactor = reactor
+        self._store = store
+        self._changes: list[Change] = []
+        self._then: list[Callable[[], None]] = []
+        self._writing = False
+        self._scheduled = False
+        self._idle: list[Deferred[None]] = []
+
+    def write(self, changes: Sequence[Change], then: Sequence[Callable[[], None]] = ()) -> None:
+        """Queue the changes; when they are durable, call each of ``then`` in the reactor."""
+        self._changes.extend(changes)
+        self._then.extend(then)
+        if not self._writing and not self._scheduled:
+            self._scheduled = True
+            self._reactor.callLater(0, self._flush)
+
+    def idle(self) -> Deferred[None]:
+        """Fires when all that was queued is written."""
+        if not self._writing and not self._scheduled:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred()
+        self._idle.append(waiter)
+        return waiter
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        self._writing = True
+        changes, self._changes = self._changes, []
+        then, self._then = self._then, []
+        Deferred.fromCoroutine(self._commit(changes, then)).addErrback(self._broken)
+
+    async def _commit(self, changes: list[Change], then: list[Callable[[], None]]) -> None:
+        try:
+            await self._store.commit(changes)
+        except Exception:
+            self.log.failure(
+                "cannot write {count} changes to the store; nothing is answered until they are written, next try in {seconds} s",
+                count=len(changes),
+                seconds=RETRY_SECONDS,
+            )
+            self._reactor.callLater(RETRY_SECONDS, lambda: Deferred.fromCoroutine(self._commit(changes, then)).addErrback(self._broken))
+            return
+        self._writing = False
+        if self._changes or self._then:
+            self._scheduled = True
+            self._reactor.callLater(0, self._flush)
+        for call in then:
+            try:
+                call()
+            except Exception:
+                self.log.failure("a follower of a commit failed")
+        if not self._scheduled and not self._writing:
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                waiter.callback(None)
+
+    def _broken(self, failure: Any) -> None:
+        self.log.failure("the journal itself failed", failure=failure)

@@ -1,0 +1,89 @@
+"""The layout event: which host holds what. Sent on change, at most once a second, and every layoutInterval; long ones in parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tashi.manager.cluster import Cluster
+from tashi.manager.guarded import KickableLoop
+from tashi.model.events import fqdn
+from tashi.model.host import Host
+from tashi.model.instance import Instance
+
+PART_BYTES = 80 * 1024
+
+
+class Layout:
+    """Tells the layout of the cluster whenever it has changed."""
+
+    def __init__(self, reactor: Any, cluster: Cluster, interval: float, priorities: dict[int, int]) -> None:
+        self._cluster = cluster
+        self._priorities = priorities
+        self._loop = KickableLoop(reactor, interval, self.tell, "layout", pause=1.0)
+        cluster.watchers.append(lambda record: self._loop.kick())
+
+    def start(self) -> None:
+        if self._cluster.publishing:
+            self._loop.start()
+
+    def stop(self) -> None:
+        self._loop.stop()
+
+    def tell(self) -> None:
+        """One vmLayout event, or several parts of one."""
+        cluster = self._cluster
+        entries: list[tuple[str, dict[str, Any]]] = [("hosts", self._host(host)) for host in cluster.hosts.values()]
+        entries += [("vms", self._vm(instance)) for instance in cluster.instances.values()]
+        parts: list[dict[str, list[Any]]] = [{"hosts": [], "vms": []}]
+        size = 0
+        for kind, entry in entries:
+            size += len(msgspec.json.encode(entry)) + 1
+            if size > PART_BYTES:
+                parts.append({"hosts": [], "vms": []})
+                size = 0
+            parts[-1][kind].append(entry)
+        words = f"{len(cluster.hosts)} hosts, {len(cluster.instances)} instances"
+        with cluster.transaction("tell_layout") as tx:
+            for number, part in enumerate(parts, start=1):
+                tx.tell({"type": "vmLayout", "description": words, "part": number, "parts": len(parts), **part})
+
+    def _host(self, host: Host) -> dict[str, Any]:
+        facts = host.facts
+        instances = [self._cluster.instances[number] for number in sorted(self._cluster.on_host.get(host.id, ()))]
+        memory = sum(instance.memory for instance in instances)
+        cores = sum(instance.cores for instance in instances)
+        speed = sum(instance.cores * (instance.cpu_speed or 0) for instance in instances)
+        return {
+            "type": "host",
+            "id": host.id,
+            "name": host.name,
+            "fqdn": facts.fqdn if facts and facts.fqdn else host.name,
+            "up": host.up,
+            "state": host.state.name,
+            "memory": facts.memory if facts else 0,
+            "cores": facts.cores if facts else 0,
+            "cpuSpeed": facts.cpu_speed if facts else 0,
+            "memUsage": memory,
+            "coresUsage": cores,
+            "cpuUsage": speed,
+            "load": memory + cores * 512 + speed,
+            "priority": self._priorities.get(host.id, 0),
+            "vmList": [fqdn(instance) for instance in instances],
+        }
+
+    def _vm(self, instance: Instance) -> dict[str, Any]:
+        return {
+            "id": instance.id,
+            "resourceId": instance.resource_id,
+            "name": instance.name,
+            "fqdn": fqdn(instance),
+            "userId": instance.user_id,
+            "state": instance.state.name,
+            "host": self._cluster.host_name(instance.host_id),
+            "cores": instance.cores,
+            "memory": instance.memory,
+            "cpuShare": instance.cpu_share,
+            "sla": instance.sla,
+        }

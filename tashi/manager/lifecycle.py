@@ -1,0 +1,69 @@
+"""Every step of an instance's life: the state table decides, and the same transaction tells and answers whom it concerns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tashi.errors import TashiError
+from tashi.manager import requests
+from tashi.manager.cluster import Transaction
+from tashi.model.events import Event, vm_action
+from tashi.model.instance import Instance
+from tashi.model.states import WITHOUT_A_HOST, Happening, InstanceState, step
+
+_ENDED_AS_WISHED = frozenset({InstanceState.Destroying, InstanceState.ShuttingDown, *WITHOUT_A_HOST})
+
+
+def advance(
+    tx: Transaction, instance: Instance, happening: Happening, *, reason: str = "", error: TashiError | None = None, **changes: Any
+) -> Instance:
+    """The instance after the happening: recorded, told as an event, and answered to whoever waited for it.
+
+    ``changes`` are further fields of the record; ``error`` is what waiting creates are told if this ends them.
+    Raises IllegalHappening where the table holds no such step.
+    """
+    state = step(instance.state, happening)
+    if state in WITHOUT_A_HOST:
+        changes["host_id"] = None
+    elif state is InstanceState.Running:
+        changes["refused_by"] = ()
+    after = msgspec.structs.replace(instance, state=state, reason=reason, **changes)
+    if state is InstanceState.Exited:
+        tx.forget_instance(after)
+    else:
+        tx.put_instance(after)
+    if state is not instance.state:
+        tx.tell(_event(tx, instance, after, happening, reason))
+        for doomed in requests.settle(tx, after, error):
+            destroy(tx, doomed, reason=reason)
+    return after
+
+
+def destroy(tx: Transaction, instance_id: int, *, reason: str = "") -> Instance | None:
+    """Wish the instance gone. On no host it is gone at once; else the host is ordered, and says when it is. None: it was gone."""
+    instance = tx.instance(instance_id)
+    if instance is None or instance.state is InstanceState.Destroying:
+        return instance
+    if instance.state in WITHOUT_A_HOST:
+        return advance(tx, instance, Happening.GIVEN_UP, reason=reason)
+    return advance(tx, instance, Happening.DESTROY_ASKED, reason=reason, generation=instance.generation + 1)
+
+
+def _event(tx: Transaction, before: Instance, after: Instance, happening: Happening, reason: str) -> Event:
+    match after.state:
+        case InstanceState.Exited:
+            as_wished = before.state in _ENDED_AS_WISHED or reason == "shut down"
+            action = "destroyed" if as_wished else "failed"
+        case InstanceState.Held:
+            action = "held"
+        case _ if happening is Happening.PLACED:
+            action = "placed"
+        case InstanceState.MigratePrep:
+            action = "migrating"
+        case InstanceState.Running if before.state is InstanceState.MigrateTrans:
+            action = "migrated"
+        case _:
+            action = "stateChanged"
+    return vm_action(action, after, before.state.name, after.state.name, reason, tx.cluster.host_name(after.host_id))

@@ -1,0 +1,106 @@
+"""What operators change: hosts and users. Each is one function within a transaction of the caller's."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from typing import Final
+
+import msgspec
+
+from tashi.errors import BAD_ARGUMENT, CONFLICT, FORBIDDEN, UNKNOWN_USER, YourMistake
+from tashi.manager.cluster import Transaction
+from tashi.manager.lookup import the_host, the_user
+from tashi.model.events import audit_record, host_action
+from tashi.model.host import Host
+from tashi.model.names import shown
+from tashi.model.user import Principal, User
+
+_ELEMENT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_USER_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_BARE_JID: Final = re.compile(r"[^@/\s\"&'<>:]{1,255}@[^@/\s]{1,255}")
+
+
+def require_admin(who: Principal, verb: str) -> None:
+    """YourMistake(forbidden) unless who asks is an admin."""
+    if not who.admin:
+        raise YourMistake(FORBIDDEN, f"{verb} is for admins, and {who.name} is none; on the control plane's machine user 0 is")
+
+
+def set_host_config(tx: Transaction, who: Principal, host: int | str, name: str, value: str) -> Host:
+    """Set one element of a host's configuration, such as location = ie; an empty value removes it."""
+    require_admin(who, "setHostConfig")
+    found = the_host(tx.cluster, host)
+    if not isinstance(name, str) or not _ELEMENT.fullmatch(name):
+        raise YourMistake(BAD_ARGUMENT, f"elemName is {shown(name)}; use a letter, then letters, digits and '_'")
+    if not isinstance(value, str) or len(value) > 1024 or not value.isprintable():
+        raise YourMistake(BAD_ARGUMENT, f"value is {shown(value)}; use at most 1024 printable characters")
+    config = {**found.config, name: value}
+    if not value:
+        del config[name]
+    after = msgspec.structs.replace(found, config=config)
+    tx.put_host(after)
+    tx.tell(host_action("configSet", after, f"{name} = {value}"))
+    tx.tell(audit_record(who.name, "sethostconfig", f"{after.name} {name}={value}", "OK"))
+    return after
+
+
+def register_user(
+    tx: Transaction, who: Principal, name: str, password: str | None, priority: int, user_id: int | None, jid: str | None
+) -> User:
+    """A user who may own instances. The same call with the same content again changes nothing."""
+    require_admin(who, "registerUser")
+    if not isinstance(name, str) or not _USER_NAME.fullmatch(name):
+        raise YourMistake(BAD_ARGUMENT, f"name is {shown(name)}; use letters, digits, '_', '.' or '-', at most 64")
+    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > 10**9:
+        raise YourMistake(BAD_ARGUMENT, f"priority is {shown(priority)}; use a whole number, higher for more important")
+    if user_id is not None and (isinstance(user_id, bool) or not isinstance(user_id, int) or not 0 <= user_id < 2**32):
+        raise YourMistake(BAD_ARGUMENT, f"userId is {shown(user_id)}; use a whole number from 0 to {2**32 - 1}")
+    if jid is not None and not _BARE_JID.fullmatch(jid):
+        raise YourMistake(BAD_ARGUMENT, f"jid is {shown(jid)}; use a bare JID such as alice@example.org")
+    users = tx.cluster.users
+    for other in users.values():
+        if other.name == name and (user_id in (None, other.id)) and (other.priority, other.jid) == (priority, jid):
+            return other
+        if other.name == name or other.id == user_id:
+            raise YourMistake(CONFLICT, f"user {other.name} ({other.id}) is registered already; unregister that one first")
+        if jid is not None and other.jid == jid:
+            raise YourMistake(CONFLICT, f"{jid} acts as user {other.name} already")
+    number = user_id if user_id is not None else max(999, tx.cluster.counters.get("user", 0), *users, 0) + 1
+    user = User(id=number, name=name, priority=priority, jid=jid, password_hash=_hashed(password))
+    tx.put_user(user)
+    tx.tell(audit_record(who.name, "registeruser", f"{name} ({number})", "OK"))
+    return user
+
+
+def unregister_user(tx: Transaction, who: Principal, reference: int | str) -> User:
+    """Forget a user who owns nothing."""
+    require_admin(who, "unregisterUser")
+    user = the_user(tx.cluster, reference)
+    if user.id == 0:
+        raise YourMistake(BAD_ARGUMENT, "user 0 is the cell's own admin and stays")
+    owned = sum(instance.user_id == user.id for instance in tx.cluster.instances.values())
+    if owned:
+        raise YourMistake(CONFLICT, f"user {user.name} has {owned} instances; destroy them first")
+    tx.remove_user(user.id)
+    tx.tell(audit_record(who.name, "unregisteruser", f"{user.name} ({user.id})", "OK"))
+    return user
+
+
+def the_user_who_asks(tx_users: dict[int, User], who: Principal) -> User:
+    """The user record of who asks; YourMistake(unknown-user) when there is none."""
+    user = tx_users.get(who.user_id) if who.user_id is not None else None
+    if user is None:
+        raise YourMistake(
+            UNKNOWN_USER,
+            f"user {who.user_id} is not registered; an admin does it with `tashi registerUser --name NAME --userId {who.user_id}`",
+        )
+    return user
+
+
+def _hashed(password: str | None) -> str:
+    if not password:
+        return ""
+    salt = os.urandom(16)
+    return f"scrypt${salt.hex()}${hashlib.scrypt(password.encode(), salt=salt, n=2**14, r=8, p=1).hex()}"

@@ -1,0 +1,133 @@
+"""The cluster manager as one service: its parts made and joined, its loops started and stopped."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from tashi.images.directory import ImageDirectory
+from tashi.interfaces import IStore
+from tashi.manager.cluster import Cluster
+from tashi.manager.commands import Commands
+from tashi.manager.convergence import Convergence
+from tashi.manager.creation import Creation
+from tashi.manager.deadlines import Deadlines
+from tashi.manager.dispatch import Dispatch
+from tashi.manager.explanation import Explanation
+from tashi.manager.guarded import KickableLoop
+from tashi.manager.hosts import Hosts
+from tashi.manager.journal import Journal
+from tashi.manager.layout import Layout
+from tashi.manager.outbox import Outbox
+from tashi.manager.settings import ManagerSettings
+from tashi.manager.verbs import Verbs
+from tashi.manager.waiting import Waiting
+from tashi.model.user import User
+
+FLOOD_PAUSE = 0.01
+"""Seconds between two passes of a flood: short beside a start, long enough for many requests to be planned together."""
+
+REPEAT_SECONDS = 30.0
+
+
+class ClusterManager(Service):
+    """Everything between the doors and the store. `open` it before its doors are opened."""
+
+    log = Logger()
+    name = "cluster manager"
+
+    commands: Commands
+    verbs: Verbs
+    hosts: Hosts
+    outbox: Outbox
+
+    def __init__(
+        self,
+        reactor: Any,
+        store: IStore,
+        images: ImageDirectory,
+        settings: ManagerSettings,
+        *,
+        join_secret: str,
+        version: str,
+        publishing: bool,
+        server_priorities: dict[int, int] | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._store = store
+        self._images = images
+        self._settings = settings
+        self._join_secret = join_secret
+        self._version = version
+        self._publishing = publishing
+        self._priorities = server_priorities or {}
+        self._loops: list[KickableLoop] = []
+
+    async def open(self) -> None:
+        """Take over what the store has kept, and make the parts."""
+        reactor, settings = self._reactor, self._settings
+        tables = await self._store.load()
+        self.journal = Journal(reactor, self._store)
+        cluster = self.cluster = Cluster(reactor, self.journal, "tashi", publishing=self._publishing)
+        cluster.restore(tables)
+        cell = uuid.UUID(cluster.setting("cell", lambda: str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))))
+        cluster.source = f"tashi-{cell.hex[:8]}"
+        if 0 not in cluster.users:
+            with cluster.transaction("register_root") as tx:
+                tx.put_user(User(id=0, name="root"))
+        dispatch = Dispatch(reactor, cluster, cell)
+        convergence = Convergence(cluster, settings)
+        planning = KickableLoop(reactor, settings.schedule_delay, convergence.run, "planning", pause=FLOOD_PAUSE)
+        creation = Creation(cluster, self._images, settings)
+        explanation = Explanation(cluster, convergence)
+        self.layout = Layout(reactor, cluster, settings.layout_interval, self._priorities)
+        self.outbox = Outbox(cluster)
+        self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick)
+        self.commands = Commands(cluster, self._store, creation, explanation, settings, planning.kick)
+        self.verbs = Verbs(cluster, creation, self._images, explanation, Waiting(reactor, cluster), self._priorities, planning.kick)
+        deadlines = Deadlines(cluster, settings)
+        self.hosts.begin()
+
+        def each_second() -> None:
+            self.hosts.check_leases()
+            deadlines.check()
+
+        def each_minute() -> None:
+            deadlines.forget()
+            self.commands.tell_strangers()
+
+        self._loops = [
+            planning,
+            KickableLoop(reactor, 1.0, each_second, "deadlines"),
+            KickableLoop(reactor, 60.0, each_minute, "upkeep"),
+            KickableLoop(reactor, REPEAT_SECONDS, dispatch.repeat, "repeat orders"),
+        ]
+        self.log.info(
+            "cell {cell}: {instances} instances, {hosts} hosts, {users} users",
+            cell=cell,
+            instances=len(cluster.instances),
+            hosts=len(cluster.hosts),
+            users=len(cluster.users),
+        )
+
+    def startService(self) -> None:
+        super().startService()
+        for loop in self._loops:
+            loop.start()
+        self.layout.start()
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        for loop in self._loops:
+            loop.stop()
+        self.layout.stop()
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        await self.journal.idle()
+        await self._store.close()

@@ -1,0 +1,217 @@
+"""The verbs of the command line and of programs over Perspective Broker: one method a verb, plain JSON data in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from tashi.errors import BAD_ARGUMENT, FORBIDDEN, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
+from tashi.images.directory import ImageDirectory
+from tashi.manager.cluster import Cluster
+from tashi.manager.creation import Creation
+from tashi.manager.explanation import Explanation
+from tashi.manager.lifecycle import destroy
+from tashi.manager.lookup import the_instance
+from tashi.manager.operations import register_user, set_host_config, the_user_who_asks, unregister_user
+from tashi.manager.waiting import Waiting
+from tashi.model.events import audit_record
+from tashi.model.instance import Disk, Instance, InstanceSpec, Nic
+from tashi.model.user import Principal
+from tashi.model.views import host_row, instance_row, plain, user_row
+
+Arguments = dict[str, Any]
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """The arguments of createVm, and of each instance of createMany."""
+
+    name: str
+    disks: tuple[Disk, ...]
+    user_id: int | None = None
+    cores: int = 1
+    memory: int = 128
+    cpu_share: int = 1024
+    nics: tuple[Nic, ...] = ()
+    hints: dict[str, str] = {}
+
+
+class Verbs:
+    """What `call(who, verb, arguments)` can do; the verb is case-insensitive."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        creation: Creation,
+        images: ImageDirectory,
+        explanation: Explanation,
+        waiting: Waiting,
+        server_priorities: dict[int, int],
+        kick: Callable[[], None],
+    ) -> None:
+        self._cluster = cluster
+        self._creation = creation
+        self._images = images
+        self._explanation = explanation
+        self._waiting = waiting
+        self._server_priorities = server_priorities
+        self._kick = kick
+        self._table: dict[str, Callable[[Principal, Arguments], Any | Awaitable[Any]]] = {
+            "createvm": self._create_vm,
+            "createmany": self._create_many,
+            "destroyvm": self._destroy_vm,
+            "destroymany": self._destroy_many,
+            "getinstances": self._get_instances,
+            "gethosts": self._get_hosts,
+            "getusers": self._get_users,
+            "getimages": self._get_images,
+            "sethostconfig": self._set_host_config,
+            "registeruser": self._register_user,
+            "unregisteruser": self._unregister_user,
+            "explain": self._explain,
+            "whoami": self._whoami,
+            "waitfor": self._wait_for,
+        }
+
+    async def call(self, who: Principal, verb: str, arguments: Arguments) -> Any:
+        """The verb's result; YourMistake when it cannot be had."""
+        method = self._table.get(verb.lower())
+        if method is None:
+            raise YourMistake(UNKNOWN_VERB, f"there is no verb {verb!r}; there are {', '.join(sorted(self._table))}")
+        result = method(who, arguments)
+        return await result if isinstance(result, Awaitable) else result
+
+    def _create_vm(self, who: Principal, arguments: Arguments) -> Any:
+        return self._create(who, [arguments], "createVm")[0]
+
+    def _create_many(self, who: Principal, arguments: Arguments) -> Any:
+        wanted = arguments.get("instances")
+        if not isinstance(wanted, list):
+            raise YourMistake(BAD_ARGUMENT, "instances is missing; give a list of instances")
+        return self._create(who, wanted, "createMany")
+
+    def _create(self, who: Principal, wanted: Sequence[Any], verb: str) -> list[dict[str, Any]]:
+        specs = [self._spec(who, _converted(one, Wanted)) for one in wanted]
+        checked = self._creation.check(who, specs)
+        with self._cluster.transaction("create_instances") as tx:
+            instances = [self._creation.make(tx, spec) for spec in checked]
+            tx.tell(audit_record(who.name, verb.lower(), " ".join(instance.name for instance in instances), "OK"))
+        self._kick()
+        return [self._row(who, instance) for instance in instances]
+
+    def _spec(self, who: Principal, wanted: Wanted) -> InstanceSpec:
+        user_id = wanted.user_id if wanted.user_id is not None else the_user_who_asks(self._cluster.users, who).id
+        fields = msgspec.structs.asdict(wanted) | {"user_id": user_id}
+        return InstanceSpec(**fields)
+
+    def _destroy_vm(self, who: Principal, arguments: Arguments) -> Any:
+        instance = self._owned(who, _reference(arguments, "instance"))
+        return self._destroy(who, [instance], "destroyvm")[0]
+
+    def _destroy_many(self, who: Principal, arguments: Arguments) -> Any:
+        base = arguments.get("basename")
+        if not isinstance(base, str) or not base:
+            raise YourMistake(BAD_ARGUMENT, "basename is missing; give the name that createMany was given")
+        stem = f"{base}-"
+        named = [
+            instance
+            for _, instance in sorted(self._cluster.instances.items())
+            if instance.name.startswith(stem) and instance.name[len(stem) : len(stem) + 1].isdigit()
+        ]
+        if not named:
+            raise YourMistake(UNKNOWN_ID, f"{base} is an unused basename")
+        return self._destroy(who, [self._owned(who, instance.id) for instance in named], "destroymany")
+
+    def _destroy(self, who: Principal, instances: Sequence[Instance], verb: str) -> list[dict[str, Any]]:
+        rows = []
+        with self._cluster.transaction("destroy_instances") as tx:
+            for instance in instances:
+                after = destroy(tx, instance.id, reason=f"destroyed by {who.name}")
+                tx.tell(audit_record(who.name, verb, f"{instance.name} ({instance.id})", "OK"))
+                rows.append(self._row(who, after or instance))
+        self._kick()
+        return rows
+
+    def _owned(self, who: Principal, reference: int | str) -> Instance:
+        instance = the_instance(self._cluster, reference)
+        if not who.may_act_for(instance.user_id):
+            raise YourMistake(FORBIDDEN, f"You don't have permissions on VM {instance.name}: it belongs to user {instance.user_id}")
+        return instance
+
+    def _get_instances(self, who: Principal, arguments: Arguments) -> Any:
+        return [self._row(who, instance) for _, instance in sorted(self._cluster.instances.items())]
+
+    def _get_hosts(self, who: Principal, arguments: Arguments) -> Any:
+        return [self._host_row(host_id) for host_id in sorted(self._cluster.hosts)]
+
+    def _get_users(self, who: Principal, arguments: Arguments) -> Any:
+        return [user_row(user) for _, user in sorted(self._cluster.users.items())]
+
+    def _get_images(self, who: Principal, arguments: Arguments) -> Any:
+        return plain(self._images.list())
+
+    def _set_host_config(self, who: Principal, arguments: Arguments) -> Any:
+        with self._cluster.transaction("set_host_config") as tx:
+            host = set_host_config(tx, who, _reference(arguments, "hostId"), _text(arguments, "elemName"), str(arguments.get("value", "")))
+        self._kick()
+        return self._host_row(host.id)
+
+    def _register_user(self, who: Principal, arguments: Arguments) -> Any:
+        with self._cluster.transaction("register_user") as tx:
+            user = register_user(
+                tx,
+                who,
+                _text(arguments, "name"),
+                arguments.get("passwd"),
+                arguments.get("priority") or 0,
+                arguments.get("userId"),
+                arguments.get("jid"),
+            )
+        return user_row(user)
+
+    def _unregister_user(self, who: Principal, arguments: Arguments) -> Any:
+        with self._cluster.transaction("unregister_user") as tx:
+            user = unregister_user(tx, who, _reference(arguments, "userId"))
+        return user_row(user)
+
+    def _explain(self, who: Principal, arguments: Arguments) -> Any:
+        return self._explanation.of(_reference(arguments, "instance"))
+
+    def _whoami(self, who: Principal, arguments: Arguments) -> Any:
+        return {"userId": who.user_id, "name": who.name, "admin": who.admin}
+
+    def _wait_for(self, who: Principal, arguments: Arguments) -> Awaitable[Any]:
+        ids, until, timeout = arguments.get("ids"), arguments.get("until"), arguments.get("timeout", 300)
+        if not isinstance(ids, list) or not all(isinstance(one, int) for one in ids):
+            raise YourMistake(BAD_ARGUMENT, "ids is not a list of instance ids")
+        if until not in ("Running", "gone"):
+            raise YourMistake(BAD_ARGUMENT, f"until is {until!r}; use Running or gone")
+        return self._waiting.wait(ids, until, float(timeout))
+
+    def _row(self, who: Principal, instance: Instance) -> dict[str, Any]:
+        return instance_row(instance, self._cluster.users, self._cluster.hosts, own=who.may_act_for(instance.user_id))
+
+    def _host_row(self, host_id: int) -> dict[str, Any]:
+        return host_row(self._cluster.hosts[host_id], self._server_priorities.get(host_id, 0))
+
+
+def _converted(data: Any, kind: type[Any]) -> Any:
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise YourMistake(BAD_ARGUMENT, f"not a valid instance: {error}") from None
+
+
+def _reference(arguments: Arguments, name: str) -> int | str:
+    value = arguments.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise YourMistake(BAD_ARGUMENT, f"{name} is missing; give an id or a name")
+    return value
+
+
+def _text(arguments: Arguments, name: str) -> str:
+    value = arguments.get(name)
+    if not isinstance(value, str):
+        raise YourMistake(BAD_ARGUMENT, f"{name} is missing or no text")
+    return value

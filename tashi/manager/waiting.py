@@ -1,0 +1,86 @@
+"""Waiting for instances on behalf of a client: answered when each has got where it was wished, has failed, or time is up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from tashi.manager.cluster import Cluster
+from tashi.model.host import Host
+from tashi.model.instance import Instance
+from tashi.model.states import InstanceState
+
+Row = dict[str, Any]
+
+
+class Waiting:
+    """Watches the cluster for those who wait."""
+
+    def __init__(self, reactor: Any, cluster: Cluster) -> None:
+        self._reactor = reactor
+        self._cluster = cluster
+        self._waiters: dict[int, list[_Waiter]] = {}
+        cluster.watchers.append(self._changed)
+
+    async def wait(self, ids: Sequence[int], until: str, timeout: float) -> list[Row]:
+        """One row an instance: ``id``, ``ok``, ``state``, ``reason``. ``until`` is Running or gone; ``timeout`` in seconds."""
+        waiter = _Waiter(set(ids), until)
+        for instance_id in ids:
+            self._waiters.setdefault(instance_id, []).append(waiter)
+            instance = self._cluster.instances.get(instance_id)
+            if instance is None:
+                waiter.settle(instance_id, until == "gone", "Exited", "it is gone")
+            else:
+                waiter.look(instance)
+        call = self._reactor.callLater(timeout, waiter.time_up, self._cluster) if not waiter.done.called else None
+        try:
+            await waiter.done
+        finally:
+            if call is not None and call.active():
+                call.cancel()
+            for instance_id in ids:
+                rest = [other for other in self._waiters.get(instance_id, []) if other is not waiter]
+                if rest:
+                    self._waiters[instance_id] = rest
+                else:
+                    self._waiters.pop(instance_id, None)
+        return [waiter.rows[instance_id] for instance_id in ids]
+
+    def _changed(self, record: Instance | Host) -> None:
+        if isinstance(record, Instance):
+            for waiter in self._waiters.get(record.id, []):
+                waiter.look(record)
+
+
+class _Waiter:
+    def __init__(self, ids: set[int], until: str) -> None:
+        self.until = until
+        self.open = ids
+        self.rows: dict[int, Row] = {}
+        self.done: Deferred[None] = Deferred()
+        if not ids:
+            self.done.callback(None)
+
+    def look(self, instance: Instance) -> None:
+        match instance.state:
+            case InstanceState.Exited:
+                self.settle(instance.id, self.until == "gone", instance.state.name, instance.reason)
+            case InstanceState.Running | InstanceState.Held if self.until == "Running":
+                ok = instance.state is InstanceState.Running
+                self.settle(instance.id, ok, instance.state.name, instance.reason)
+
+    def settle(self, instance_id: int, ok: bool, state: str, reason: str) -> None:
+        if instance_id in self.open:
+            self.open.discard(instance_id)
+            self.rows[instance_id] = {"id": instance_id, "ok": ok, "state": state, "reason": reason}
+            if not self.open and not self.done.called:
+                self.done.callback(None)
+
+    def time_up(self, cluster: Cluster) -> None:
+        for instance_id in sorted(self.open):
+            instance = cluster.instances.get(instance_id)
+            state = instance.state.name if instance else "Exited"
+            why = instance.reason if instance and instance.reason else "it took too long"
+            self.settle(instance_id, False, state, f"time is up: {why}")

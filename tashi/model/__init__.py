@@ -1,0 +1,1 @@
+"""What things are: immutable records, the table of states, and the messages that carry them."""

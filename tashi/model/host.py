@@ -1,0 +1,34 @@
+"""A host: a physical machine whose agent has joined the cell, and what it was last known to offer."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tashi.model.states import HostState
+
+
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What an agent says of its machine: memory in MB that instances may use, core count, MHz per core."""
+
+    memory: int
+    cores: int
+    cpu_speed: int
+    version: str
+    fqdn: str = ""
+    hypervisor: str = ""  # e.g. "qemu (tcg)", "test"
+    networks: tuple[int, ...] = (0,)
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A host of the cell. ``up``: heard from within its lease; ``decayed``: what is known of its instances may be stale."""
+
+    id: int
+    name: str
+    up: bool = False
+    decayed: bool = True
+    state: HostState = HostState.Normal
+    facts: HostFacts | None = None
+    notes: str = ""
+    reserved: tuple[int, ...] = ()  # user ids; empty: for everybody
+    config: dict[str, str] = {}  # location, auditability, ...: set by setHostConfig
+    secret_hash: str = ""  # of the secret pinned at the agent's first login

@@ -1,0 +1,78 @@
+"""An instance: a virtual machine as it is wished and as it was last seen, and the specification it is asked for by."""
+
+from __future__ import annotations
+
+import uuid
+
+import msgspec
+
+from tashi.model.states import ON_A_HOST, InstanceState
+
+DEFAULT_CPU_SHARE = 1024
+
+
+class Disk(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One disk: ``uri`` is a file name inside the image directory; a disk that is not persistent forgets its changes."""
+
+    uri: str
+    persistent: bool = False
+
+
+class Nic(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One network card on the network with this id (a VLAN id where networks are VLANs)."""
+
+    network: int = 0
+    mac: str = ""
+    ip: str | None = None
+
+
+class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What somebody asks for, checked at the door: memory in MB, cpu_speed in MHz per core, net_* in kbit/s."""
+
+    name: str
+    user_id: int
+    disks: tuple[Disk, ...]
+    cores: int = 1
+    memory: int = 128
+    cpu_share: int = DEFAULT_CPU_SHARE
+    cpu_speed: int | None = None
+    disk_weight: int | None = None
+    net_down: int | None = None
+    net_up: int | None = None
+    nics: tuple[Nic, ...] = ()
+    hints: dict[str, str] = {}
+    sla: str | None = None
+    resource_id: str | None = None
+    notification_uri: str | None = None
+
+
+class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=False):
+    """One virtual machine of the cell. ``generation`` counts the orders given about it: an older order or sighting is void."""
+
+    id: int
+    state: InstanceState = InstanceState.Pending
+    host_id: int | None = None
+    generation: int = 0
+    decayed: bool = False
+    reason: str = ""
+    owner_jid: str | None = None  # bare JID of the requester; with resource_id the key of idempotency
+    content: str = ""  # digest of what was asked under that key
+    created_at: float = 0.0
+    placed_why: str = ""  # policy and score as recorded at placement
+    refused_by: tuple[int, ...] = ()  # hosts that failed to start it
+    group_name: str | None = None
+
+    @property
+    def takes_room(self) -> bool:
+        """Whether it counts against its host's capacity."""
+        return self.host_id is not None and self.state in ON_A_HOST
+
+
+def domain_uuid(cell: uuid.UUID, instance_id: int) -> uuid.UUID:
+    """The libvirt UUID of an instance: derived from the cell and the id, so that every part of the cell agrees on it."""
+    return uuid.uuid5(cell, f"instance/{instance_id}")
+
+
+def domain_name(instance_id: int, name: str) -> str:
+    """The libvirt name of an instance: ``tashi-<id>-<name>``."""
+    return f"tashi-{instance_id}-{name}"

@@ -1,0 +1,66 @@
+"""The rules that names and sizes keep, whoever says them: the wire, the command line and the agent use the same ones.
+
+Each check returns its value or raises YourMistake(bad-argument) that names the field.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from tashi.errors import BAD_ARGUMENT, YourMistake
+
+MAX_MEMORY_MB: Final = 2**31
+MAX_CORES: Final = 4096
+_HOSTNAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_IMAGE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
+_NETWORK_LABEL: Final = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """The value as an error may show it: escaped, and cut when it is long."""
+    text = ascii(value)
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def check_hostname(field: str, value: object) -> str:
+    """An instance's name: ASCII letter or digit, then letters, digits, ``_.-``, at most 63 in all."""
+    if not isinstance(value, str) or not _HOSTNAME.fullmatch(value):
+        raise YourMistake(
+            BAD_ARGUMENT,
+            f"{field} is {shown(value)}, which is no host name; use a letter or digit, then letters, digits, '_', '.' or '-', at most 63",
+        )
+    return value
+
+
+def check_image(field: str, value: object) -> str:
+    """An image's file name: no directory, no protocol, nothing hidden."""
+    if not isinstance(value, str) or not _IMAGE.fullmatch(value) or ".." in value:
+        raise YourMistake(
+            BAD_ARGUMENT,
+            f"{field} is {shown(value)}, which is no image name; use the name of a file in the image directory, without a path",
+        )
+    return value
+
+
+def check_resource_id(field: str, value: object) -> str:
+    """A requester's own key: opaque, 1 to 128 printable characters."""
+    if not isinstance(value, str) or not 1 <= len(value) <= 128 or not value.isprintable():
+        raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}; use 1 to 128 printable characters")
+    return value
+
+
+def check_integer(field: str, value: object, least: int, most: int, unit: str = "") -> int:
+    """A whole number between the limits, both included; a boolean, a fraction and a string are none."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        unit = f" {unit}" if unit else ""
+        raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}; use a whole number from {least} to {most}{unit}")
+    return value
+
+
+def check_mac(field: str, value: object) -> str:
+    """A MAC address in six lower-case hexadecimal pairs; '' means one will be chosen."""
+    text = value.lower() if isinstance(value, str) else value
+    if text == "" or (isinstance(text, str) and _NETWORK_LABEL.fullmatch(text)):
+        return text
+    raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}, which is no MAC address such as 52:54:00:12:34:56")

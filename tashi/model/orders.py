@@ -1,0 +1,92 @@
+"""What a cluster manager and a node agent say to each other: orders down, observations up, each one JSON record.
+
+-> Start, Destroy              the acknowledgement means only "I have it"
+<- Report                      the facts of the host and what is seen of its instances; `full` lists all there are
+Every order carries the generation of its instance, every observation the generation it answers to: the older is void.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from tashi.model.host import HostFacts
+from tashi.model.instance import Disk, Nic
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="start"):
+    """Start this domain, or say that it runs: memory in MB, cpu_speed in MHz per core, net_* in kbit/s."""
+
+    instance_id: int
+    generation: int
+    name: str
+    uuid: str
+    cores: int
+    memory: int
+    disks: tuple[Disk, ...]
+    nics: tuple[Nic, ...] = ()
+    cpu_share: int = 1024
+    cpu_speed: int | None = None
+    disk_weight: int | None = None
+    net_down: int | None = None
+    net_up: int | None = None
+    hints: dict[str, str] = {}
+
+
+class Destroy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="destroy"):
+    """See to it that this domain is gone, with its throw-away disks."""
+
+    instance_id: int
+    generation: int
+    uuid: str
+
+
+Order = Start | Destroy
+
+
+class Seen(enum.StrEnum):
+    """What an agent can say of a domain."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    GONE = "gone"
+    FAILED = "failed"  # the order of this generation could not be carried out
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One sighting of one instance on the reporting host. ``at``: seconds since the epoch on the host's clock."""
+
+    instance_id: int
+    generation: int
+    seen: Seen
+    reason: str = ""
+    at: float = 0.0
+    nics: tuple[Nic, ...] = ()
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A page of what a host has to say. ``full``: with its other pages it lists every domain of this cell on the host."""
+
+    facts: HostFacts
+    observations: tuple[Observation, ...] = ()
+    full: bool = False
+    page: int = 1
+    pages: int = 1
+
+
+class NodeLogin(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How an agent names itself: its own secret, and the cell's join secret while the host is new."""
+
+    name: str
+    secret: str
+    join: str = ""
+    version: str = ""
+
+
+class NodeWelcome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a cell tells an agent that has logged in: the id of its host, the UUID of the cell, the lease in seconds."""
+
+    host_id: int
+    cell: str
+    lease: float

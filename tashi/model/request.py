@@ -1,0 +1,46 @@
+"""An accepted command that is owed an answer, and what goes out: replies and events on their way."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Where a command came from, so that its answer finds the way back: the stanza's full JID, type, thread and id."""
+
+    sender: str  # bare JID
+    reply_to: str  # full JID
+    stanza_type: str = "chat"
+    thread: str | None = None
+    stanza_id: str | None = None
+    verb: str = ""
+    fingerprint: str = ""  # digest of the body: one id with two bodies is two commands
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A command accepted and owed one outcome: ``done_at`` is set by the transaction that writes the reply.
+
+    ``deadline`` is in seconds since the epoch.
+    """
+
+    id: int
+    origin: Origin
+    instance_ids: tuple[int, ...] = ()
+    resource_id: str | None = None
+    notify: str | None = None  # a bare JID that is told the outcome too
+    accepted_at: float = 0.0
+    deadline: float | None = None
+    done_at: float | None = None
+    outcome: str | None = None  # the body of the reply, once there is one
+
+
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One row of the outbox: a reply to one JID, or an event to every subscriber (``to`` empty)."""
+
+    id: int
+    body: str
+    stanza_id: str
+    to: str = ""
+    stanza_type: str = "normal"
+    thread: str | None = None
+    seq: int | None = None  # events only

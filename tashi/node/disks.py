@@ -1,0 +1,94 @@
+"""The disks of an instance on this host: persistent ones are the images themselves, the others throw-away overlays.
+
+An overlay is an empty qcow2 file over the image. `qemu-img` makes it once per image and size, without opening the image (whose header
+`disk_image` has read already); each instance gets a copy of that small file. All of this blocks and belongs into a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tashi.errors import INTERNAL, OurFault
+from tashi.model.instance import Disk
+from tashi.node.disk_image import DiskImage, read_image
+from tashi.node.domain_xml import AttachedDisk
+
+QEMU_IMG_SECONDS: Final = 20
+QEMU_IMG_BYTES: Final = 2**30
+
+
+class Disks:
+    """The image directory and the overlays of one host."""
+
+    def __init__(self, images: Path, overlays: Path) -> None:
+        """``images``: where images lie, by name; ``overlays``: a directory of ours, made when it is needed."""
+        self._images = images
+        self._overlays = overlays
+        self._making = threading.Lock()
+
+    def check(self, disks: Sequence[Disk]) -> list[AttachedDisk]:
+        """The images themselves, each looked at; OurFault(unknown-image) names the one that may not be used."""
+        images = [read_image(str(self._images), disk.uri) for disk in disks]
+        return [AttachedDisk(path=image.path, format=image.format) for image in images]
+
+    def prepare(self, uuid: str, disks: Sequence[Disk]) -> list[AttachedDisk]:
+        """The files to attach, overlays made; OurFault when one cannot be had, and then none is left."""
+        images = [read_image(str(self._images), disk.uri) for disk in disks]
+        self.discard(uuid)
+        attached = []
+        try:
+            for place, (disk, image) in enumerate(zip(disks, images, strict=True)):
+                attached.append(
+                    AttachedDisk(path=image.path, format=image.format)
+                    if disk.persistent
+                    else self._overlay(image, self._overlays / uuid / f"{place}.qcow2")
+                )
+        except OSError as error:
+            self.discard(uuid)
+            raise OurFault(INTERNAL, f"no overlay could be made in {self._overlays}: {error.strerror or error}") from error
+        except OurFault:
+            self.discard(uuid)
+            raise
+        return attached
+
+    def discard(self, uuid: str) -> None:
+        """Remove the overlays of this domain, if there are any."""
+        shutil.rmtree(self._overlays / uuid, ignore_errors=True)
+
+    def _overlay(self, image: DiskImage, path: Path) -> AttachedDisk:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self._blank(image), path)
+        return AttachedDisk(path=str(path), format="qcow2", base=image.path, base_format=image.format)
+
+    def _blank(self, image: DiskImage) -> Path:
+        """An overlay nobody has written to."""
+        identity = f"{image.path}\0{image.format}\0{image.virtual_size}"
+        blank = self._overlays / f"blank-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.qcow2"
+        with self._making:
+            if not blank.exists():
+                self._overlays.mkdir(parents=True, exist_ok=True)
+                unfinished = blank.with_suffix(".part")
+                _create_overlay(image, unfinished)
+                os.replace(unfinished, blank)
+        return blank
+
+
+def _create_overlay(image: DiskImage, path: Path) -> None:
+    # -u: qemu-img does not open the image; prlimit: and could not grow or spin if it did
+    command = [
+        "prlimit", f"--as={QEMU_IMG_BYTES}", f"--cpu={QEMU_IMG_SECONDS}", "--",
+        "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", image.format, "-b", image.path, str(path), str(image.virtual_size),
+    ]  # fmt: skip
+    try:
+        subprocess.run(command, check=True, timeout=QEMU_IMG_SECONDS, stdin=subprocess.DEVNULL, capture_output=True)
+    except subprocess.CalledProcessError as error:
+        raise OurFault(INTERNAL, f"qemu-img made no overlay: {error.stderr.decode(errors='replace').strip()}") from error
+    except subprocess.TimeoutExpired as error:
+        raise OurFault(INTERNAL, f"qemu-img made no overlay within {QEMU_IMG_SECONDS} s") from error

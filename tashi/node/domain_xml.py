@@ -1,0 +1,193 @@
+"""A Start order as the XML libvirt is given, and our mark in that XML read back. Pure: elements in, text out.
+
+Everything about a disk is said, so that nothing is guessed from what a guest may have written: its format, and for an overlay the file
+beneath it with its format. What an order asks for that cannot be had is refused in words (OurFault, for the operator and the owner).
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Final
+from xml.etree import ElementTree
+
+import msgspec
+
+from tashi.errors import BAD_ARGUMENT, OurFault, TashiError
+from tashi.model.instance import DEFAULT_CPU_SHARE, Nic, domain_name
+from tashi.model.names import check_hostname, check_integer, check_mac, shown
+from tashi.model.orders import Start
+
+NAMESPACE: Final = "urn:x-tashi:instance:1"
+PREFIX: Final = "tashi"
+DISK_BUSES: Final = {"virtio": "vd", "scsi": "sd", "ide": "hd"}
+NIC_MODELS: Final = ("virtio", "e1000", "rtl8139")
+CLOCKS: Final = ("utc", "localtime")
+_CPU_MODEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_BRIDGE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,15}")
+_TRUE: Final = ("1", "true", "yes", "on")
+
+ElementTree.register_namespace(PREFIX, NAMESPACE)
+
+
+class AttachedDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """A file a domain gets as a disk. ``base`` is what an overlay (``path``, qcow2) lies over, with its format."""
+
+    path: str
+    format: str
+    base: str = ""
+    base_format: str = ""
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """What we write into a domain's metadata: whose it is, and which order it answers to."""
+
+    cell: str
+    instance_id: int
+    generation: int
+    name: str
+
+
+def domain_xml(order: Start, *, cell: str, kind: str, disks: Sequence[AttachedDisk], bridges: Mapping[int, str], console: str) -> str:
+    """The domain XML of an order: ``kind`` is libvirt's type (kvm, qemu, test), ``console`` the file that keeps what the guest prints.
+
+    Raises OurFault(bad-argument) when the order asks for something this host cannot give.
+    """
+    try:
+        return ElementTree.tostring(_domain(order, cell, kind, disks, bridges, console), encoding="unicode")
+    except OurFault:
+        raise
+    except TashiError as error:
+        raise OurFault(error.code, error.message) from None
+
+
+def mark_xml(mark: Mark) -> str:
+    """The mark alone, as `virDomainSetMetadata` takes it: without a namespace, which that call adds itself."""
+    return ElementTree.tostring(ElementTree.Element("instance", _mark_attributes(mark)), encoding="unicode")
+
+
+def read_mark(text: str) -> Mark | None:
+    """The mark in a metadata element; None when the text is not one of ours."""
+    try:
+        attributes = ElementTree.fromstring(text).attrib
+        return Mark(
+            cell=attributes["cell"],
+            instance_id=int(attributes["id"]),
+            generation=int(attributes["generation"]),
+            name=attributes["name"],
+        )
+    except (ElementTree.ParseError, KeyError, ValueError):
+        return None
+
+
+def nics_of(order: Start) -> tuple[Nic, ...]:
+    """The order's network cards, each with a MAC address: one that was left open follows from the domain's UUID and the card's place."""
+    return tuple(
+        nic if nic.mac else msgspec.structs.replace(nic, mac=_derived_mac(order.uuid, place)) for place, nic in enumerate(order.nics)
+    )
+
+
+def _domain(
+    order: Start, cell: str, kind: str, disks: Sequence[AttachedDisk], bridges: Mapping[int, str], console: str
+) -> ElementTree.Element:
+    check_hostname("name", order.name)
+    domain = ElementTree.Element("domain", type=kind)
+    _add(domain, "name", domain_name(order.instance_id, order.name))
+    _add(domain, "uuid", str(uuid.UUID(order.uuid)))
+    mark = Mark(cell=cell, instance_id=order.instance_id, generation=order.generation, name=order.name)
+    _add(_add(domain, "metadata"), f"{{{NAMESPACE}}}instance", **_mark_attributes(mark))
+    _add(domain, "memory", str(order.memory), unit="MiB")
+    _add(domain, "vcpu", str(order.cores))
+    if order.cpu_share != DEFAULT_CPU_SHARE:
+        shares = check_integer("cpuShare", order.cpu_share, 2, 262_144)
+        _add(_add(domain, "cputune"), "shares", str(shares))
+    system = _add(domain, "os")
+    _add(system, "type", "hvm", arch="x86_64")
+    _add(system, "boot", dev="hd")
+    features = _add(domain, "features")
+    if order.hints.get("noAcpi", "").strip().lower() not in _TRUE:
+        _add(features, "acpi")
+    _add(features, "apic")
+    _add_cpu(domain, kind, order.hints)
+    clock = order.hints.get("clock", "utc")
+    _add(domain, "clock", offset=clock if clock in CLOCKS else "utc")  # dynticks and its like were ways of qemu's that are gone
+    _add(domain, "on_poweroff", "destroy")
+    _add(domain, "on_reboot", "restart")
+    _add(domain, "on_crash", "destroy")
+    _add_devices(domain, order, disks, bridges, console)
+    return domain
+
+
+def _add_cpu(domain: ElementTree.Element, kind: str, hints: Mapping[str, str]) -> None:
+    model = hints.get("cpumodel", "")
+    if model:
+        if not _CPU_MODEL.fullmatch(model):
+            raise OurFault(BAD_ARGUMENT, f"the hint cpumodel is {shown(model)}; use the name of a CPU model that `virsh cpu-models` lists")
+        _add(_add(domain, "cpu", mode="custom", match="exact"), "model", model)
+    elif kind == "kvm":
+        _add(domain, "cpu", mode="host-model")
+
+
+def _add_devices(
+    domain: ElementTree.Element, order: Start, disks: Sequence[AttachedDisk], bridges: Mapping[int, str], console: str
+) -> None:
+    bus = _chosen("diskInterface", order.hints.get("diskInterface", "virtio"), tuple(DISK_BUSES))
+    nic_model = _chosen("nicModel", order.hints.get("nicModel", "virtio"), NIC_MODELS)
+    devices = _add(domain, "devices")
+    for place, disk in enumerate(disks):
+        _add_disk(devices, disk, bus, place)
+    for nic in nics_of(order):
+        bridge = bridges.get(nic.network, "")
+        if not _BRIDGE.fullmatch(bridge):
+            raise OurFault(BAD_ARGUMENT, f"this host has no bridge for network {nic.network}; name one in its [Networks] section")
+        interface = _add(devices, "interface", type="bridge")
+        _add(interface, "mac", address=check_mac("mac", nic.mac))
+        _add(interface, "source", bridge=bridge)
+        _add(interface, "model", type=nic_model)
+    serial = _add(devices, "serial", type="pty")
+    _add(serial, "log", file=console, append="on")
+    _add(serial, "target", port="0")
+    terminal = _add(devices, "console", type="pty")
+    _add(terminal, "target", type="serial", port="0")
+    _add(_add(devices, "memballoon", model="virtio"), "stats", period="5")
+
+
+def _add_disk(devices: ElementTree.Element, disk: AttachedDisk, bus: str, place: int) -> None:
+    element = _add(devices, "disk", type="file", device="disk")
+    _add(element, "driver", name="qemu", type=disk.format, cache="writeback")
+    _add(element, "source", file=disk.path)
+    beneath = _add(element, "backingStore")  # empty: there is none, and libvirt need not look for one
+    if disk.base:
+        beneath.set("type", "file")
+        _add(beneath, "format", type=disk.base_format)
+        _add(beneath, "source", file=disk.base)
+        _add(beneath, "backingStore")
+    _add(element, "target", dev=DISK_BUSES[bus] + _letters(place), bus=bus)
+
+
+def _mark_attributes(mark: Mark) -> dict[str, str]:
+    return {"cell": mark.cell, "id": str(mark.instance_id), "generation": str(mark.generation), "name": mark.name}
+
+
+def _chosen(hint: str, value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise OurFault(BAD_ARGUMENT, f"the hint {hint} is {shown(value)}; use one of {', '.join(choices)}")
+    return value
+
+
+def _letters(place: int) -> str:
+    """0 is a, 25 is z, 26 is aa, as disks are lettered."""
+    first, last = divmod(place, 26)
+    return (_letters(first - 1) if first else "") + chr(ord("a") + last)
+
+
+def _derived_mac(domain: str, place: int) -> str:
+    octets = uuid.uuid5(uuid.UUID(domain), f"nic/{place}").bytes[:3]
+    return "52:54:00:" + ":".join(f"{octet:02x}" for octet in octets)
+
+
+def _add(parent: ElementTree.Element, tag: str, text: str | None = None, /, **attributes: str) -> ElementTree.Element:
+    element = ElementTree.SubElement(parent, tag, attributes)
+    element.text = text
+    return element

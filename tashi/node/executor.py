@@ -1,0 +1,276 @@
+"""Orders carried out: one after another for one instance, side by side for different ones; each outcome is told as an observation.
+
+Only the newest order of an instance waits: what it overtook is void. An order that was carried out already is answered with what is seen
+now, an older one is refused. What libvirt says of a domain's life is a hint to look, never taken as the truth. While libvirt is away the
+orders wait, and afterwards everything is looked at again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tashi.errors import OurFault
+from tashi.interfaces import IHypervisor
+from tashi.model.instance import domain_uuid
+from tashi.model.orders import Destroy, Observation, Order, Seen, Start
+from tashi.node.faults import HypervisorAway
+
+MOST_ENDED: Final = 10_000
+SHORTEST_WAIT: Final = 0.2
+LONGEST_WAIT: Final = 10.0
+LONGEST_REASON: Final = 400
+_ALIVE: Final = (Seen.RUNNING, Seen.PAUSED)
+
+
+class _Life:
+    """What is known of one instance on this host."""
+
+    def __init__(self, instance_id: int, domain: str) -> None:
+        self.instance_id = instance_id
+        self.domain = domain
+        self.generation = -1
+        self.destroying = False  # the order of this generation is a Destroy
+        self.waiting: Order | None = None
+        self.busy = False
+        self.hint: Seen | None = None  # what libvirt said last, if nobody has looked since
+        self.look = False
+        self.ended = ""  # how, as libvirt said
+        self.last: Observation | None = None
+        self.changed = 0
+
+
+class Executor:
+    """The queues of one host. ``run(function, *arguments)`` calls in a thread; ``tell`` gets every observation, in the reactor."""
+
+    log = Logger()
+
+    def __init__(
+        self, hypervisor: IHypervisor, run: Callable[..., Deferred[Any]], clock: Any, tell: Callable[[Observation], None]
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._run = run
+        self._clock = clock
+        self._tell = tell
+        self._cell = ""
+        self._lives: dict[int, _Life] = {}
+        self._by_domain: dict[str, _Life] = {}
+        self._ended: dict[int, None] = {}  # ids, longest ended first
+        self._changes = 0
+        self._returning: Deferred[Any] | None = None
+        self._stopped = False
+
+    def enter(self, cell: str) -> None:
+        """Serve this cell from now on; what was known of another one is forgotten."""
+        if cell != self._cell:
+            self._cell = cell
+            self._lives.clear()
+            self._by_domain.clear()
+            self._ended.clear()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopped = True
+        if self._returning is not None:
+            self._returning.cancel()
+
+    def give(self, orders: Sequence[Order]) -> None:
+        """Take these orders, in their sequence."""
+        for order in orders:
+            self._take(order)
+
+    def notice(self, domain: str | None, seen: Seen | None = None, ended: str = "") -> None:
+        """What libvirt says of a domain's life; None: it was out of sight."""
+        if domain is None:
+            self._wait_for_hypervisor()
+            return
+        life = self._by_domain.get(domain)
+        if life is not None:
+            life.hint = seen
+            life.ended = ended
+            self._proceed(life)
+
+    async def survey(self) -> list[Observation]:
+        """What is seen of every instance now; waits until libvirt can be asked. What has ended is cleared away and told by itself, too."""
+        delay = 0.5
+        while True:
+            since = self._changes
+            try:
+                found = await self._run(self._hypervisor.domains, self._cell)
+            except CancelledError:
+                raise
+            except OurFault as fault:
+                self.log.warn("{fault}", fault=fault.message)
+            except Exception:
+                self.log.failure("the instances were not listed")
+            else:
+                return self._adopt(found, since)
+            delay = min(2 * delay, LONGEST_WAIT)
+            await deferLater(self._clock, delay)
+
+    def _take(self, order: Order) -> None:
+        life = self._lives.get(order.instance_id) or self._new_life(order.instance_id, order.uuid)
+        destroying = isinstance(order, Destroy)
+        if (order.generation, destroying) < (life.generation, life.destroying):
+            self.log.info("refused an old order for instance {id}", id=order.instance_id)
+        elif (order.generation, destroying) > (life.generation, life.destroying):
+            life.generation, life.destroying, life.waiting = order.generation, destroying, order
+            self._ended.pop(life.instance_id, None)
+            self._proceed(life)
+        elif not life.busy and life.waiting is None:  # otherwise its outcome is still to come
+            if life.last is None or life.last.seen in _ALIVE:
+                life.look, life.last = True, None
+                self._proceed(life)
+            elif destroying and life.last.seen is Seen.FAILED:
+                life.waiting = order  # the wish to be rid of it stands
+                self._proceed(life)
+            else:
+                self._tell(life.last)
+
+    def _new_life(self, instance_id: int, domain: str) -> _Life:
+        life = self._lives[instance_id] = self._by_domain[domain] = _Life(instance_id, domain)
+        return life
+
+    def _proceed(self, life: _Life) -> None:
+        """Begin what is next for this instance, if anything is."""
+        if life.busy or self._stopped or self._returning is not None:
+            return
+        if life.waiting is not None:
+            order, life.waiting = life.waiting, None
+            life.busy, life.look = True, False
+            self._run(self._carry_out, self._cell, order).addCallbacks(
+                self._finished, self._failed, callbackArgs=(life,), errbackArgs=(life, order)
+            ).addErrback(self._broken)
+        elif life.look or _is_news(life.hint, life.last):
+            life.busy, life.look, life.hint = True, False, None
+            self._run(self._hypervisor.settle, self._cell, life.domain).addCallbacks(
+                self._looked_at, self._failed, callbackArgs=(life,), errbackArgs=(life, None)
+            ).addErrback(self._broken)
+        else:
+            life.hint = None
+
+    def _carry_out(self, cell: str, order: Order) -> Observation:
+        """In a thread: the order's outcome. Whatever may be said of it to the owner is an observation, not an error."""
+        try:
+            if isinstance(order, Start):
+                return self._hypervisor.start(cell, order)
+            self._hypervisor.destroy(cell, order.uuid)
+            seen, reason = Seen.GONE, "destroyed"
+        except HypervisorAway:
+            raise
+        except OurFault as fault:
+            seen, reason = Seen.FAILED, fault.message
+        return Observation(instance_id=order.instance_id, generation=order.generation, seen=seen, reason=reason)
+
+    def _finished(self, observation: Observation, life: _Life) -> None:
+        life.busy = False
+        self._note(life, observation)
+        self._proceed(life)
+
+    def _looked_at(self, observation: Observation | None, life: _Life) -> None:
+        life.busy = False
+        if observation is not None:
+            self._note(life, self._answering(life, observation))
+        elif life.last is None or life.last.seen in _ALIVE:
+            reason = life.ended or "vanished"
+            self._note(life, Observation(instance_id=life.instance_id, generation=life.generation, seen=Seen.GONE, reason=reason))
+        self._proceed(life)
+
+    def _answering(self, life: _Life, observation: Observation) -> Observation:
+        """A domain that was to be destroyed and is still there is seen in answer to that order."""
+        if life.destroying and observation.generation < life.generation:
+            return msgspec.structs.replace(observation, generation=life.generation)
+        return observation
+
+    def _failed(self, failure: Failure, life: _Life, order: Order | None) -> None:
+        """A call that gave no outcome: libvirt is away, or the program is at fault."""
+        life.busy = False
+        if failure.check(HypervisorAway):
+            if life.waiting is None:
+                life.waiting = order
+            life.look = life.look or order is None
+            self._wait_for_hypervisor()
+            return
+        self.log.failure("instance {id} was not looked after", failure, id=life.instance_id)
+        if order is not None:
+            reason = "the node agent failed; its log says how"
+            self._note(life, Observation(instance_id=order.instance_id, generation=order.generation, seen=Seen.FAILED, reason=reason))
+        self._proceed(life)
+
+    def _broken(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("an outcome was lost", failure)
+
+    def _note(self, life: _Life, observation: Observation) -> None:
+        """Keep what was seen, and tell it unless it was told or a newer order made it void."""
+        self._changes += 1
+        life.changed = self._changes
+        observation = msgspec.structs.replace(observation, at=self._clock.seconds(), reason=observation.reason[:LONGEST_REASON])
+        known, life.last = life.last, observation
+        if observation.seen not in _ALIVE:
+            self._forget_oldest(life)
+        if life.waiting is None and not _same(known, observation):
+            self._tell(observation)
+
+    def _forget_oldest(self, life: _Life) -> None:
+        self._ended.pop(life.instance_id, None)
+        self._ended[life.instance_id] = None
+        while len(self._ended) > MOST_ENDED:
+            old = self._lives.pop(next(iter(self._ended)))
+            del self._by_domain[old.domain], self._ended[old.instance_id]
+
+    def _adopt(self, found: Sequence[Observation], since: int) -> list[Observation]:
+        """Make what was listed what is known, but for instances that changed after `since` or are being changed; the list, brought up to date."""
+        listed = {observation.instance_id: observation for observation in found}
+        for instance_id, observation in listed.items():
+            life = self._lives.get(instance_id)
+            if life is None:
+                life = self._new_life(instance_id, str(domain_uuid(uuid.UUID(self._cell), instance_id)))
+            if life.busy or life.waiting is not None or life.changed > since:
+                continue
+            life.generation = max(life.generation, observation.generation)
+            if observation.seen in _ALIVE:
+                self._note(life, self._answering(life, observation))
+            else:
+                life.look = True  # to clear it away
+                self._proceed(life)
+        for life in list(self._lives.values()):
+            unseen = life.instance_id not in listed and life.last is not None and life.last.seen in _ALIVE
+            if unseen and not life.busy and life.changed <= since:
+                life.look = True
+                self._proceed(life)
+            if life.last is not None and life.changed > since:
+                listed[life.instance_id] = life.last
+        return [self._answering(self._lives[each.instance_id], each) for each in listed.values() if each.seen is not Seen.FAILED]
+
+    def _wait_for_hypervisor(self) -> None:
+        """Hold everything until libvirt answers, then look at everything."""
+        if self._returning is None and not self._stopped and self._cell:
+            self._returning = Deferred.fromCoroutine(self._return())
+            self._returning.addCallbacks(self._back, self._broken)
+
+    async def _return(self) -> None:
+        await deferLater(self._clock, SHORTEST_WAIT)  # a daemon that comes and goes must not make us spin
+        await self.survey()
+
+    def _back(self, ignored: object) -> None:
+        self._returning = None
+        for life in list(self._lives.values()):
+            self._proceed(life)
+
+
+def _is_news(hint: Seen | None, known: Observation | None) -> bool:
+    if hint is None or known is None:
+        return hint is not None
+    return hint is not known.seen and (known.seen in _ALIVE or hint in _ALIVE)
+
+
+def _same(known: Observation | None, observation: Observation) -> bool:
+    return known is not None and msgspec.structs.replace(known, at=observation.at) == observation

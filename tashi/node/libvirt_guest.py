@@ -1,0 +1,219 @@
+"""The cell's domains on this machine's libvirt, behind `IHypervisor`: our words in, our words out, libvirt's codes stay here.
+
+A domain is defined and then started, so that what becomes of it is still known after a crash of the daemon or of the machine; on the test
+driver, whose domains live in this process anyway, it is created in one step. A domain without our mark is none of ours and is not touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import libvirt
+
+from tashi.errors import INTERNAL, OurFault
+from tashi.model.host import HostFacts
+from tashi.model.instance import domain_name
+from tashi.model.orders import Observation, Seen, Start
+from tashi.node.disks import Disks
+from tashi.node.domain_xml import NAMESPACE, PREFIX, Mark, domain_xml, mark_xml, nics_of, read_mark
+from tashi.node.libvirt_connection import LibvirtConnection
+from tashi.node.libvirt_events import Listener
+from tashi.node.libvirt_host import HostReader
+
+_PAUSED: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED})
+_ENDED: Final = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_NOSTATE})
+_REASONS: Final = {
+    libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: "shut down",
+    libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: "destroyed",
+    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED: "migrated away",
+    libvirt.VIR_DOMAIN_SHUTOFF_SAVED: "saved",
+    libvirt.VIR_DOMAIN_SHUTOFF_FAILED: "failed to start",
+}
+_UNDEFINE: Final = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+class LibvirtHypervisor:
+    """An IHypervisor on a libvirt URI, qemu or test."""
+
+    def __init__(
+        self, connection: LibvirtConnection, host: HostReader, disks: Disks, consoles: Path, bridges: Mapping[int, str]
+    ) -> None:
+        """``consoles``: the directory for what guests print; ``bridges``: the bridge of each network this host is on."""
+        self._connection = connection
+        self._host = host
+        self._disks = disks
+        self._consoles = consoles
+        self._bridges = bridges
+
+    def watch(self, listener: Listener) -> None:
+        """See IHypervisor."""
+        self._connection.watch(listener)
+
+    def close(self) -> None:
+        """See IHypervisor."""
+        self._connection.close()
+
+    def facts(self) -> HostFacts:
+        """See IHypervisor."""
+        with self._connection.talking("the host could not be read") as connection:
+            return self._host.facts(connection)
+
+    def start(self, cell: str, order: Start) -> Observation:
+        """See IHypervisor."""
+        with self._connection.talking(f"{domain_name(order.instance_id, order.name)} was not started") as connection:
+            domain = _find(connection, _canonical(order.uuid))
+            if domain is not None:
+                mark = _own_mark(domain, cell)
+                if domain.state()[0] not in _ENDED:
+                    return _seen(domain, _renewed(domain, mark, order.generation))
+                self._remove(domain)
+            self._create(connection, cell, order)
+        return Observation(instance_id=order.instance_id, generation=order.generation, seen=Seen.RUNNING, nics=nics_of(order))
+
+    def destroy(self, cell: str, domain_uuid: str) -> None:
+        """See IHypervisor."""
+        domain_uuid = _canonical(domain_uuid)
+        with self._connection.talking("the domain was not destroyed") as connection:
+            domain = _find(connection, domain_uuid)
+            if domain is None:
+                self._disks.discard(domain_uuid)
+                return
+            _own_mark(domain, cell)
+            self._remove(domain)
+
+    def settle(self, cell: str, domain_uuid: str) -> Observation | None:
+        """See IHypervisor."""
+        domain_uuid = _canonical(domain_uuid)
+        with self._connection.talking("the domain could not be looked at") as connection:
+            domain = _find(connection, domain_uuid)
+            mark = None if domain is None else _mark_of(domain)
+            if domain is None or mark is None or mark.cell != cell:
+                if domain is None:
+                    self._disks.discard(domain_uuid)
+                return None
+            observation = _seen(domain, mark)
+            if observation.seen is Seen.GONE:
+                self._remove(domain, keep_console=True)
+            return observation
+
+    def domains(self, cell: str) -> Sequence[Observation]:
+        """See IHypervisor."""
+        found = []
+        with self._connection.talking("the domains could not be listed") as connection:
+            for domain in connection.listAllDomains():
+                with _gone_meanwhile():
+                    mark = _mark_of(domain)
+                    if mark is not None and mark.cell == cell:
+                        found.append(_seen(domain, mark))
+        return found
+
+    def _create(self, connection: Any, cell: str, order: Start) -> None:
+        domain_uuid = _canonical(order.uuid)
+        kind = self._host.domain_kind(connection)
+        simulated = kind == "test"
+        disks = self._disks.check(order.disks) if simulated else self._disks.prepare(domain_uuid, order.disks)
+        console = self._console(domain_name(order.instance_id, order.name))
+        domain = None
+        try:
+            xml = domain_xml(order, cell=cell, kind=kind, disks=disks, bridges=self._bridges, console=str(console))
+            if simulated:
+                connection.createXML(xml)
+                return
+            self._consoles.mkdir(parents=True, exist_ok=True)
+            domain = connection.defineXML(xml)
+            domain.create()
+        except BaseException:
+            with contextlib.suppress(libvirt.libvirtError):  # the first failure is the one to tell of
+                if domain is not None:
+                    domain.undefineFlags(_UNDEFINE)
+            self._disks.discard(domain_uuid)
+            raise
+
+    def _remove(self, domain: Any, keep_console: bool = False) -> None:
+        """End the domain if need be, and leave nothing of it; a console of its own end is kept for whoever asks why."""
+        name, domain_uuid = domain.name(), domain.UUIDString()
+        with _gone_meanwhile():
+            if domain.isActive():
+                with _gone_meanwhile(libvirt.VIR_ERR_OPERATION_INVALID):  # it ended by itself just now
+                    domain.destroy()
+            if domain.isPersistent():
+                domain.undefineFlags(_UNDEFINE)
+        self._disks.discard(domain_uuid)
+        if not keep_console:
+            self._console(name).unlink(missing_ok=True)
+
+    def _console(self, name: str) -> Path:
+        return self._consoles / f"{name}.log"
+
+
+def _canonical(text: str) -> str:
+    """The UUID as libvirt writes it, fit for a file name."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise OurFault(INTERNAL, "the order names no domain: its UUID is not one") from None
+
+
+def _find(connection: Any, domain_uuid: str) -> Any:
+    """The domain, or None."""
+    with _gone_meanwhile():
+        return connection.lookupByUUIDString(domain_uuid)
+    return None
+
+
+def _mark_of(domain: Any) -> Mark | None:
+    """Our mark on the domain; None on a stranger."""
+    try:
+        return read_mark(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+            return None
+        raise
+
+
+def _own_mark(domain: Any, cell: str) -> Mark:
+    mark = _mark_of(domain)
+    if mark is None or mark.cell != cell:
+        raise OurFault(INTERNAL, f"the domain {domain.name()} has the instance's UUID but is not this cell's; it was left alone")
+    return mark
+
+
+def _renewed(domain: Any, mark: Mark, generation: int) -> Mark:
+    """The mark with this generation, written into the domain."""
+    if mark.generation == generation:
+        return mark
+    mark = Mark(cell=mark.cell, instance_id=mark.instance_id, generation=generation, name=mark.name)
+    where = libvirt.VIR_DOMAIN_AFFECT_LIVE | (libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0)
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, mark_xml(mark), PREFIX, NAMESPACE, where)
+    return mark
+
+
+def _seen(domain: Any, mark: Mark) -> Observation:
+    state, why = domain.state()
+    seen, reason = Seen.RUNNING, ""
+    if state in _ENDED:
+        seen = Seen.GONE
+        reason = "crashed" if state == libvirt.VIR_DOMAIN_CRASHED else _REASONS.get(why, "ended while nobody watched")
+    elif state in _PAUSED:
+        seen = Seen.PAUSED
+    return Observation(instance_id=mark.instance_id, generation=mark.generation, seen=seen, reason=reason)
+
+
+@contextlib.contextmanager
+def _gone_meanwhile(code: int = libvirt.VIR_ERR_NO_DOMAIN) -> Any:
+    """Go on when the domain is not there, or no longer."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in (code, libvirt.VIR_ERR_NO_DOMAIN):
+            raise

@@ -1,0 +1,80 @@
+"""What a machine offers, as libvirt tells it: memory, cores, speed, and which kind of domain runs best."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import libvirt
+import msgspec
+
+from tashi import __version__
+from tashi.errors import INTERNAL, OurFault
+from tashi.model.host import HostFacts
+from tashi.node.kvm_probe import kvm_works
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator lets the cell have: memory in MB; 0 is no cap. ``reserved`` MB stay with a qemu machine itself."""
+
+    cores: int = 0
+    memory: int = 0
+    reserved: int = 0
+    networks: Sequence[int] = ()
+
+
+class HostReader:
+    """Reads the facts of the machine behind a connection; the kind of its domains is found out once."""
+
+    def __init__(self, offer: Offer, state_directory: Path) -> None:
+        self._offer = offer
+        self._state_directory = state_directory
+        self._kind = ""
+        self._asking = threading.Lock()
+
+    def domain_kind(self, connection: Any) -> str:
+        """libvirt's domain type here: test, kvm where a guest was seen to run under it, else qemu."""
+        with self._asking:
+            if not self._kind:
+                self._kind = self._find_kind(connection)
+            return self._kind
+
+    def facts(self, connection: Any) -> HostFacts:
+        """HostFacts of the machine now."""
+        kind = self.domain_kind(connection)
+        _, megabytes, cores, megahertz, *_ = connection.getInfo()
+        with contextlib.suppress(libvirt.libvirtError):  # the test driver has none; elsewhere they know of memory that getInfo misses
+            megabytes = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)["total"] // 1024
+        if kind != "test":
+            megabytes = max(0, megabytes - self._offer.reserved)
+        return HostFacts(
+            memory=_capped(megabytes, self._offer.memory),
+            cores=_capped(cores, self._offer.cores),
+            cpu_speed=megahertz,
+            version=__version__,
+            fqdn=os.uname().nodename,
+            hypervisor={"test": "test", "kvm": "qemu (kvm)"}.get(kind, "qemu (tcg)"),
+            networks=tuple(sorted(self._offer.networks)),
+        )
+
+    def _find_kind(self, connection: Any) -> str:
+        driver = connection.getType().lower()
+        if driver == "test":
+            return "test"
+        if driver != "qemu":
+            raise OurFault(INTERNAL, f"libvirt's {driver} driver is not supported; use a qemu:/// or test:/// URI")
+        capabilities = ElementTree.fromstring(connection.getCapabilities())
+        for architecture in capabilities.iterfind("guest/arch[@name='x86_64']"):
+            emulator = architecture.findtext("emulator", "qemu-system-x86_64")
+            if architecture.find("domain[@type='kvm']") is not None and kvm_works(self._state_directory, emulator):
+                return "kvm"
+        return "qemu"
+
+
+def _capped(value: int, cap: int) -> int:
+    return min(value, cap) if cap else value

@@ -1,0 +1,200 @@
+"""A sandbox host with a real libvirt and QEMU: one bundle of namespaces per host, with the node agent inside.
+
+A host's network, mounts, processes and control groups live exactly as long as its first process: `kill` is a power cut, and leaves
+nothing but its control groups and libvirt's files, which the next `boot` finds like a machine finds its disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from tashi.sandbox import control_groups, processes
+from tashi.sandbox.host_init import Daemon, HostSpecification
+from tashi.sandbox.layout import DOMAIN, Layout, host_number, write_atomically
+from tashi.sandbox.problem import SandboxProblem
+
+PATIENCE = 30.0  # seconds for a host to start its daemons
+GUEST_BRIDGE = "tashibr0"  # the same on every host: network 0 of the node agent's configuration
+OWN_DIRECTORIES = (("etc", "/etc/libvirt"), ("lib", "/var/lib/libvirt"), ("cache", "/var/cache/libvirt"), ("log", "/var/log/libvirt"))
+
+LIBVIRTD_CONFIGURATION = """\
+unix_sock_dir = "{sockets}"
+unix_sock_rw_perms = "0700"
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+host_uuid = "{uuid}"
+log_outputs = "2:stderr"
+max_clients = 500
+min_workers = 5
+max_workers = 40
+max_client_requests = 40
+"""
+# no security driver, namespaces or ownership changes: the host as a whole is the fence, and all of it runs as root
+QEMU_CONFIGURATION = """\
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+namespaces = [ ]
+cgroup_controllers = [ "cpu", "cpuacct", "cpuset", "devices", "blkio" ]
+migration_host = "{address}"
+vnc_listen = "127.0.0.1"
+stdio_handler = "logd"
+"""
+
+
+def host_role(name: str) -> str:
+    return f"host:{name}"
+
+
+def agent_role(name: str) -> str:
+    return f"node:{name}"
+
+
+def libvirt_role(name: str) -> str:
+    return f"libvirtd:{name}"
+
+
+def make_bridges(layout: Layout) -> None:
+    """Make the cell's two bridges, when they are not there."""
+    bridges = [f"link add {name} type bridge" for name in (layout.bridge, layout.guest_bridge) if not Path("/sys/class/net", name).exists()]
+    address = f"address replace {layout.manager_address}/24 dev {layout.bridge}"
+    _ip(*bridges, address, f"link set {layout.bridge} up", f"link set {layout.guest_bridge} up")
+
+
+def remove_bridges(layout: Layout) -> None:
+    """Remove the cell's bridges, when they are there."""
+    _delete_links(layout.bridge, layout.guest_bridge)
+
+
+def start(layout: Layout, name: str, agent: list[str], running: Iterable[processes.Process]) -> None:
+    """Boot the host when it is off; when it is on, start those of its daemons that have ended."""
+    init = init_of(running, name)
+    if init is None:
+        boot(layout, name, agent)
+    elif not _daemons_run(layout, name):
+        os.kill(init.pid, signal.SIGHUP)
+    if not processes.wait_until(lambda: _daemons_run(layout, name), PATIENCE):
+        log = layout.log / f"{name}-init.log"
+        raise SandboxProblem(f"host {name} does not start its daemons; the end of {log}:\n{processes.tail(log)}")
+
+
+def boot(layout: Layout, name: str, agent: list[str]) -> None:
+    """Power the host on. It starts libvirt at once and `agent` as soon as the control plane's join secret exists.
+
+    Returns when the host is on its way.
+    """
+    for tool in ("libvirtd", "virtlogd", "qemu-system-x86_64"):
+        if shutil.which(tool, path="/usr/sbin:/usr/bin") is None:
+            raise SandboxProblem(f"{tool} is not installed; run `make deps`, or use --hypervisor test")
+    control_groups.remove(layout.cgroup(name))
+    _unplug(layout, name)
+    specification = _write_files(layout, name, agent)
+    log = layout.log / f"{name}-init.log"
+    fences = ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private"]
+    command = ["unshare", *fences, sys.executable, "-m", "tashi.sandbox.host_init", str(specification)]
+    started = processes.start(command, directory=layout.directory, role=host_role(name), log=log)
+    processes.await_start(started, lambda: init_of(processes.processes_of(layout.directory), name) is not None, f"Host {name}", log)
+    init = init_of(processes.processes_of(layout.directory), name)
+    if init is None:
+        raise SandboxProblem(f"host {name} ended at once; the end of {log}:\n{processes.tail(log)}")
+    _plug_in(layout, name, init.pid)
+
+
+def init_of(running: Iterable[processes.Process], name: str) -> processes.Process | None:
+    """The first process of the host, when the host is on."""
+    return next((process for process in running if process.role == host_role(name) and process.inner_pid == 1), None)
+
+
+def kill(layout: Layout, name: str) -> None:
+    """Cut the host's power: everything on it ends at once."""
+    processes.kill(process.pid for process in processes.processes_of(layout.directory) if process.role == host_role(name))
+    control_groups.remove(layout.cgroup(name))
+    _unplug(layout, name)
+    shutil.rmtree(layout.run_directory / name, ignore_errors=True)
+
+
+def _daemons_run(layout: Layout, name: str) -> bool:
+    roles = {process.role for process in processes.processes_of(layout.directory)}
+    return {libvirt_role(name), agent_role(name), f"virtlogd:{name}"} <= roles
+
+
+def _write_files(layout: Layout, name: str, agent: list[str]) -> Path:
+    """Write the host's configuration, and return the path of what its init is told."""
+    node = layout.node(name)
+    for own, _ in OWN_DIRECTORIES:
+        (node / own).mkdir(mode=0o700, parents=True, exist_ok=True)
+    sockets = layout.run_directory / name
+    shutil.rmtree(sockets, ignore_errors=True)
+    sockets.mkdir(mode=0o700)
+    address = layout.address(10 + host_number(name))
+    identifier = uuid.uuid5(uuid.NAMESPACE_URL, f"{layout.directory}/{name}")
+    write_atomically(node / "etc" / "libvirtd.conf", LIBVIRTD_CONFIGURATION.format(sockets=sockets, uuid=identifier))
+    write_atomically(node / "etc" / "qemu.conf", QEMU_CONFIGURATION.format(address=address))
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copytree("/etc/libvirt/nwfilter", node / "etc" / "nwfilter", dirs_exist_ok=True)
+    logs = layout.log
+    specification = HostSpecification(
+        hostname=f"{name}.{DOMAIN}",
+        address=f"{address}/24",
+        guest_bridge=GUEST_BRIDGE,
+        groups=control_groups.create(layout.cgroup(name)),
+        binds=[(str(node / own), systems) for own, systems in OWN_DIRECTORIES],
+        keep=[str(layout.run_directory), str(layout.directory), sys.prefix],
+        share=str(layout.share),
+        daemons=[
+            Daemon(role=f"virtlogd:{name}", command=["/usr/sbin/virtlogd"], log=str(logs / f"{name}-virtlogd.log")),
+            Daemon(role=libvirt_role(name), command=["/usr/sbin/libvirtd"], log=str(logs / f"{name}-libvirtd.log")),
+            Daemon(
+                role=agent_role(name),
+                command=agent,
+                log=str(logs / f"{name}.log"),
+                environment={"TASHI_CONF": str(node / "conf")},
+                after=str(layout.join_secret),
+            ),
+        ],
+    )
+    path = node / "host.json"
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(specification)))
+    return path
+
+
+def _cards(layout: Layout, name: str) -> list[tuple[str, str, str]]:
+    """The host's network cards: name inside, name outside, bridge."""
+    suffix = f"{layout.identity.tag}-{host_number(name)}"
+    return [("eth0", f"tm{suffix}", layout.bridge), ("eth1", f"tg{suffix}", layout.guest_bridge)]
+
+
+def _plug_in(layout: Layout, name: str, init: int) -> None:
+    """Connect the host's network cards to the cell's bridges; they vanish with the host."""
+    for inner, outer, bridge in _cards(layout, name):
+        _ip(f"link add {outer} type veth peer name {inner} netns {init}", f"link set {outer} master {bridge} up")
+
+
+def _unplug(layout: Layout, name: str) -> None:
+    """Remove the cards of a host that is off, as the kernel does by itself a little later."""
+    _delete_links(*(outer for _, outer, _ in _cards(layout, name)))
+
+
+def _delete_links(*names: str) -> None:
+    """Delete network devices; one that is not there, or goes by itself just now, is as good."""
+    for name in names:
+        subprocess.run(["ip", "link", "delete", name], capture_output=True, check=False)
+    processes.wait_until(lambda: not any(Path("/sys/class/net", name).exists() for name in names), PATIENCE)
+
+
+def _ip(*commands: str) -> None:
+    done = subprocess.run(["ip", "-batch", "-"], input="\n".join(commands).encode(), capture_output=True, check=False)
+    if done.returncode != 0:
+        raise SandboxProblem(f"the cell's network cannot be set up: {done.stderr.decode().strip()}")

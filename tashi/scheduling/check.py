@@ -1,0 +1,33 @@
+"""Whether a plan may be carried out: an independent look at every step, whoever made the plan.
+
+No plan is carried out unchecked. The check knows the rules, not the policies.
+"""
+
+from __future__ import annotations
+
+from tashi.scheduling.filters import objection
+from tashi.scheduling.plan import Place, Plan
+from tashi.scheduling.room import Room
+from tashi.scheduling.snapshot import Snapshot
+
+
+def check(plan: Plan, snapshot: Snapshot) -> tuple[str, ...]:
+    """What is wrong with the plan, in words; nothing: it is sound. The steps are tried in their order."""
+    problems: list[str] = []
+    rooms = {host_id: Room(host, snapshot.settings, snapshot.placed.get(host_id, ())) for host_id, host in snapshot.hosts.items()}
+    waiting = {instance.id: instance for instance in snapshot.pending}
+    for action in plan.actions:
+        instance = waiting.pop(action.instance_id, None)
+        if instance is None:
+            problems.append(f"instance {action.instance_id} does not wait for a place, or is named twice")
+        elif isinstance(action, Place):
+            room = rooms.get(action.host_id)
+            if room is None:
+                problems.append(f"instance {instance.id} is sent to host {action.host_id}, which there is not")
+                continue
+            reason = objection(instance, room)
+            if reason is not None:
+                problems.append(f"instance {instance.id} is sent to {room.host.name}, which {reason}")
+            else:
+                room.add(instance)
+    return tuple(problems)

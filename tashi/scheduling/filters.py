@@ -1,0 +1,102 @@
+"""Whether a host may take an instance, and if not, why: the filters in their order, the first that objects speaks.
+
+The filters of `EVER` look only at what the host is; those of `NOW` also at the state it is in and at what it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from tashi.model.instance import Instance
+from tashi.model.states import HostState
+from tashi.scheduling.room import Room
+from tashi.scheduling.terms import is_true, wants_isolation
+
+Filter = Callable[[Instance, Room], str | None]
+
+
+def _up(instance: Instance, room: Room) -> str | None:
+    return None if room.host.up else "is down"
+
+
+def _state(instance: Instance, room: Room) -> str | None:
+    match room.host.state:
+        case HostState.Normal:
+            return None
+        case HostState.Drained:
+            return "is drained"
+        case _:
+            return "runs another version of the agent"
+
+
+def _reservation(instance: Instance, room: Room) -> str | None:
+    reserved = room.host.reserved
+    return None if not reserved or instance.user_id in reserved else "is reserved for other users"
+
+
+def _networks(instance: Instance, room: Room) -> str | None:
+    offered = room.host.facts.networks if room.host.facts else ()
+    missing = sorted({nic.network for nic in instance.nics}.difference(offered))
+    return f"has no network {missing[0]}" if missing else None
+
+
+def _target(instance: Instance, room: Room) -> str | None:
+    target = instance.hints.get("targetHost")
+    if target is None or target in (room.host.name, str(room.host.id)) or is_true(instance.hints.get("allowElsewhere")):
+        return None
+    return f"is not the target host {target}"
+
+
+def _location(instance: Instance, room: Room) -> str | None:
+    wanted = instance.hints.get("location")
+    if wanted is None:
+        return None
+    here = room.host.config.get("location")
+    return None if here == wanted else f"is in location {here or 'unknown'}, not {wanted}"
+
+
+def _auditability(instance: Instance, room: Room) -> str | None:
+    if not is_true(instance.hints.get("auditability")) or is_true(room.host.config.get("auditability")):
+        return None
+    return "is not auditable"
+
+
+def _isolation(instance: Instance, room: Room) -> str | None:
+    others = len(room.users) - (instance.user_id in room.users)
+    if others and wants_isolation(instance):
+        return "holds instances of other users, and isolation is asked"
+    if others and room.isolated:
+        return "holds an instance that asked for isolation"
+    return None
+
+
+def _failed_before(instance: Instance, room: Room) -> str | None:
+    return f"failed to start it: {instance.reason}" if room.host.id in instance.refused_by else None
+
+
+def _memory(instance: Instance, room: Room) -> str | None:
+    return room.lacks_memory(instance)
+
+
+def _cores(instance: Instance, room: Room) -> str | None:
+    return room.lacks_cores(instance)
+
+
+def _speed(instance: Instance, room: Room) -> str | None:
+    return room.lacks_speed(instance)
+
+
+NOW: Final[tuple[Filter, ...]] = (
+    _up, _state, _reservation, _networks, _target, _location, _auditability, _isolation, _failed_before, _memory, _cores, _speed,
+)  # fmt: skip
+EVER: Final[tuple[Filter, ...]] = (_reservation, _networks, _target, _location, _auditability, _memory, _cores, _speed)
+
+
+def objection(instance: Instance, room: Room, filters: tuple[Filter, ...] = NOW) -> str | None:
+    """The first filter's reason why this host does not take this instance; None: it does."""
+    for check in filters:
+        reason = check(instance, room)
+        if reason is not None:
+            return reason
+    return None

@@ -1,0 +1,65 @@
+"""The Primitive policy: the host with the fewest instances first, or with the most when packing densely.
+
+The hosts are walked in a cycle from the one after the last used, so that equals take turns. A target host that can take the
+instance takes it; with allowElsewhere any other does when it cannot.
+"""
+
+from __future__ import annotations
+
+from tashi.model.instance import Instance
+from tashi.scheduling.filters import objection
+from tashi.scheduling.plan import Action, Place, Plan, Postpone, Refusal
+from tashi.scheduling.room import Room
+from tashi.scheduling.snapshot import Snapshot
+from tashi.scheduling.terms import is_true, persistent_disks
+
+
+def plan(snapshot: Snapshot) -> Plan:
+    """Place what fits, in the order of the queue; postpone the rest with a reason per host."""
+    rooms = {host_id: Room(host, snapshot.settings, snapshot.placed.get(host_id, ())) for host_id, host in snapshot.hosts.items()}
+    cycle = sorted(rooms)
+    cursor = snapshot.cursor
+    disks_in_use = {uri for group in snapshot.placed.values() for instance in group for uri in persistent_disks(instance)}
+    actions: list[Action] = []
+    for instance in snapshot.pending:
+        taken = persistent_disks(instance) & disks_in_use
+        if taken:
+            reason = f"the persistent disk {min(taken)} is in use by another instance"
+            actions.append(Postpone(instance_id=instance.id, refusals=_everywhere(rooms, reason)))
+            continue
+        chosen, refusals = _choose(instance, rooms, cycle, cursor, _is_dense(instance, snapshot))
+        if chosen is None:
+            actions.append(Postpone(instance_id=instance.id, refusals=tuple(refusals)))
+            continue
+        why = f"Primitive{' densePack' if _is_dense(instance, snapshot) else ''}: {chosen.count} instances there before"
+        chosen.add(instance)
+        disks_in_use |= persistent_disks(instance)
+        cursor = chosen.host.id
+        actions.append(Place(instance_id=instance.id, host_id=chosen.host.id, why=why))
+    return Plan(actions=tuple(actions))
+
+
+def _choose(instance: Instance, rooms: dict[int, Room], cycle: list[int], cursor: int, dense: bool) -> tuple[Room | None, list[Refusal]]:
+    target = instance.hints.get("targetHost")
+    best: Room | None = None
+    refusals: list[Refusal] = []
+    start = next((place for place, host_id in enumerate(cycle) if host_id > cursor), 0)
+    for host_id in cycle[start:] + cycle[:start]:
+        room = rooms[host_id]
+        reason = objection(instance, room)
+        if reason is not None:
+            refusals.append(Refusal(host=room.host.name, reason=reason))
+        elif target is not None and target in (room.host.name, str(host_id)):
+            return room, []
+        elif best is None or (room.count > best.count if dense else room.count < best.count):
+            best = room
+    return best, sorted(refusals, key=lambda refusal: refusal.host)
+
+
+def _is_dense(instance: Instance, snapshot: Snapshot) -> bool:
+    hint = instance.hints.get("densePack")
+    return is_true(hint) if hint is not None else snapshot.settings.dense_pack
+
+
+def _everywhere(rooms: dict[int, Room], reason: str) -> tuple[Refusal, ...]:
+    return tuple(Refusal(host=room.host.name, reason=reason) for room in rooms.values())

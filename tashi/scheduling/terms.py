@@ -1,0 +1,22 @@
+"""The terms an instance brings along: read from its hints, where categories, SLA classes and --hints all put them."""
+
+from __future__ import annotations
+
+from tashi.model.instance import Instance
+
+_TRUE = frozenset({"true", "yes", "1"})
+
+
+def is_true(text: str | None) -> bool:
+    """Whether a hint or a host's configuration says yes: true, yes or 1 in any case."""
+    return text is not None and text.lower() in _TRUE
+
+
+def wants_isolation(instance: Instance) -> bool:
+    """No instance of another user may be on the same host, now or later."""
+    return is_true(instance.hints.get("isolation"))
+
+
+def persistent_disks(instance: Instance) -> frozenset[str]:
+    """The disks that only one instance may have at a time."""
+    return frozenset(disk.uri for disk in instance.disks if disk.persistent)
