@@ -222,4 +222,5 @@ def _sla_class(name: str, configured: ConfiguredClass) -> SlaClass:
 def _vocabulary(config: Config) -> Any:
     from occi.categories import Vocabulary
 
-    return Vocabulary(kinds=config.occi.kind_schemes, templates=dict(config.templates.images))
+    occi = config.occi
+    return Vocabulary(kinds=occi.kind_schemes, prefixes=occi.category_prefixes, templates=dict(config.templates.images))

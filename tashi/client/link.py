@@ -28,7 +28,6 @@ _WHY = {
     errno.ENOENT: "there is no such socket",
     errno.ECONNREFUSED: "nobody listens on it",
     errno.EACCES: "you may not open it",
-    errno.ENAMETOOLONG: f"no socket's path is longer than {_LONGEST_PATH} bytes",
 }
 
 
@@ -49,9 +48,9 @@ class _Answer(msgspec.Struct):
 class Link:
     """A login that lasts until `close`; every call has its time, and ends in a result, a TashiError or CannotReach."""
 
-    def __init__(self, reactor: Any, factory: pb.PBClientFactory, avatar: Any, path: str) -> None:
+    def __init__(self, reactor: Any, connector: Any, avatar: Any, path: str) -> None:
         self._reactor = reactor
-        self._factory = factory
+        self._connector = connector
         self._avatar = avatar
         self._path = path
 
@@ -73,28 +72,30 @@ class Link:
 
     def close(self) -> None:
         """Log out and hang up."""
-        self._factory.disconnect()
+        self._connector.disconnect()
 
 
 async def open_link(reactor: Any, path: str, seconds: float) -> Link:
     """Log in at the control plane behind the socket, within this many seconds."""
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise _unreachable(path, f"no socket's path is longer than {_LONGEST_PATH} bytes")
     factory = pb.PBClientFactory()
+    # Not an endpoint: the module of endpoints loads TLS, which is a quarter of the time until the first answer.
+    connector = reactor.connectUNIX(path, factory, timeout=seconds)
     try:
-        if len(os.fsencode(path)) > _LONGEST_PATH:
-            raise ConnectError(errno.ENAMETOOLONG)
-        # Not an endpoint: the module of endpoints loads TLS, which is a quarter of the time until the first answer.
-        reactor.connectUNIX(path, factory, timeout=seconds)
-        avatar = await _within(reactor, seconds, _login(factory), f"the login at {path}")
+        return Link(reactor, connector, await _within(reactor, seconds, _login(factory), f"the login at {path}"), path)
     except ConnectError as error:
-        why = _WHY.get(error.osError) or str(error)
-        raise CannotReach(
-            f"cannot reach the control plane at {path}: {why}; "
-            "start it with `twistd -n tashi` or `tashi sandbox`, or name its socket in $TASHI_CONF or [Client] socket"
-        ) from None
+        raise _unreachable(path, _WHY.get(error.osError) or str(error)) from None
     except BaseException:
-        factory.disconnect()
+        connector.disconnect()
         raise
-    return Link(reactor, factory, avatar, path)
+
+
+def _unreachable(path: str, why: str) -> CannotReach:
+    return CannotReach(
+        f"cannot reach the control plane at {path}: {why}; "
+        "start it with `twistd -n tashi` or `tashi sandbox`, or name its socket in $TASHI_CONF or [Client] socket"
+    )
 
 
 async def _login(factory: pb.PBClientFactory) -> Any:

@@ -69,7 +69,7 @@ def bring_up(wish: Wish, tell: Tell) -> Layout:
 
 
 def take_down(directory: Path) -> None:
-    """End all that runs of the cell at `directory`, whatever state it is in, even with its directory gone. Its files stay, cell.json goes."""
+    """End all that runs of the cell at `directory`, in whatever state, even with the directory gone. Its files stay, cell.json goes."""
     with _locked(directory) if directory.is_dir() else contextlib.nullcontext():
         layout = load_layout(directory) or derive_layout(directory, "qemu")
         layout.cell_file.unlink(missing_ok=True)

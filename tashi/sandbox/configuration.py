@@ -59,7 +59,7 @@ def write_manager_files(layout: Layout, cores: int, settings: Sequence[Setting])
     }
     _write(layout.conf / "Tashi.cfg", sections, settings)
     # apart and readable by all: other users of the machine may use the client, but not see the password above
-    client = {"Client": {"socket": layout.manager_socket, "caFile": layout.authority}}
+    client = {"Client": {"socket": layout.manager_socket}}
     _write(layout.conf / "Client.cfg", client, (), mode=0o644)
 
 

@@ -40,13 +40,9 @@ class Occi(Section, frozen=True, kw_only=True):
         "http://purl.org/occi/kind#",
         "http://schemas.ogf.org/occi/infrastructure#",
     )
-    templates_scheme: Annotated[str, Key("Scheme of image templates; their terms are named in [Templates]")] = (
-        "http://provider.com/category#templates"
-    )
-    sla_scheme: Annotated[str, Key("Scheme of SLA classes; their terms are named in [SlaClasses]")] = "http://provider.com/category#sla"
-    locations_scheme: Annotated[str, Key("Scheme of locations")] = "http://provider.com/category#locations"
-    auditability_scheme: Annotated[str, Key("Scheme of auditability")] = "http://provider.com/category#auditability"
-    isolation_scheme: Annotated[str, Key("Scheme of isolation")] = "http://provider.com/category#isolation"
+    category_prefixes: Annotated[
+        tuple[str, ...], Key("What the schemes of templates, sla, locations, auditability and isolation begin with")
+    ] = ("http://provider.com/category#",)
 
 
 class Templates(Section, frozen=True, kw_only=True):

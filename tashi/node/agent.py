@@ -1,0 +1,232 @@
+"""The agent's side of the link to the control plane: log in, list everything, then tell every change and that we live.
+
+-> login_node [NodeLogin, an object that takes orders]     <- [a perspective, NodeWelcome]
+-> report [Report]                                         <- ok; one at a time, what happens meanwhile goes into the next
+<- orders [list of orders]                                 -> ok, they are queued
+The link is made again for ever. What was told and not acknowledged is told again over the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from twisted.application.internet import ClientService, backoffPolicy
+from twisted.application.service import Service
+from twisted.internet import task
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.spread import pb
+
+from tashi.errors import OurFault, TashiError
+from tashi.interfaces import IHypervisor
+from tashi.model.host import HostFacts
+from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Order, Report
+from tashi.node.executor import Executor
+from tashi.wire.codec import decode, encode
+
+PAGE_OBSERVATIONS: Final = 1000
+LONGEST_DELAY: Final = 30.0
+SILENT_PERIODS: Final = 3  # a link without an answer for so many report periods is dead
+
+
+class _Mind(pb.Referenceable):
+    """What the control plane may call here."""
+
+    def __init__(self, agent: NodeAgent) -> None:
+        self._agent = agent
+
+    def remote_orders(self, text: bytes) -> bytes:
+        """Take orders; the answer means only that they are queued."""
+        self._agent.take_orders(decode(text, list[Order]))
+        return b"ok"
+
+
+class _LinkFactory(pb.PBClientFactory):
+    """Tells the agent of every connection."""
+
+    noisy = False
+
+    def __init__(self, connected: Callable[[pb.Broker], None]) -> None:
+        super().__init__()
+        self._connected = connected
+
+    def clientConnectionMade(self, broker: pb.Broker) -> None:
+        """See PBClientFactory."""
+        super().clientConnectionMade(broker)
+        self._connected(broker)
+
+
+class NodeAgent(Service):
+    """One host's agent. ``login`` gives what it shows at the door, anew for each attempt; ``period`` seconds lie between two reports at most."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoint: Any,
+        login: Callable[[], NodeLogin],
+        hypervisor: IHypervisor,
+        run: Callable[..., Deferred[Any]],
+        period: float,
+    ) -> None:
+        self._reactor = reactor
+        self._login = login
+        self._hypervisor = hypervisor
+        self._run = run
+        self._period = period
+        self.executor = Executor(hypervisor, run, reactor, self.tell)
+        self._policy = backoffPolicy(maxDelay=LONGEST_DELAY)
+        self._failures = 0
+        self._client = ClientService(endpoint, _LinkFactory(self._connected), retryPolicy=self._delay, clock=reactor)
+        self._broker: pb.Broker | None = None
+        self._avatar: pb.RemoteReference | None = None  # once everything was listed over this link
+        self._facts: HostFacts | None = None
+        self._untold: dict[int, Observation] = {}
+        self._flushing = False
+        self._flush_due = False
+        self._beat = task.LoopingCall(self._tell_life)
+        self._beat.clock = reactor
+        self._beginning: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Learn what the machine offers, then join."""
+        super().startService()
+        self._hypervisor.watch(lambda *hint: self._reactor.callFromThread(self.executor.notice, *hint))
+        self._beginning = Deferred.fromCoroutine(self._begin())
+        self._beginning.addErrback(lambda failure: failure.trap(CancelledError))
+
+    async def stopService(self) -> None:  # type: ignore[override]
+        """Let go of the link; what is under way on the machine is not waited for."""
+        super().stopService()
+        if self._beginning is not None:
+            self._beginning.cancel()
+        if self._beat.running:
+            self._beat.stop()
+        self.executor.stop()
+        await self._client.stopService()
+
+    def take_orders(self, orders: Sequence[Order]) -> None:
+        """Queue what the control plane wishes."""
+        self.executor.give(orders)
+
+    def tell(self, observation: Observation) -> None:
+        """Report this with whatever else happens in this turn of the reactor."""
+        self._untold[observation.instance_id] = observation
+        self._flush_soon()
+
+    async def _begin(self) -> None:
+        delay = 0.5
+        while self._facts is None:
+            try:
+                self._facts = await self._run(self._hypervisor.facts)
+            except OurFault as fault:
+                self.log.warn("{fault}", fault=fault.message)
+                delay = min(2 * delay, LONGEST_DELAY)
+                await task.deferLater(self._reactor, delay)
+        self._client.startService()
+        self._beat.start(self._period, now=False)
+
+    def _delay(self, attempt: int) -> float:
+        """Seconds until the next attempt; a link that came to no login counts as a failed one."""
+        self._failures += 1
+        return min(self._policy(self._failures), LONGEST_DELAY)
+
+    def _connected(self, broker: pb.Broker) -> None:
+        self._broker = broker
+        self._avatar = None
+        broker.notifyOnDisconnect(lambda: self._disconnected(broker))
+        Deferred.fromCoroutine(self._join(broker)).addErrback(self._drop, broker)
+
+    def _disconnected(self, broker: pb.Broker) -> None:
+        if broker is self._broker:
+            if self._avatar is not None:
+                self.log.warn("the link to the control plane is lost")
+            self._broker = self._avatar = None
+
+    def _drop(self, failure: Any, broker: pb.Broker) -> None:
+        if broker is not self._broker:
+            return  # the link went down under what failed
+        if failure.check(TashiError):
+            self.log.error("not logged in: {why}", why=failure.value.message)
+        else:
+            self.log.warn("the link to the control plane is given up: {why}", why=failure.getErrorMessage() or failure.type.__name__)
+        broker.transport.abortConnection()
+
+    async def _join(self, broker: pb.Broker) -> None:
+        avatar, answer = await self._in_time(broker.remoteForName("root").callRemote("login_node", encode(self._login()), _Mind(self)))
+        if avatar is None:
+            raise _refusal(answer)
+        welcome: NodeWelcome = decode(answer, NodeWelcome)
+        self._failures = 0
+        self.log.info("logged in as host {id} of cell {cell}", id=welcome.host_id, cell=welcome.cell)
+        self.executor.enter(welcome.cell)
+        await self._list_all(broker, avatar)
+        if broker is self._broker:
+            self._avatar = avatar
+            self._flush_soon()
+
+    async def _list_all(self, broker: pb.Broker, avatar: pb.RemoteReference) -> None:
+        """Say what is here, all of it, in pages."""
+        survey = Deferred.fromCoroutine(self.executor.survey())
+        broker.notifyOnDisconnect(survey.cancel)
+        seen = await survey
+        broker.dontNotifyOnDisconnect(survey.cancel)
+        pages = [seen[start : start + PAGE_OBSERVATIONS] for start in range(0, len(seen), PAGE_OBSERVATIONS)] or [[]]
+        for number, page in enumerate(pages, 1):
+            await self._report(avatar, page, full=True, page=number, pages=len(pages))
+
+    def _flush_soon(self) -> None:
+        if not self._flush_due and self._avatar is not None:
+            self._flush_due = True
+            self._reactor.callLater(0, self._flush)
+
+    def _flush(self, alive: bool = False) -> None:
+        """Send what is untold, or with ``alive`` at least that we live, unless a report is on its way: then it follows."""
+        self._flush_due = False
+        if self._flushing or self._avatar is None or not (self._untold or alive):
+            return
+        self._flushing = True
+        told = list(self._untold.values())[:PAGE_OBSERVATIONS]
+        sent = Deferred.fromCoroutine(self._report(self._avatar, told))
+        sent.addCallback(self._told, told)
+        sent.addErrback(self._drop, self._broker)
+        sent.addBoth(self._flushed)
+
+    def _told(self, ignored: object, told: Sequence[Observation]) -> None:
+        for observation in told:
+            if self._untold.get(observation.instance_id) is observation:
+                del self._untold[observation.instance_id]
+
+    def _flushed(self, ignored: object) -> None:
+        self._flushing = False
+        if self._untold:
+            self._flush_soon()
+
+    async def _report(self, avatar: pb.RemoteReference, observations: Sequence[Observation], **place: Any) -> None:
+        assert self._facts is not None
+        report = Report(facts=self._facts, observations=tuple(observations), **place)
+        answer = await self._in_time(avatar.callRemote("report", encode(report)))
+        if answer != b"ok":
+            raise _refusal(answer)
+
+    async def _tell_life(self) -> None:
+        """Renew the lease, with the facts of the machine if they can be had in time."""
+        try:
+            self._facts = await self._run(self._hypervisor.facts).addTimeout(self._period / 2, self._reactor)
+        except Exception as error:
+            self.log.warn("the machine's facts are those of before: {error}", error=str(error) or "libvirt does not answer")
+        self._flush(alive=True)
+
+    def _in_time(self, answer: Deferred[Any]) -> Deferred[Any]:
+        return answer.addTimeout(SILENT_PERIODS * self._period, self._reactor)
+
+
+class _Refused(TashiError):
+    """The control plane's own words."""
+
+
+def _refusal(answer: bytes) -> TashiError:
+    error = decode(answer, dict[str, Any]).get("error", {})
+    return _Refused(str(error.get("code", "")), str(error.get("message", "the control plane refused without a word")))

@@ -1,0 +1,41 @@
+"""What an agent shows at the door: a secret of its own, made once and kept, and the cell's join secret while it has one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from tashi.errors import INTERNAL, OurFault
+
+
+def own_secret(state_directory: Path) -> str:
+    """The agent's own secret in hexadecimal, from ``node.secret``; made there the first time, readable by its owner only."""
+    path = state_directory / "node.secret"
+    with contextlib.suppress(FileExistsError):
+        # written aside and linked, so that the file is whole whenever it is there
+        aside = path.with_name(f".node.secret.{os.getpid()}")
+        try:
+            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+                file.write(secrets.token_hex(32))
+            os.link(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    return _read_private(path)
+
+
+def join_secret(path: Path | None) -> str:
+    """The join secret in this file; '' when none is named or it is not there."""
+    if path is None or not path.exists():
+        return ""
+    return _read_private(path)
+
+
+def _read_private(path: Path) -> str:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise OurFault(INTERNAL, f"{path} holds a secret and may be read by others; `chmod 600 {path}`")
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise OurFault(INTERNAL, f"the secret in {path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,124 @@
+"""The node agent put together from the configuration; the one place of this package that knows all of it."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.application.service import IService, Service
+from twisted.internet import ssl
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from zope.interface import implementer
+
+from tashi import __version__
+from tashi.config import Config
+from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, YourMistake
+from tashi.interfaces import IHypervisor
+from tashi.model.orders import NodeLogin
+from tashi.node.agent import NodeAgent
+from tashi.node.credentials import join_secret, own_secret
+from tashi.node.disks import Disks
+from tashi.node.threads import Threads
+
+SERVER_NAME: Final = "tashi-cluster-manager"
+"""What the certificate of every cell's control plane is made out to."""
+
+
+def make_service(config: Config, reactor: Any) -> IService:
+    """The agent of this machine, not yet started; YourMistake when the configuration does not allow one."""
+    settings = config.node_manager_service
+    state = config.node_state_dir
+    state.mkdir(parents=True, exist_ok=True)
+    secret = own_secret(state)
+    joining = Path(settings.join_secret_file) if settings.join_secret_file else None
+
+    def login() -> NodeLogin:
+        return NodeLogin(name=settings.name, secret=secret, join=join_secret(joining), version=__version__)
+
+    threads = Threads(reactor, config.libvirt.threads, settings.call_timeout)
+    hypervisor = make_hypervisor(config)
+    return _NodeService(threads, hypervisor, NodeAgent(reactor, make_endpoint(config, reactor), login, hypervisor, threads.run, settings.register_frequency))
+
+
+def make_hypervisor(config: Config) -> IHypervisor:
+    """This machine's libvirt; YourMistake when its Python binding is not installed."""
+    try:
+        from tashi.node.libvirt_connection import LibvirtConnection
+        from tashi.node.libvirt_guest import LibvirtHypervisor
+        from tashi.node.libvirt_host import HostReader, Offer
+    except ImportError as error:
+        raise YourMistake(BAD_ARGUMENT, f"the node agent needs libvirt's Python binding ({error}); pip install 'tashi[libvirt]'") from None
+    settings, state, bridges = config.node_manager_service, config.node_state_dir, config.networks.bridges
+    offer = Offer(
+        cores=settings.offer_cores, memory=settings.offer_memory, reserved=config.qemu.reserved_mem, networks=tuple(bridges)
+    )
+    return LibvirtHypervisor(
+        LibvirtConnection(config.libvirt.uri),
+        HostReader(offer, state),
+        Disks(config.share / "images", state / "disks"),
+        state / "console",
+        bridges,
+    )
+
+
+def make_endpoint(config: Config, reactor: Any) -> IStreamClientEndpoint:
+    """The way to the control plane: TLS that verifies it, or plain TCP on this machine for a trial."""
+    settings = config.node_manager_service
+    address = HostnameEndpoint(reactor, settings.cluster_manager_host, settings.cluster_manager_port)
+    if not settings.tls:
+        if not _is_loopback(settings.cluster_manager_host):
+            raise YourMistake(
+                BAD_ARGUMENT,
+                f"[NodeManagerService] tls is off, and {settings.cluster_manager_host} is another machine; orders go over TLS, so turn it on",
+            )
+        return address
+    return _VerifiedEndpoint(address, Path(settings.ca_file or config.state_dir / "ca.pem"))
+
+
+@implementer(IStreamClientEndpoint)
+class _VerifiedEndpoint:
+    """TLS with the cell's own authority, read at each attempt: the control plane makes it when it first starts."""
+
+    def __init__(self, address: IStreamClientEndpoint, authority: Path) -> None:
+        self._address = address
+        self._authority = authority
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        """See IStreamClientEndpoint."""
+        try:
+            trusted = ssl.Certificate.loadPEM(self._authority.read_bytes())
+        except OSError as error:
+            return fail(OurFault(INTERNAL, f"the cell's certificate {self._authority} cannot be read: {error.strerror}"))
+        return wrapClientTLS(ssl.optionsForClientTLS(SERVER_NAME, trustRoot=trusted), self._address).connect(factory)
+
+
+class _NodeService(Service):
+    """Threads first, then what uses them; backwards at the end."""
+
+    def __init__(self, threads: Threads, hypervisor: IHypervisor, agent: NodeAgent) -> None:
+        self._threads = threads
+        self._hypervisor = hypervisor
+        self._agent = agent
+
+    def startService(self) -> None:
+        """See IService."""
+        super().startService()
+        self._threads.start()
+        self._agent.startService()
+
+    async def stopService(self) -> None:  # type: ignore[override]
+        """See IService."""
+        super().stopService()
+        await self._agent.stopService()
+        await self._threads.stop()
+        self._hypervisor.close()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
