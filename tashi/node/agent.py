@@ -16,6 +16,7 @@ from twisted.application.service import Service
 from twisted.internet import task
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.spread import pb
 
 from tashi.errors import OurFault, TashiError
@@ -58,7 +59,7 @@ class _LinkFactory(pb.PBClientFactory):
 
 
 class NodeAgent(Service):
-    """One host's agent. ``login`` gives what it shows at the door, anew for each attempt; ``period`` seconds lie between two reports at most."""
+    """One host's agent. ``login`` gives what it shows at the door; ``period``: seconds between two reports at most."""
 
     log = Logger()
 
@@ -79,7 +80,8 @@ class NodeAgent(Service):
         self.executor = Executor(hypervisor, run, reactor, self.tell)
         self._policy = backoffPolicy(maxDelay=LONGEST_DELAY)
         self._failures = 0
-        self._client = ClientService(endpoint, _LinkFactory(self._connected), retryPolicy=self._delay, clock=reactor)
+        factory: Any = _LinkFactory(self._connected)
+        self._client = ClientService(endpoint, factory, retryPolicy=self._delay, clock=reactor)
         self._broker: pb.Broker | None = None
         self._avatar: pb.RemoteReference | None = None  # once everything was listed over this link
         self._facts: HostFacts | None = None
@@ -97,7 +99,7 @@ class NodeAgent(Service):
         self._beginning = Deferred.fromCoroutine(self._begin())
         self._beginning.addErrback(lambda failure: failure.trap(CancelledError))
 
-    async def stopService(self) -> None:  # type: ignore[override]
+    def stopService(self) -> Deferred[None]:
         """Let go of the link; what is under way on the machine is not waited for."""
         super().stopService()
         if self._beginning is not None:
@@ -105,7 +107,7 @@ class NodeAgent(Service):
         if self._beat.running:
             self._beat.stop()
         self.executor.stop()
-        await self._client.stopService()
+        return self._client.stopService()
 
     def take_orders(self, orders: Sequence[Order]) -> None:
         """Queue what the control plane wishes."""
@@ -145,7 +147,7 @@ class NodeAgent(Service):
                 self.log.warn("the link to the control plane is lost")
             self._broker = self._avatar = None
 
-    def _drop(self, failure: Any, broker: pb.Broker) -> None:
+    def _drop(self, failure: Failure, broker: Any) -> None:
         if broker is not self._broker:
             return  # the link went down under what failed
         if failure.check(TashiError):

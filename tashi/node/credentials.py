@@ -25,9 +25,9 @@ def own_secret(state_directory: Path) -> str:
     return _read_private(path)
 
 
-def join_secret(path: Path | None) -> str:
-    """The join secret in this file; '' when none is named or it is not there."""
-    if path is None or not path.exists():
+def join_secret(path: Path) -> str:
+    """The join secret in this file; '' when it is not there."""
+    if not path.exists():
         return ""
     return _read_private(path)
 

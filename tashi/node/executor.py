@@ -227,7 +227,7 @@ class Executor:
             del self._by_domain[old.domain], self._ended[old.instance_id]
 
     def _adopt(self, found: Sequence[Observation], since: int) -> list[Observation]:
-        """Make what was listed what is known, but for instances that changed after `since` or are being changed; the list, brought up to date."""
+        """Make what was listed what is known, but for what changed after `since` or is being changed; the list, brought up to date."""
         listed = {observation.instance_id: observation for observation in found}
         for instance_id, observation in listed.items():
             life = self._lives.get(instance_id)

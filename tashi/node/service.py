@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.application.service import IService, Service
+from twisted.application.service import Service
 from twisted.internet import ssl
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface import implementer
@@ -27,20 +28,22 @@ SERVER_NAME: Final = "tashi-cluster-manager"
 """What the certificate of every cell's control plane is made out to."""
 
 
-def make_service(config: Config, reactor: Any) -> IService:
+def make_service(config: Config, reactor: Any) -> Service:
     """The agent of this machine, not yet started; YourMistake when the configuration does not allow one."""
     settings = config.node_manager_service
     state = config.node_state_dir
     state.mkdir(parents=True, exist_ok=True)
     secret = own_secret(state)
-    joining = Path(settings.join_secret_file) if settings.join_secret_file else None
+    joining = Path(settings.join_secret_file or config.state_dir / "join.secret")
+    name = settings.name or os.uname().nodename
 
     def login() -> NodeLogin:
-        return NodeLogin(name=settings.name, secret=secret, join=join_secret(joining), version=__version__)
+        return NodeLogin(name=name, secret=secret, join=join_secret(joining), version=__version__)
 
     threads = Threads(reactor, config.libvirt.threads, settings.call_timeout)
     hypervisor = make_hypervisor(config)
-    return _NodeService(threads, hypervisor, NodeAgent(reactor, make_endpoint(config, reactor), login, hypervisor, threads.run, settings.register_frequency))
+    agent = NodeAgent(reactor, make_endpoint(config, reactor), login, hypervisor, threads.run, settings.register_frequency)
+    return _NodeService(threads, hypervisor, agent)
 
 
 def make_hypervisor(config: Config) -> IHypervisor:
@@ -58,13 +61,13 @@ def make_hypervisor(config: Config) -> IHypervisor:
     return LibvirtHypervisor(
         LibvirtConnection(config.libvirt.uri),
         HostReader(offer, state),
-        Disks(config.share / "images", state / "disks"),
+        Disks(config.share_dir / "images", Path(config.qemu.scratch_dir or state / "scratch")),
         state / "console",
         bridges,
     )
 
 
-def make_endpoint(config: Config, reactor: Any) -> IStreamClientEndpoint:
+def make_endpoint(config: Config, reactor: Any) -> Any:
     """The way to the control plane: TLS that verifies it, or plain TCP on this machine for a trial."""
     settings = config.node_manager_service
     address = HostnameEndpoint(reactor, settings.cluster_manager_host, settings.cluster_manager_port)
@@ -72,7 +75,7 @@ def make_endpoint(config: Config, reactor: Any) -> IStreamClientEndpoint:
         if not _is_loopback(settings.cluster_manager_host):
             raise YourMistake(
                 BAD_ARGUMENT,
-                f"[NodeManagerService] tls is off, and {settings.cluster_manager_host} is another machine; orders go over TLS, so turn it on",
+                f"[NodeManagerService] tls is off, and {settings.cluster_manager_host} is another machine; turn it on",
             )
         return address
     return _VerifiedEndpoint(address, Path(settings.ca_file or config.state_dir / "ca.pem"))
@@ -82,7 +85,7 @@ def make_endpoint(config: Config, reactor: Any) -> IStreamClientEndpoint:
 class _VerifiedEndpoint:
     """TLS with the cell's own authority, read at each attempt: the control plane makes it when it first starts."""
 
-    def __init__(self, address: IStreamClientEndpoint, authority: Path) -> None:
+    def __init__(self, address: Any, authority: Path) -> None:
         self._address = address
         self._authority = authority
 
@@ -109,9 +112,12 @@ class _NodeService(Service):
         self._threads.start()
         self._agent.startService()
 
-    async def stopService(self) -> None:  # type: ignore[override]
+    def stopService(self) -> Deferred[None]:
         """See IService."""
         super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
         await self._agent.stopService()
         await self._threads.stop()
         self._hypervisor.close()

@@ -31,7 +31,7 @@ class Threads:
         self._size = size
         self._seconds = seconds
         self._pool = ThreadPool(0, size, "tashi-node")
-        self._pool.threadFactory = _daemon_thread  # a hung call must not keep the process alive
+        self._pool.threadFactory = _daemon_thread  # type: ignore[assignment]  # a hung call must not keep the process alive
         self._begun: dict[object, float] = {}
         self._overdue: set[object] = set()
         self._watch = task.LoopingCall(self._look)
@@ -49,7 +49,11 @@ class Threads:
 
         def stop() -> None:
             self._pool.stop()
-            self._reactor.callFromThread(lambda: stopped.called or stopped.callback(None))
+            self._reactor.callFromThread(returned)
+
+        def returned() -> None:
+            if not stopped.called:
+                stopped.callback(None)
 
         _daemon_thread(target=stop).start()
         return stopped.addTimeout(STOP_SECONDS, self._reactor, lambda *ignored: None)
