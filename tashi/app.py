@@ -85,7 +85,7 @@ class ControlPlane(Service):
     async def _open(self) -> None:
         config, reactor = self._config, self._reactor
         state_dir = config.state_dir
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)  # others may reach the socket in it, and list nothing
         self._lock = _lock(state_dir)
         images = ImageDirectory(str(config.share_dir / "images"))
         xmpp_on = config.xmpp.enabled and bool(config.xmpp.jid)

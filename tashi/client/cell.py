@@ -6,6 +6,7 @@ The names and arguments are those of the command line; disks, nics and hints may
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -197,8 +198,9 @@ def _configured() -> tuple[str, float]:
     from tashi.config import load
 
     config = load(("Client",))
-    sockets = config.client_sockets
-    return str(next((path for path in sockets if path.exists()), sockets[0])), config.client.cluster_manager_timeout
+    sockets = [str(path) for path in config.client_sockets]
+    # os.path.exists, unlike Path.exists, calls a directory that is closed to us a missing socket: connecting then says why.
+    return next(filter(os.path.exists, sockets), sockets[0]), config.client.cluster_manager_timeout
 
 
 def _wish(

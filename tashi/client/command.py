@@ -108,22 +108,32 @@ def exit_code(error: TashiError) -> int:
 def run_to_end(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
     """Run the process's reactor for as long as the work takes, and return its exit code; only once in a process."""
     reactor = _reactor()
-    from twisted.internet.defer import Deferred
+    from twisted.internet.defer import CancelledError, Deferred
     from twisted.python.failure import Failure
 
     outcome: list[int | Failure] = []
 
-    def end(result: int | Failure) -> None:
-        outcome.append(result)
-        if reactor.running:
-            reactor.stop()
+    def start() -> None:
+        deferred = Deferred.fromCoroutine(work(reactor))
+        interruption = reactor.addSystemEventTrigger("before", "shutdown", deferred.cancel)
 
-    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(work(reactor)).addBoth(end))
+        def end(result: int | Failure) -> None:
+            outcome.append(result)
+            if not (isinstance(result, Failure) and result.check(CancelledError)):
+                reactor.removeSystemEventTrigger(interruption)
+                reactor.stop()
+
+        deferred.addBoth(end)
+
+    reactor.callWhenRunning(start)
     reactor.run()
-    result = outcome[0] if outcome else INTERRUPTED
-    if isinstance(result, Failure):
-        result.raiseException()
-    return int(result)  # type: ignore[arg-type]
+    result = outcome[0]
+    if not isinstance(result, Failure):
+        return result
+    if result.check(CancelledError):
+        _say("interrupted; what the control plane has been asked for stands: look with `tashi getInstances`")
+        return INTERRUPTED
+    result.raiseException()
 
 
 def _reactor() -> Any:

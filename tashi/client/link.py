@@ -24,10 +24,11 @@ from tashi.wire.codec import decode, encode
 
 _GONE = (pb.DeadReferenceError, pb.PBConnectionLost, ConnectionDone, ConnectionLost)
 _LONGEST_PATH = 107  # of a unix socket on Linux; Twisted waits for its time-out on a longer one
+_START = "start it with `twistd -n tashi` or `tashi sandbox`, or name its socket in $TASHI_CONF or [Client] socket"
 _WHY = {
-    errno.ENOENT: "there is no such socket",
-    errno.ECONNREFUSED: "nobody listens on it",
-    errno.EACCES: "you may not open it",
+    errno.ENOENT: f"there is no such socket; {_START}",
+    errno.ECONNREFUSED: f"nobody listens on it; {_START}",
+    errno.EACCES: "you may not open it; ask whoever runs the control plane to open its directory to you",
 }
 
 
@@ -78,24 +79,21 @@ class Link:
 async def open_link(reactor: Any, path: str, seconds: float) -> Link:
     """Log in at the control plane behind the socket, within this many seconds."""
     if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise _unreachable(path, f"no socket's path is longer than {_LONGEST_PATH} bytes")
+        raise _unreachable(path, f"no socket's path is longer than {_LONGEST_PATH} bytes; name another in [Client] socket")
     factory = pb.PBClientFactory()
     # Not an endpoint: the module of endpoints loads TLS, which is a quarter of the time until the first answer.
     connector = reactor.connectUNIX(path, factory, timeout=seconds)
     try:
         return Link(reactor, connector, await _within(reactor, seconds, _login(factory), f"the login at {path}"), path)
     except ConnectError as error:
-        raise _unreachable(path, _WHY.get(error.osError) or str(error)) from None
+        raise _unreachable(path, _WHY.get(error.osError) or f"{error}; {_START}") from None
     except BaseException:
         connector.disconnect()
         raise
 
 
 def _unreachable(path: str, why: str) -> CannotReach:
-    return CannotReach(
-        f"cannot reach the control plane at {path}: {why}; "
-        "start it with `twistd -n tashi` or `tashi sandbox`, or name its socket in $TASHI_CONF or [Client] socket"
-    )
+    return CannotReach(f"cannot reach the control plane at {path}: {why}")
 
 
 async def _login(factory: pb.PBClientFactory) -> Any:

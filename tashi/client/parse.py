@@ -70,7 +70,7 @@ def _parse_verb(verb: Verb, words: Sequence[str]) -> Command:
             settings["wait"] = True
             continue
         if option not in known and (option not in _OPTIONS or (option == "--timeout" and not verb.waits_for)):
-            offered = (*known, *_OPTIONS, *_FLAGS)
+            offered = (*known, *_OPTIONS, *_FLAGS, *(f"--{wish}-{column}" for wish in ("show", "hide") for column in verb.shape.columns))
             hint = nearest(option, (name for name in offered if verb.waits_for or name not in ("--wait", "--timeout")))
             raise WrongUsage(f"Unknown argument {word if equals == '' else option} for {verb.name}{hint}")
         if not equals:

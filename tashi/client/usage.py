@@ -48,5 +48,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """The words "did you mean X?" after a semicolon when a known word is near, else nothing."""
     names: Sequence[str] = list(known)
     by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), by_lower, 1, 0.5)
+    near = difflib.get_close_matches(word.lower(), by_lower, 1, 0.65)
     return f"; did you mean {by_lower[near[0]]}?" if near else ""

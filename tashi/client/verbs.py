@@ -153,6 +153,7 @@ VERBS: Final = (
 PROGRAMS: Final = (
     Program("config", "Checks the configuration and prints every setting with where it comes from", "--check", "tashi.client.config_check"),
     Program(
-        "sandbox", "Starts or stops a whole cell on this machine", "[down] --state-dir <value> [--help]", "tashi.sandbox.command"
+        "sandbox", "Starts a whole cell on this machine, or stops it",
+        "[down] [--state-dir <value>] [--hosts <value>] [--hypervisor qemu|test] [--detach] [--help]", "tashi.sandbox.command",
     ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from tashi.manager.cluster import Cluster
 from tashi.manager.convergence import Convergence
 from tashi.manager.lookup import the_instance
 from tashi.scheduling.filters import objection
-from tashi.scheduling.room import Room
+from tashi.scheduling.room import rooms_of
 
 
 class Explanation:
@@ -29,12 +29,13 @@ class Explanation:
             head += f" on {host}, placed there by {instance.placed_why or 'an earlier version'}"
         if instance.reason:
             head += f"; {instance.reason}"
+        rooms = rooms_of(snapshot)
         lines = [head]
         for other in sorted(snapshot.hosts.values(), key=lambda one: one.id):
             if other.id == instance.host_id:
                 continue
-            room = Room(other, snapshot.settings, snapshot.placed.get(other.id, ()))
-            lines.append(f"{other.name}: {objection(as_pending, room) or f'would take it, beside {room.count} instances'}")
+            room = rooms[other.id]
+            lines.append(f"{other.name}: {objection(as_pending, room) or f'would take it, beside {room.load.count} instances'}")
         if not snapshot.hosts:
             lines.append("no host has joined the cell yet")
         return "\n".join(lines)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from tashi.interfaces import Change, IStore
@@ -18,7 +18,7 @@ RETRY_SECONDS = 1.0
 
 
 class Journal:
-    """Writes changes to the store; `written` hears of each batch that has arrived there."""
+    """Writes changes to the store, and tells who waits for it when they have arrived there."""
 
     log = Logger()
 
@@ -29,7 +29,6 @@ class Journal:
         self._then: list[Callable[[], None]] = []
         self._writing = False
         self._scheduled = False
-        self._idle: list[Deferred[None]] = []
 
     def write(self, changes: Sequence[Change], then: Sequence[Callable[[], None]] = ()) -> None:
         """Queue the changes; when they are durable, call each of ``then`` in the reactor."""
@@ -39,12 +38,17 @@ class Journal:
             self._scheduled = True
             self._reactor.callLater(0, self._flush)
 
-    def idle(self) -> Deferred[None]:
-        """Fires when all that was queued is written."""
-        if not self._writing and not self._scheduled:
-            return succeed(None)
+    def when_written(self, call: Callable[[], None]) -> None:
+        """Call this when all that was queued until now is durable: at once when it is already."""
+        if self._writing or self._scheduled:
+            self.write((), [call])
+        else:
+            call()
+
+    def written(self) -> Deferred[None]:
+        """Fires when all that was queued until now is durable."""
         waiter: Deferred[None] = Deferred()
-        self._idle.append(waiter)
+        self.when_written(lambda: waiter.callback(None))
         return waiter
 
     def _flush(self) -> None:
@@ -56,7 +60,8 @@ class Journal:
 
     async def _commit(self, changes: list[Change], then: list[Callable[[], None]]) -> None:
         try:
-            await self._store.commit(changes)
+            if changes:
+                await self._store.commit(changes)
         except Exception:
             self.log.failure(
                 "cannot write {count} changes to the store; nothing is answered until they are written, next try in {seconds} s",
@@ -74,10 +79,6 @@ class Journal:
                 call()
             except Exception:
                 self.log.failure("a follower of a commit failed")
-        if not self._scheduled and not self._writing:
-            idle, self._idle = self._idle, []
-            for waiter in idle:
-                waiter.callback(None)
 
     def _broken(self, failure: Any) -> None:
         self.log.failure("the journal itself failed", failure=failure)

@@ -147,14 +147,14 @@ class NodeAgent(Service):
                 self.log.warn("the link to the control plane is lost")
             self._broker = self._avatar = None
 
-    def _drop(self, failure: Failure, broker: Any) -> None:
+    def _drop(self, failure: Failure, broker: pb.Broker | None) -> None:
         if broker is not self._broker:
             return  # the link went down under what failed
-        if failure.check(TashiError):
-            self.log.error("not logged in: {why}", why=failure.value.message)
-        else:
-            self.log.warn("the link to the control plane is given up: {why}", why=failure.getErrorMessage() or failure.type.__name__)
-        broker.transport.abortConnection()
+        why = failure.getErrorMessage() or type(failure.value).__name__
+        self.log.warn("the link to the control plane is given up: {why}", why=why)
+        transport: Any = broker and broker.transport
+        if transport is not None:
+            transport.abortConnection()
 
     async def _join(self, broker: pb.Broker) -> None:
         avatar, answer = await self._in_time(broker.remoteForName("root").callRemote("login_node", encode(self._login()), _Mind(self)))

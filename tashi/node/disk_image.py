@@ -57,11 +57,13 @@ def read_image(directory: str, name: str) -> DiskImage:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise OurFault(UNKNOWN_IMAGE, f"the image {name} cannot be opened in {directory}: {error.strerror}") from None
-    with open(descriptor, "rb", buffering=0) as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OurFault(UNKNOWN_IMAGE, f"the image {name} in {directory} is not a regular file; put the image itself there")
-        format_, virtual_size = sniff(name, file.read(HEADER_BYTES), status.st_size)
+        format_, virtual_size = sniff(name, os.pread(descriptor, HEADER_BYTES, 0), status.st_size)
+    finally:
+        os.close(descriptor)
     return DiskImage(path=path, format=format_, virtual_size=virtual_size)
 
 

@@ -21,6 +21,8 @@ from tashi.model.orders import Start
 
 NAMESPACE: Final = "urn:x-tashi:instance:1"
 PREFIX: Final = "tashi"
+UNPLUGGED: Final = 0
+"""The network that every host has: where no bridge is configured it is no network card at all."""
 DISK_BUSES: Final = {"virtio": "vd", "scsi": "sd", "ide": "hd"}
 NIC_MODELS: Final = ("virtio", "e1000", "rtl8139")
 CLOCKS: Final = ("utc", "localtime")
@@ -138,6 +140,8 @@ def _add_devices(
     for place, disk in enumerate(disks):
         _add_disk(devices, disk, bus, place)
     for nic in nics_of(order):
+        if nic.network == UNPLUGGED and not bridges:
+            continue  # a host that was told of no network at all runs its guests without one
         bridge = bridges.get(nic.network, "")
         if not _BRIDGE.fullmatch(bridge):
             raise OurFault(BAD_ARGUMENT, f"this host has no bridge for network {nic.network}; name one in its [Networks] section")

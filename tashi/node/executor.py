@@ -52,9 +52,7 @@ class Executor:
 
     log = Logger()
 
-    def __init__(
-        self, hypervisor: IHypervisor, run: Callable[..., Deferred[Any]], clock: Any, tell: Callable[[Observation], None]
-    ) -> None:
+    def __init__(self, hypervisor: IHypervisor, run: Callable[..., Deferred[Any]], clock: Any, tell: Callable[[Observation], None]) -> None:
         self._hypervisor = hypervisor
         self._run = run
         self._clock = clock

@@ -45,9 +45,7 @@ _UNDEFINE: Final = (
 class LibvirtHypervisor:
     """An IHypervisor on a libvirt URI, qemu or test."""
 
-    def __init__(
-        self, connection: LibvirtConnection, host: HostReader, disks: Disks, consoles: Path, bridges: Mapping[int, str]
-    ) -> None:
+    def __init__(self, connection: LibvirtConnection, host: HostReader, disks: Disks, consoles: Path, bridges: Mapping[int, str]) -> None:
         """``consoles``: the directory for what guests print; ``bridges``: the bridge of each network this host is on."""
         self._connection = connection
         self._host = host

@@ -16,6 +16,7 @@ import msgspec
 from tashi import __version__
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.host import HostFacts
+from tashi.node.domain_xml import UNPLUGGED
 from tashi.node.kvm_probe import kvm_works
 
 
@@ -59,7 +60,7 @@ class HostReader:
             version=__version__,
             fqdn=os.uname().nodename,
             hypervisor={"test": "test", "kvm": "qemu (kvm)"}.get(kind, "qemu (tcg)"),
-            networks=tuple(sorted(self._offer.networks)),
+            networks=tuple(sorted(self._offer.networks)) or (UNPLUGGED,),
         )
 
     def _find_kind(self, connection: Any) -> str:

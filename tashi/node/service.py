@@ -55,9 +55,7 @@ def make_hypervisor(config: Config) -> IHypervisor:
     except ImportError as error:
         raise YourMistake(BAD_ARGUMENT, f"the node agent needs libvirt's Python binding ({error}); pip install 'tashi[libvirt]'") from None
     settings, state, bridges = config.node_manager_service, config.node_state_dir, config.networks.bridges
-    offer = Offer(
-        cores=settings.offer_cores, memory=settings.offer_memory, reserved=config.qemu.reserved_mem, networks=tuple(bridges)
-    )
+    offer = Offer(cores=settings.offer_cores, memory=settings.offer_memory, reserved=config.qemu.reserved_mem, networks=tuple(bridges))
     return LibvirtHypervisor(
         LibvirtConnection(config.libvirt.uri),
         HostReader(offer, state),
@@ -95,7 +93,8 @@ class _VerifiedEndpoint:
             trusted = ssl.Certificate.loadPEM(self._authority.read_bytes())
         except OSError as error:
             return fail(OurFault(INTERNAL, f"the cell's certificate {self._authority} cannot be read: {error.strerror}"))
-        return wrapClientTLS(ssl.optionsForClientTLS(SERVER_NAME, trustRoot=trusted), self._address).connect(factory)
+        endpoint: Any = wrapClientTLS(ssl.optionsForClientTLS(SERVER_NAME, trustRoot=trusted), self._address)
+        return endpoint.connect(factory)
 
 
 class _NodeService(Service):

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
                 tell = (lambda text: None) if arguments.quiet else say
                 print(summary(bring_up(wish_of(arguments), tell)), flush=True)
             else:
-                with running_cell(wish_of(arguments)) as layout:
+                with running_cell(wish_of(arguments)) as layout, contextlib.suppress(KeyboardInterrupt):
                     print(summary(layout), flush=True)
                     stay(layout)
     except SandboxProblem as problem:
@@ -80,10 +80,9 @@ def running_cell(wish: cell.Wish) -> Iterator[Layout]:
 
 
 def stay(layout: Layout) -> None:
-    """Return when the cell is taken down by somebody else; a signal ends it sooner."""
-    with contextlib.suppress(KeyboardInterrupt):
-        while layout.cell_file.exists():
-            time.sleep(0.5)
+    """Return when the cell is taken down by somebody else; a signal ends it sooner, with KeyboardInterrupt."""
+    while layout.cell_file.exists():
+        time.sleep(0.5)
 
 
 @contextlib.contextmanager

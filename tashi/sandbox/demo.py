@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -30,7 +32,7 @@ from tashi.sandbox.problem import SandboxProblem
 
 REPLY_SECONDS = 60.0
 CONSOLE_SECONDS = 60.0
-HEARTBEATS = 3  # console lines to show after the guest says that it is up
+HEARTBEATS = 2  # console lines to show after the guest says that it is up
 SHOWN = 100  # characters of a message to show
 
 
@@ -87,8 +89,9 @@ def main(argv: Sequence[str]) -> int:
             say(summary(layout))
             asyncio.run(show(layout, delete=arguments.once))
             if not arguments.once:
-                say(next_steps(layout))
-                stay(layout)
+                with contextlib.suppress(KeyboardInterrupt):
+                    say(next_steps(layout))
+                    stay(layout)
     except SandboxProblem as problem:
         say(str(problem))
         return FAILED
@@ -134,9 +137,10 @@ async def show_console(uri: str, number: int) -> None:
         lines = log.read_bytes().decode(errors="replace").splitlines(keepends=True) if log.exists() else []
         complete = [line.strip() for line in lines if line.endswith("\n")]
         for line in complete[shown:]:
-            if "GUEST-UP" in line or line.startswith("HB "):
-                say(f"    | {line}")
-            beats += line.startswith("HB ")
+            sign = re.search(r"GUEST-UP .*|HB \d+ .*", line)  # the guest's shell writes a prompt between them
+            if sign is not None:
+                say(f"    | {sign[0]}")
+                beats += sign[0].startswith("HB")
         shown = len(complete)
         if time.monotonic() > deadline:
             raise SandboxProblem(f"the guest did not come up within {CONSOLE_SECONDS:.0f} s; its console is in {log}")

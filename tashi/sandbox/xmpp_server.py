@@ -87,6 +87,10 @@ def start(layout: Layout) -> None:
     program = shutil.which("prosody")
     if program is None:
         raise SandboxProblem("prosody is not installed; run `make deps`, or `apt-get install prosody`")
+    if _listens(layout.identity.xmpp_port):
+        raise SandboxProblem(
+            f"port {layout.identity.xmpp_port} of this cell is taken by another program (`ss -ltnp` names it); stop that one first"
+        )
     command = [program, "--config", str(layout.xmpp / "prosody.cfg.lua"), "-F"]
     log = layout.log / "prosody.log"
     started = processes.start(command, directory=layout.directory, role=ROLE, log=log)

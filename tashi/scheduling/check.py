@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from tashi.scheduling.filters import objection
 from tashi.scheduling.plan import Place, Plan
-from tashi.scheduling.room import Room
+from tashi.scheduling.room import rooms_of
 from tashi.scheduling.snapshot import Snapshot
+from tashi.scheduling.terms import persistent_disks
 
 
 def check(plan: Plan, snapshot: Snapshot) -> tuple[str, ...]:
     """What is wrong with the plan, in words; nothing: it is sound. The steps are tried in their order."""
     problems: list[str] = []
-    rooms = {host_id: Room(host, snapshot.settings, snapshot.placed.get(host_id, ())) for host_id, host in snapshot.hosts.items()}
+    rooms = rooms_of(snapshot)
     waiting = {instance.id: instance for instance in snapshot.pending}
     for action in plan.actions:
         instance = waiting.pop(action.instance_id, None)
@@ -26,7 +27,10 @@ def check(plan: Plan, snapshot: Snapshot) -> tuple[str, ...]:
                 problems.append(f"instance {instance.id} is sent to host {action.host_id}, which there is not")
                 continue
             reason = objection(instance, room)
-            if reason is not None:
+            shared = [disk for disk in persistent_disks(instance) if any(disk in other.load.disks for other in rooms.values())]
+            if shared:
+                problems.append(f"instance {instance.id} would share the persistent disk {min(shared)} with another")
+            elif reason is not None:
                 problems.append(f"instance {instance.id} is sent to {room.host.name}, which {reason}")
             else:
                 room.add(instance)

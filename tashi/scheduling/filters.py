@@ -63,10 +63,11 @@ def _auditability(instance: Instance, room: Room) -> str | None:
 
 
 def _isolation(instance: Instance, room: Room) -> str | None:
-    others = len(room.users) - (instance.user_id in room.users)
+    users = room.load.users
+    others = len(users) - (instance.user_id in users)
     if others and wants_isolation(instance):
         return "holds instances of other users, and isolation is asked"
-    if others and room.isolated:
+    if others and room.load.isolated:
         return "holds an instance that asked for isolation"
     return None
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import msgspec
+
+_NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,12 +45,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def in_words(refusals: tuple[Refusal, ...], most: int = 20) -> str:
-    """The refusals as one sentence: at most so many hosts by name, the rest counted by reason."""
+    """The refusals as one sentence: at most so many hosts by name, the rest counted by reason (numbers left out, at most as many)."""
     if not refusals:
         return "no host has joined the cell yet"
     words = [str(refusal) for refusal in refusals[:most]]
     rest: dict[str, int] = {}
     for refusal in refusals[most:]:
-        rest[refusal.reason] = rest.get(refusal.reason, 0) + 1
-    words += [f"{count} more: {reason}" for reason, count in rest.items()]
+        reason = _NUMBER.sub("...", refusal.reason)
+        rest[reason] = rest.get(reason, 0) + 1
+    kinds = sorted(rest.items(), key=lambda kind: -kind[1])
+    words += [f"{count} more: {reason}" for reason, count in kinds[:most]]
+    if len(kinds) > most:
+        words.append(f"{sum(count for _, count in kinds[most:])} more for other reasons")
     return "; ".join(words)

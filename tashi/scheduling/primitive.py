@@ -9,20 +9,19 @@ from __future__ import annotations
 from tashi.model.instance import Instance
 from tashi.scheduling.filters import objection
 from tashi.scheduling.plan import Action, Place, Plan, Postpone, Refusal
-from tashi.scheduling.room import Room
+from tashi.scheduling.room import Room, rooms_of
 from tashi.scheduling.snapshot import Snapshot
 from tashi.scheduling.terms import is_true, persistent_disks
 
 
 def plan(snapshot: Snapshot) -> Plan:
     """Place what fits, in the order of the queue; postpone the rest with a reason per host."""
-    rooms = {host_id: Room(host, snapshot.settings, snapshot.placed.get(host_id, ())) for host_id, host in snapshot.hosts.items()}
+    rooms = rooms_of(snapshot)
     cycle = sorted(rooms)
     cursor = snapshot.cursor
-    disks_in_use = {uri for group in snapshot.placed.values() for instance in group for uri in persistent_disks(instance)}
     actions: list[Action] = []
     for instance in snapshot.pending:
-        taken = persistent_disks(instance) & disks_in_use
+        taken = [disk for disk in persistent_disks(instance) if any(disk in room.load.disks for room in rooms.values())]
         if taken:
             reason = f"the persistent disk {min(taken)} is in use by another instance"
             actions.append(Postpone(instance_id=instance.id, refusals=_everywhere(rooms, reason)))
@@ -31,9 +30,8 @@ def plan(snapshot: Snapshot) -> Plan:
         if chosen is None:
             actions.append(Postpone(instance_id=instance.id, refusals=tuple(refusals)))
             continue
-        why = f"Primitive{' densePack' if _is_dense(instance, snapshot) else ''}: {chosen.count} instances there before"
+        why = f"Primitive{' densePack' if _is_dense(instance, snapshot) else ''}: {chosen.load.count} instances there before"
         chosen.add(instance)
-        disks_in_use |= persistent_disks(instance)
         cursor = chosen.host.id
         actions.append(Place(instance_id=instance.id, host_id=chosen.host.id, why=why))
     return Plan(actions=tuple(actions))
@@ -51,7 +49,7 @@ def _choose(instance: Instance, rooms: dict[int, Room], cycle: list[int], cursor
             refusals.append(Refusal(host=room.host.name, reason=reason))
         elif target is not None and target in (room.host.name, str(host_id)):
             return room, []
-        elif best is None or (room.count > best.count if dense else room.count < best.count):
+        elif best is None or (room.load.count > best.load.count if dense else room.load.count < best.load.count):
             best = room
     return best, sorted(refusals, key=lambda refusal: refusal.host)
 

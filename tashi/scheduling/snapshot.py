@@ -8,6 +8,7 @@ import msgspec
 
 from tashi.model.host import Host
 from tashi.model.instance import Instance
+from tashi.scheduling.load import Load
 
 
 class SchedulingSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,12 +24,14 @@ class SchedulingSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Hosts by id, every instance that is on one (``placed``, by host id), and those that wait, in the order they are served.
 
-    ``cursor`` is the id of the host that got the last instance; ``priorities`` maps instance id to priority (higher first).
+    ``loads`` are the sums of what is placed, for the hosts for which they are known already. ``cursor`` is the id of the host
+    that got the last instance.
     """
 
     hosts: Mapping[int, Host]
     placed: Mapping[int, tuple[Instance, ...]]
     pending: tuple[Instance, ...]
     settings: SchedulingSettings
+    loads: Mapping[int, Load] = {}
     cursor: int = 0
     time: float = 0.0

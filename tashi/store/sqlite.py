@@ -5,6 +5,7 @@ One connection in one thread of its own; the reactor never waits for the disk.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -35,6 +36,8 @@ class SQLiteStore:
 
     def __init__(self, reactor: Any, path: str) -> None:
         self._path = path
+        if path != ":memory:":
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))  # what SQLite makes beside it gets the same mode
         self._pool = adbapi.ConnectionPool(
             "sqlite3", path, check_same_thread=False, cp_min=1, cp_max=1, cp_openfun=_configure, cp_reactor=reactor, cp_noisy=False
         )

@@ -30,7 +30,7 @@ async def until(reactor: Any, condition: Callable[[], Any], seconds: float = 20.
 class Prosody:
     """One server; ``start`` and ``stop`` as often as needed, always on the same port."""
 
-    def __init__(self, reactor: Any, first_lines: str = "") -> None:
+    def __init__(self, reactor: Any, first_lines: str = "", encrypted: bool = True) -> None:
         self._reactor = reactor
         self.directory = Path(tempfile.mkdtemp(prefix="tashi-prosody-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -39,6 +39,8 @@ class Prosody:
             self.port = probe.getsockname()[1]
         write_certificates(self.directory, [DOMAIN, f"pubsub.{DOMAIN}"])
         configuration = CONFIGURATION.format(directory=self.directory, log=self.directory / "prosody.log", port=self.port, domain=DOMAIN)
+        if not encrypted:
+            configuration = configuration.replace("c2s_require_encryption = true", "c2s_require_encryption = false")
         (self.directory / "prosody.cfg.lua").write_text(first_lines + configuration)
 
     @property

@@ -7,9 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from prosody_server import AVAILABLE, DOMAIN, Prosody, until
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory, Protocol
+from twisted.names import client as names_client
+from twisted.names import dns
+from twisted.names.authority import FileAuthority
+from twisted.names.common import ResolverBase
+from twisted.names.server import DNSServerFactory
 from twisted.trial.unittest import TestCase
 from twisted.words.protocols.jabber.jid import JID
 from twisted.words.xish.domish import Element
@@ -17,14 +21,24 @@ from twisted.words.xish.domish import Element
 from tashi.model.request import Outgoing
 from tashi.model.user import Principal
 from tashi.sandbox.certificates import write_certificates
+from tashi.xmpp import connection
 from tashi.xmpp.connection import Connection
 from tashi.xmpp.messages import message
 from tashi.xmpp.scram import Login
 from tashi.xmpp.service import make_service
+from tests.integration.prosody_server import AVAILABLE, DOMAIN, Prosody, until
 
 pytestmark = pytest.mark.integration
 SINK = f"tashi@{DOMAIN}/sink"
 ISM = f"ism@{DOMAIN}"
+
+
+class MemoryAuthority(FileAuthority):
+    """A zone that is given, not read."""
+
+    def __init__(self, soa: Any, records: Any) -> None:
+        ResolverBase.__init__(self)
+        self.soa, self.records = soa, records
 
 
 class Settings:
@@ -114,9 +128,10 @@ class DoorCase(TestCase):
     timeout = 60
     skip = None if AVAILABLE else "prosody is not installed"
     first_lines = ""
+    encrypted = True
 
     async def setUp(self) -> None:
-        self.server = Prosody(reactor, self.first_lines)
+        self.server = Prosody(reactor, self.first_lines, self.encrypted)
         self.addCleanup(self.server.remove)
         for name in ("tashi", "ism", "llms"):
             self.server.account(name, "sink-secret" if name == "tashi" else name)
@@ -227,6 +242,19 @@ class DoorTests(DoorCase):
         again = [stanza["id"].partition(".")[0] for stanza in llms.got[seen_before:]]
         assert [one for one in again if one in {*left, "e500"}] == [*left, "e500"]
 
+    async def test_server_found_by_dns(self) -> None:
+        """Without a configured server the domain's SRV record leads to it."""
+        record = dns.Record_SRV(priority=0, weight=0, port=self.server.port, target="localhost", ttl=1)
+        zone = {f"_xmpp-client._tcp.{DOMAIN}".encode(): [record]}
+        soa = dns.Record_SOA(mname=DOMAIN, rname=DOMAIN)
+        authority = MemoryAuthority(soa=(DOMAIN.encode(), soa), records={**zone, DOMAIN.encode(): [soa]})
+        port = reactor.listenUDP(0, dns.DNSDatagramProtocol(DNSServerFactory(authorities=[authority])), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.patch(names_client, "theResolver", names_client.Resolver(servers=[("127.0.0.1", port.getHost().port)]))
+        self.settings.server = ""
+        door = self.door()
+        await until(reactor, lambda: door.connected)
+
     async def test_thousand_messages(self) -> None:
         """A thousand commands sent in one go arrive once each, and strangers' do not."""
         door = self.door()
@@ -283,6 +311,56 @@ class StrongerHashTests(DoorCase):
         assert await self.mechanism() == "SCRAM-SHA-256"
 
 
+class UnencryptedTests(DoorCase):
+    """A server that asks for no TLS, on loopback."""
+
+    encrypted = False
+
+    async def test_insecure(self) -> None:
+        """tls = insecure logs in without TLS, and the password stays unsaid all the same."""
+        self.settings.tls = "insecure"
+        assert (await self.mechanism()).startswith("SCRAM-")
+
+
+class StrippedServer(Protocol):
+    """Offers a login by PLAIN and no TLS, as a thief in the middle would."""
+
+    def connectionMade(self) -> None:
+        self.factory.connections += 1
+        self.transport.write(
+            b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>"
+            b"<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms>"
+            b"</stream:features>"
+        )
+
+    def dataReceived(self, data: bytes) -> None:
+        self.factory.received += data
+
+
+class InjectingServer(Protocol):
+    """Puts a stanza behind its consent to TLS, where it would be read as if it came inside."""
+
+    def connectionMade(self) -> None:
+        self.factory.connections += 1
+        self.transport.write(
+            b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>"
+            b"<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:features>"
+        )
+
+    def dataReceived(self, data: bytes) -> None:
+        if b"<starttls" in data:
+            self.transport.write(
+                b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/><message from='ism@door.test'><body>help</body></message>"
+            )
+
+
+class SilentServer(Protocol):
+    """Says nothing."""
+
+    def connectionMade(self) -> None:
+        self.factory.connections += 1
+
+
 class HostileServer(Protocol):
     """Speaks the beginning of a stream and then what no server should."""
 
@@ -299,17 +377,49 @@ class HostileServerTests(TestCase):
 
     timeout = 30
 
-    async def test_doctype(self) -> None:
-        """A DOCTYPE ends the connection before anything is expanded, and is tried again later."""
-        factory = Factory.forProtocol(HostileServer)
-        factory.connections = 0
+    def listen(self, protocol: type[Protocol], encrypted: bool = True) -> tuple[Connection, Any]:
+        """A door that connects to such a server, and the server's factory."""
+        factory = Factory.forProtocol(protocol)
+        factory.connections, factory.received = 0, b""
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
-        door = Connection(reactor, JID(SINK), "x", server=("127.0.0.1", port.getHost().port))
+        door = Connection(reactor, JID(SINK), "secret", server=("127.0.0.1", port.getHost().port), encrypted=encrypted)
         door.startService()
         self.addCleanup(door.stopService)
+        return door, factory
+
+    async def test_doctype(self) -> None:
+        """A DOCTYPE ends the connection before anything is expanded, and is tried again later."""
+        door, factory = self.listen(HostileServer)
         await until(reactor, lambda: factory.connections >= 2)
         assert "DOCTYPE" in door.health.reason, door.health
+
+    async def test_no_tls(self) -> None:
+        """Where TLS is required and not offered, nothing is said that could be stolen."""
+        door, factory = self.listen(StrippedServer)
+        await until(reactor, lambda: factory.connections >= 2)
+        assert "STARTTLS" in door.health.reason
+        assert b"<auth" not in factory.received
+
+    async def test_plain_without_tls(self) -> None:
+        """PLAIN is never used without TLS, not even where TLS is not asked for."""
+        door, factory = self.listen(StrippedServer, encrypted=False)
+        await until(reactor, lambda: factory.connections >= 2)
+        assert "PLAIN" in door.health.reason
+        assert b"<auth" not in factory.received
+
+    async def test_injection_before_tls(self) -> None:
+        """What stands behind the consent to TLS ends the connection."""
+        door, factory = self.listen(InjectingServer)
+        await until(reactor, lambda: factory.connections >= 2)
+        assert "anew" in door.health.reason
+
+    async def test_silence(self) -> None:
+        """A server that accepts and says nothing is given up after a while."""
+        self.patch(connection, "LOGIN_WITHIN", 0.1)
+        door, factory = self.listen(SilentServer)
+        await until(reactor, lambda: factory.connections >= 2)
+        assert "login in time" in door.health.reason
 
 
 def event(number: int) -> Outgoing:

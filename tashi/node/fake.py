@@ -1,0 +1,111 @@
+"""A hypervisor in memory: an `IHypervisor` that keeps the same contract as libvirt's, for tests and simulations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from tashi import __version__
+from tashi.errors import INTERNAL, UNKNOWN_IMAGE, OurFault
+from tashi.model.host import HostFacts
+from tashi.model.orders import Observation, Seen, Start
+from tashi.node.domain_xml import nics_of
+from tashi.node.faults import HypervisorAway
+
+
+class _Domain(msgspec.Struct, kw_only=True):
+    cell: str
+    order: Start
+    seen: Seen = Seen.RUNNING
+    reason: str = ""
+
+
+class FakeHypervisor:
+    """A machine whose images are the given names; ``away`` makes every call fail as an absent daemon would."""
+
+    def __init__(self, images: Sequence[str] = (), facts: HostFacts | None = None) -> None:
+        self.images = set(images)
+        self.away = False
+        self.begun: list[str] = []  # the calls so far, as "start 7"
+        self._facts = facts or HostFacts(memory=8192, cores=8, cpu_speed=2000, version=__version__, hypervisor="test")
+        self._domains: dict[str, _Domain] = {}
+        self._listeners: list[Callable[[str | None, Seen | None, str], None]] = []
+
+    def watch(self, listener: Callable[[str | None, Seen | None, str], None]) -> None:
+        """See IHypervisor."""
+        self._listeners.append(listener)
+
+    def facts(self) -> HostFacts:
+        """See IHypervisor."""
+        self._answer()
+        return self._facts
+
+    def start(self, cell: str, order: Start) -> Observation:
+        """See IHypervisor."""
+        self.begun.append(f"start {order.instance_id}")
+        self._answer()
+        domain = self._domains.get(order.uuid)
+        if domain is not None and domain.cell != cell:
+            raise OurFault(INTERNAL, "the domain has the instance's UUID but is not this cell's; it was left alone")
+        if domain is None or domain.seen is Seen.GONE:
+            for disk in order.disks:
+                if disk.uri not in self.images:
+                    raise OurFault(UNKNOWN_IMAGE, f"the image {disk.uri} cannot be opened: there is none")
+            domain = self._domains[order.uuid] = _Domain(cell=cell, order=order)
+            self._tell(order.uuid, Seen.RUNNING)
+        else:
+            domain.order = msgspec.structs.replace(domain.order, generation=order.generation)
+        return msgspec.structs.replace(_observation(domain), nics=nics_of(order))
+
+    def destroy(self, cell: str, domain_uuid: str) -> None:
+        """See IHypervisor."""
+        self.begun.append("destroy")
+        self._answer()
+        domain = self._domains.get(domain_uuid)
+        if domain is not None and domain.cell != cell:
+            raise OurFault(INTERNAL, "the domain is not this cell's; it was left alone")
+        if self._domains.pop(domain_uuid, None) is not None:
+            self._tell(domain_uuid, Seen.GONE, "destroyed")
+
+    def settle(self, cell: str, domain_uuid: str) -> Observation | None:
+        """See IHypervisor."""
+        self.begun.append("settle")
+        self._answer()
+        domain = self._domains.get(domain_uuid)
+        if domain is None or domain.cell != cell:
+            return None
+        if domain.seen is Seen.GONE:
+            del self._domains[domain_uuid]
+        return _observation(domain)
+
+    def domains(self, cell: str) -> Sequence[Observation]:
+        """See IHypervisor."""
+        self._answer()
+        return [_observation(domain) for domain in self._domains.values() if domain.cell == cell]
+
+    def close(self) -> None:
+        """See IHypervisor."""
+
+    def change(self, domain_uuid: str, seen: Seen, reason: str = "") -> None:
+        """Let something happen to a domain from outside: it pauses, goes on, or ends for this reason."""
+        self._domains[domain_uuid].seen = seen
+        self._domains[domain_uuid].reason = reason
+        self._tell(domain_uuid, seen, reason)
+
+    def vanish(self) -> None:
+        """Lose sight of the machine's virtualisation."""
+        self.away = True
+        self._tell(None, None)
+
+    def _answer(self) -> None:
+        if self.away:
+            raise HypervisorAway("libvirt does not answer")
+
+    def _tell(self, domain_uuid: str | None, seen: Seen | None, reason: str = "") -> None:
+        for listener in self._listeners:
+            listener(domain_uuid, seen, reason)
+
+
+def _observation(domain: _Domain) -> Observation:
+    return Observation(instance_id=domain.order.instance_id, generation=domain.order.generation, seen=domain.seen, reason=domain.reason)

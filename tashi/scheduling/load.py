@@ -1,0 +1,63 @@
+"""What a group of instances takes together: the sum that a host's room is measured against, kept up to date one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+from tashi.model.instance import Instance
+from tashi.scheduling.terms import persistent_disks, wants_isolation
+
+Key = TypeVar("Key", int, str)
+
+
+class Load(msgspec.Struct, kw_only=True):
+    """Memory in MB, cores, reserved speed in MHz; ``users`` and ``disks`` (the persistent ones) count who uses them."""
+
+    memory: int = 0
+    cores: int = 0
+    speed: int = 0
+    count: int = 0
+    isolated: int = 0
+    users: dict[int, int] = {}
+    disks: dict[str, int] = {}
+
+    def add(self, instance: Instance) -> None:
+        """The instance is among them."""
+        self._change(instance, 1)
+
+    def remove(self, instance: Instance) -> None:
+        """The instance is among them no longer."""
+        self._change(instance, -1)
+
+    def copy(self) -> Load:
+        """The same, to be changed apart."""
+        return msgspec.structs.replace(self, users=dict(self.users), disks=dict(self.disks))
+
+    def _change(self, instance: Instance, by: int) -> None:
+        self.memory += by * instance.memory
+        self.cores += by * instance.cores
+        if instance.cpu_speed:
+            self.speed += by * instance.cores * instance.cpu_speed
+        self.count += by
+        _count(self.users, instance.user_id, by)
+        if instance.hints and wants_isolation(instance):
+            self.isolated += by
+        for uri in persistent_disks(instance):
+            _count(self.disks, uri, by)
+
+
+def load_of(instances: Iterable[Instance]) -> Load:
+    """What these take together."""
+    load = Load()
+    for instance in instances:
+        load.add(instance)
+    return load
+
+
+def _count(counts: dict[Key, int], key: Key, by: int) -> None:
+    counts[key] = counts.get(key, 0) + by
+    if not counts[key]:
+        del counts[key]

@@ -1,0 +1,147 @@
+"""What every `IHypervisor` keeps: mixed into a TestCase that says how to make one and how to disturb its domains."""
+
+from __future__ import annotations
+
+import queue
+import uuid
+from typing import Any
+
+from tashi.errors import OurFault
+from tashi.interfaces import IHypervisor
+from tashi.model.instance import Disk, domain_uuid
+from tashi.model.orders import Observation, Seen, Start
+
+CELL = "6f1e2f1c-7b5e-4b57-8a52-0a6b1c8a2a11"
+OTHER_CELL = "0c9a0f0e-1111-4222-8333-444455556666"
+PATIENCE = 20.0
+
+
+def an_order(instance_id: int = 7, generation: int = 3, cell: str = CELL, **changes: Any) -> Start:
+    """A Start order for a machine that the host surely has room for."""
+    values: dict[str, Any] = {
+        "instance_id": instance_id,
+        "generation": generation,
+        "name": f"vm{instance_id}",
+        "uuid": str(domain_uuid(uuid.UUID(cell), instance_id)),
+        "cores": 1,
+        "memory": 32,
+        "disks": (Disk(uri="boot.img"),),
+    }
+    return Start(**(values | changes))
+
+
+class HypervisorContract:
+    """The promises of `tashi.interfaces.IHypervisor`; ``boot.img`` is an image of the host."""
+
+    hypervisor: IHypervisor
+
+    def end(self, domain: str) -> str:
+        """Let the domain end by itself; the word for how it ended."""
+        raise NotImplementedError
+
+    def pause(self, domain: str) -> None:
+        """Let the domain stand still, without the hypervisor's doing."""
+        raise NotImplementedError
+
+    def listed(self, cell: str = CELL) -> dict[int, Observation]:
+        """What is seen now, by instance."""
+        return {seen.instance_id: seen for seen in self.hypervisor.domains(cell)}
+
+    def test_facts(self) -> None:
+        """A host has memory, cores and a version."""
+        facts = self.hypervisor.facts()
+        assert facts.memory > 0 and facts.cores > 0 and facts.version and facts.hypervisor
+
+    def test_start(self) -> None:
+        """A started domain runs and answers to its order."""
+        order = an_order()
+        started = self.hypervisor.start(CELL, order)
+        assert (started.instance_id, started.generation, started.seen) == (7, 3, Seen.RUNNING)
+        assert self.listed() == {7: Observation(instance_id=7, generation=3, seen=Seen.RUNNING)}
+        assert self.hypervisor.settle(CELL, order.uuid) == self.listed()[7]
+
+    def test_start_again(self) -> None:
+        """A domain that runs is not started again, but answers to the newer order."""
+        self.hypervisor.start(CELL, an_order())
+        again = self.hypervisor.start(CELL, an_order(generation=5))
+        assert (again.generation, again.seen) == (5, Seen.RUNNING)
+        assert self.listed()[7].generation == 5
+
+    def test_destroy(self) -> None:
+        """A destroyed domain is gone; destroying it again does no harm, and it can be started anew."""
+        order = an_order()
+        self.hypervisor.start(CELL, order)
+        self.hypervisor.destroy(CELL, order.uuid)
+        self.hypervisor.destroy(CELL, order.uuid)
+        assert self.listed() == {}
+        assert self.hypervisor.settle(CELL, order.uuid) is None
+        assert self.hypervisor.start(CELL, order).seen is Seen.RUNNING
+
+    def test_missing_image(self) -> None:
+        """A start without its image fails in words and leaves nothing behind."""
+        order = an_order(disks=(Disk(uri="boot.img"), Disk(uri="missing.img")))
+        try:
+            self.hypervisor.start(CELL, order)
+        except OurFault as fault:
+            assert "missing.img" in fault.message
+        else:
+            raise AssertionError("it was started")
+        assert self.listed() == {}
+        assert self.hypervisor.settle(CELL, order.uuid) is None
+
+    def test_cells_apart(self) -> None:
+        """A domain of another cell is not seen, not settled and not destroyed."""
+        order = an_order(cell=OTHER_CELL)
+        self.hypervisor.start(OTHER_CELL, order)
+        assert self.listed() == {}
+        assert self.hypervisor.settle(CELL, order.uuid) is None
+        for deed in (lambda: self.hypervisor.destroy(CELL, order.uuid), lambda: self.hypervisor.start(CELL, order)):
+            try:
+                deed()
+            except OurFault as fault:
+                assert "left alone" in fault.message
+            else:
+                raise AssertionError("it was touched")
+        assert list(self.listed(OTHER_CELL)) == [7]
+
+    def test_ended(self) -> None:
+        """A domain that ended is told gone, with how, and then nothing of it is left."""
+        order = an_order()
+        self.hypervisor.start(CELL, order)
+        how = self.end(order.uuid)
+        seen = self.hypervisor.settle(CELL, order.uuid)
+        if seen is not None:  # a host that forgets what has ended tells how it did in its event
+            assert (seen.seen, seen.reason, seen.generation) == (Seen.GONE, how, 3)
+        assert self.listed() == {}
+        assert self.hypervisor.settle(CELL, order.uuid) is None
+
+    def test_paused(self) -> None:
+        """A domain that stands still is seen paused, and left so by a repeated order."""
+        order = an_order()
+        self.hypervisor.start(CELL, order)
+        self.pause(order.uuid)
+        assert self.listed()[7].seen is Seen.PAUSED
+        assert self.hypervisor.start(CELL, order).seen is Seen.PAUSED
+
+    def test_listener(self) -> None:
+        """The life of a domain is told as it happens."""
+        hints: queue.Queue[tuple[str | None, Seen | None, str]] = queue.Queue()
+        self.hypervisor.watch(lambda *hint: hints.put(hint))
+        order = an_order()
+        self.hypervisor.start(CELL, order)
+        self._await_hint(hints, order.uuid, Seen.RUNNING)
+        how = self.end(order.uuid)
+        assert self._await_hint(hints, order.uuid, Seen.GONE) == how
+
+    def test_many(self) -> None:
+        """Each domain has its own observation."""
+        for instance_id in (1, 2, 3):
+            self.hypervisor.start(CELL, an_order(instance_id))
+        self.hypervisor.destroy(CELL, an_order(2).uuid)
+        assert sorted(self.listed()) == [1, 3]
+
+    def _await_hint(self, hints: Any, domain: str, seen: Seen) -> str:
+        while True:
+            hint = hints.get(timeout=PATIENCE)
+            if hint[:2] == (domain, seen):
+                return str(hint[2])

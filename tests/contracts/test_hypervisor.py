@@ -1,0 +1,79 @@
+"""The contract of `IHypervisor`, kept by the one in memory and by libvirt's test driver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import libvirt
+from twisted.trial.unittest import TestCase
+
+from tashi.model.orders import Seen
+from tashi.node.disks import Disks
+from tashi.node.fake import FakeHypervisor
+from tashi.node.libvirt_connection import LibvirtConnection
+from tashi.node.libvirt_guest import LibvirtHypervisor
+from tashi.node.libvirt_host import HostReader, Offer
+from tests.contracts.hypervisor_contract import HypervisorContract
+
+NODE = """<node><cpu><mhz>2000</mhz><model>x86_64</model><active>64</active><nodes>1</nodes><sockets>4</sockets>
+<cores>16</cores><threads>1</threads></cpu><memory>16777216</memory></node>"""
+
+
+class FakeHypervisorTests(HypervisorContract, TestCase):
+    """The hypervisor in memory."""
+
+    def setUp(self) -> None:
+        """One machine with one image."""
+        self.fake = self.hypervisor = FakeHypervisor(images=["boot.img"])
+
+    def end(self, domain: str) -> str:
+        """See HypervisorContract."""
+        self.fake.change(domain, Seen.GONE, "crashed")
+        return "crashed"
+
+    def pause(self, domain: str) -> None:
+        """See HypervisorContract."""
+        self.fake.change(domain, Seen.PAUSED)
+
+
+class TestDriverTests(HypervisorContract, TestCase):
+    """Libvirt's test driver, a host of its own for each test."""
+
+    def setUp(self) -> None:
+        """A node file and an image directory."""
+        directory = Path(self.mktemp()).absolute()
+        (directory / "images").mkdir(parents=True)
+        (directory / "images" / "boot.img").write_bytes(b"\xeb" * 512)
+        (directory / "node.xml").write_text(NODE)
+        self.connection = LibvirtConnection(f"test://{directory / 'node.xml'}")
+        self.addCleanup(self.connection.close)
+        self.hypervisor = LibvirtHypervisor(
+            self.connection,
+            HostReader(Offer(cores=8, networks=(10,)), directory),
+            Disks(directory / "images", directory / "scratch"),
+            directory / "console",
+            {10: "br10"},
+        )
+
+    def end(self, domain: str) -> str:
+        """See HypervisorContract."""
+        self.connection.get().lookupByUUIDString(domain).shutdown()
+        return "shut down"
+
+    def pause(self, domain: str) -> None:
+        """See HypervisorContract."""
+        self.connection.get().lookupByUUIDString(domain).suspend()
+
+    def test_offer(self) -> None:
+        """The operator's cap is kept, and what is not capped is the node file's."""
+        facts = self.hypervisor.facts()
+        self.assertEqual((facts.cores, facts.memory, facts.cpu_speed), (8, 16384, 2000))
+        self.assertEqual((facts.hypervisor, facts.networks), ("test", (10,)))
+
+    def test_strangers(self) -> None:
+        """A domain without our mark is not seen."""
+        self.connection.get().createXML(
+            "<domain type='test'><name>tashi-1-x</name><memory>65536</memory><os><type>hvm</type></os></domain>"
+        )
+        self.assertEqual(self.listed(), {})
+        self.assertEqual(libvirt.virConnect.numOfDomains(self.connection.get()), 1)

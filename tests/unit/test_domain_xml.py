@@ -1,0 +1,168 @@
+"""What libvirt is told of an order, and what is refused before it is told anything."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tashi.errors import OurFault
+from tashi.model.instance import Disk, Nic
+from tashi.model.orders import Start
+from tashi.node.domain_xml import NAMESPACE, AttachedDisk, Mark, domain_xml, mark_xml, nics_of, read_mark
+
+CELL = "6f1e2f1c-7b5e-4b57-8a52-0a6b1c8a2a11"
+UUID = "0b1f6b0e-6f0e-5d4e-9f43-0b7f4b1d2c3a"
+
+
+def an_order(**changes: Any) -> Start:
+    """A Start order for one small machine."""
+    values: dict[str, Any] = {
+        "instance_id": 7, "generation": 3, "name": "tizzy", "uuid": UUID, "cores": 2, "memory": 512, "disks": (Disk(uri="a.img"),),
+    }  # fmt: skip
+    return Start(**(values | changes))
+
+
+def a_domain(
+    order: Start, kind: str = "qemu", disks: tuple[AttachedDisk, ...] = (), bridges: dict[int, str] | None = None
+) -> ElementTree.Element:
+    """The order's XML, parsed again."""
+    text = domain_xml(order, cell=CELL, kind=kind, disks=disks, bridges=bridges or {}, console="/console/7.log")
+    return ElementTree.fromstring(text)
+
+
+def attribute(domain: ElementTree.Element, path: str, name: str) -> str | None:
+    """One attribute of one element that is there."""
+    element = domain.find(path)
+    assert element is not None, path
+    return element.get(name)
+
+
+def test_size_and_names() -> None:
+    """Name, UUID, memory and cores are the order's."""
+    domain = a_domain(an_order())
+    assert domain.findtext("name") == "tashi-7-tizzy"
+    assert domain.findtext("uuid") == UUID
+    assert (domain.findtext("memory"), attribute(domain, "memory", "unit")) == ("512", "MiB")
+    assert domain.findtext("vcpu") == "2"
+
+
+@pytest.mark.parametrize("kind", ["qemu", "kvm", "test"])
+def test_kind(kind: str) -> None:
+    """The domain's type is the one that was found to work."""
+    assert a_domain(an_order(), kind).get("type") == kind
+
+
+def test_mark_is_read_back() -> None:
+    """The mark in the domain's metadata, and the one that is set later, say the same."""
+    mark = Mark(cell=CELL, instance_id=7, generation=3, name="tizzy")
+    element = a_domain(an_order()).find(f"metadata/{{{NAMESPACE}}}instance")
+    assert element is not None
+    assert read_mark(ElementTree.tostring(element, encoding="unicode")) == mark == read_mark(mark_xml(mark))
+
+
+@pytest.mark.parametrize("text", ["", "<", "<instance/>", "<instance cell='c' id='x' generation='1' name='n'/>"])
+def test_no_mark(text: str) -> None:
+    """What is not our mark is nobody's."""
+    assert read_mark(text) is None
+
+
+def test_overlay_says_its_whole_chain() -> None:
+    """An overlay names its image and its image's format, and that nothing lies beneath."""
+    domain = a_domain(an_order(), disks=(AttachedDisk(path="/o/0.qcow2", format="qcow2", base="/i/a.img", base_format="raw"),))
+    disk = "devices/disk"
+    assert attribute(domain, f"{disk}/driver", "type") == "qcow2"
+    assert attribute(domain, f"{disk}/source", "file") == "/o/0.qcow2"
+    assert attribute(domain, f"{disk}/backingStore/format", "type") == "raw"
+    assert attribute(domain, f"{disk}/backingStore/source", "file") == "/i/a.img"
+    assert domain.find(f"{disk}/backingStore/backingStore") is not None
+
+
+@pytest.mark.parametrize(("bus", "second"), [("virtio", "vdb"), ("scsi", "sdb"), ("ide", "hdb")])
+def test_disk_interface(bus: str, second: str) -> None:
+    """The hint diskInterface chooses the bus, and the disks are lettered along it."""
+    disks = tuple(AttachedDisk(path=f"/i/{name}", format="raw") for name in "ab")
+    domain = a_domain(an_order(hints={"diskInterface": bus}), disks=disks)
+    assert [target.get("dev") for target in domain.iterfind("devices/disk/target")][1] == second
+    assert {target.get("bus") for target in domain.iterfind("devices/disk/target")} == {bus}
+
+
+def test_nics() -> None:
+    """A card sits on its network's bridge, with its own MAC address or one that is always the same."""
+    order = an_order(nics=(Nic(network=10, mac="52:54:00:AA:00:01"), Nic(network=10)))
+    domain = a_domain(order, bridges={10: "br10"})
+    cards = domain.findall("devices/interface")
+    assert [attribute(card, "source", "bridge") for card in cards] == ["br10", "br10"]
+    assert attribute(cards[0], "mac", "address") == "52:54:00:aa:00:01"
+    assert attribute(cards[1], "mac", "address") == nics_of(order)[1].mac == nics_of(an_order(nics=order.nics))[1].mac
+
+
+def test_network_without_bridge() -> None:
+    """A network that this host is not on is refused by its number."""
+    with pytest.raises(OurFault, match="no bridge for network 20"):
+        a_domain(an_order(nics=(Nic(network=20),)), bridges={10: "br10"})
+
+
+def test_host_without_networks() -> None:
+    """Where no bridge is configured at all, network 0 is no card."""
+    assert a_domain(an_order(nics=(Nic(network=0),))).find("devices/interface") is None
+    with pytest.raises(OurFault):
+        a_domain(an_order(nics=(Nic(network=1),)))
+
+
+def test_cpu_share() -> None:
+    """Only a share that differs from the usual one needs the machine's control groups."""
+    assert a_domain(an_order(cpu_share=512)).findtext("cputune/shares") == "512"
+    assert a_domain(an_order()).find("cputune") is None
+
+
+def test_hints() -> None:
+    """The original's hints take effect."""
+    domain = a_domain(an_order(hints={"noAcpi": "True", "clock": "localtime", "cpumodel": "Nehalem", "nicModel": "e1000"}))
+    assert domain.find("features/acpi") is None
+    assert attribute(domain, "clock", "offset") == "localtime"
+    assert domain.findtext("cpu/model") == "Nehalem"
+    assert attribute(a_domain(an_order(hints={"clock": "dynticks"})), "clock", "offset") == "utc"
+
+
+def test_console_is_kept() -> None:
+    """What the guest prints goes to a file as well."""
+    assert attribute(a_domain(an_order()), "devices/serial/log", "file") == "/console/7.log"
+
+
+@pytest.mark.parametrize("hints", [{"diskInterface": "nvme"}, {"nicModel": "x'/><y"}, {"cpumodel": "a b"}])
+def test_bad_hints(hints: dict[str, str]) -> None:
+    """A hint that cannot be kept is refused with its name."""
+    with pytest.raises(OurFault, match=next(iter(hints))):
+        a_domain(an_order(hints=hints))
+
+
+@pytest.mark.parametrize("name", ["x'/><qemu:commandline>", "", "a\x00b", "../x", "a" * 64])
+def test_bad_names(name: str) -> None:
+    """A name that is no host name never reaches libvirt."""
+    with pytest.raises(OurFault):
+        a_domain(an_order(name=name))
+
+
+@given(st.dictionaries(st.sampled_from(["cpumodel", "clock", "nicModel", "diskInterface", "noAcpi", "other"]), st.text()), st.text())
+def test_nothing_gets_in(hints: dict[str, str], text: str) -> None:
+    """Whatever a hint or a MAC address holds, the domain has the elements it always has, or is refused."""
+    try:
+        domain = a_domain(an_order(hints=hints, nics=(Nic(network=1, mac=text),)), bridges={1: "br1"})
+    except OurFault:
+        return
+    assert {child.tag for child in domain} <= {
+        "name", "uuid", "metadata", "memory", "vcpu", "os", "features", "cpu", "clock", "on_poweroff", "on_reboot", "on_crash", "devices",
+    }  # fmt: skip
+    assert [child.tag for child in domain.find("devices") or ()] == ["interface", "serial", "console", "memballoon"]
+
+
+def test_uuid_must_be_one() -> None:
+    """An order whose UUID is a path is no order."""
+    with pytest.raises(ValueError):
+        a_domain(an_order(uuid="../../etc"))
+    assert uuid.UUID(a_domain(an_order()).findtext("uuid"))
