@@ -100,6 +100,16 @@ def parse_host_setting(text: str) -> HostSetting:
     return HostSetting(host, _line("elemName", value["elemName"], 1, 64), _line("value", value["value"], 0, 255))
 
 
+def resource_id_in(text: str) -> str | None:
+    """The resourceId of a createcompute that is wrong otherwise, so that its refusal can name it; None when there is none."""
+    try:
+        value = parse_json(text)
+        compute = value[0] if isinstance(value, list) and value else value
+        return check_resource_id("resourceId", compute["resourceId"]) if isinstance(compute, dict) and "resourceId" in compute else None
+    except YourMistake:
+        return None
+
+
 def digest(spec: InstanceSpec) -> str:
     """What tells two specifications apart: a hash over every field that differs from its default."""
     said = {name: value for name, value in msgspec.structs.asdict(spec).items() if value != _DEFAULTS.get(name)}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
 from tashi.errors import TashiError
+from tashi.model.events import timestamp
 from tashi.model.user import Principal
 
 MAX_REPLY: Final = 100 * 1024
@@ -37,11 +37,6 @@ def answer(verb: str, seconds: float, **data: Any) -> str:
 def refusal(verb: str, seconds: float, error: TashiError) -> str:
     """The body of a bad answer."""
     return _json({"status": "ERROR", "message": error.message, "code": error.code, "verb": verb, "timestamp": timestamp(seconds)})
-
-
-def timestamp(seconds: float) -> str:
-    """A time as ISO 8601 in UTC with milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def help_text(who: Principal) -> str:

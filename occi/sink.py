@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from occi import render
 from occi.categories import Vocabulary
-from occi.parse import Creation, parse_create, parse_create_many, parse_host_setting, parse_list, parse_reference
+from occi.parse import Creation, parse_create, parse_create_many, parse_host_setting, parse_list, parse_reference, resource_id_in
 from tashi.errors import BUSY, EXPIRED, FORBIDDEN, INTERNAL, UNKNOWN_VERB, OurFault, TashiError, YourMistake
 from tashi.interfaces import ICommands
 from tashi.model.names import shown
@@ -94,7 +94,7 @@ class Sink:
             self._admit(who, message, verb)
             self._changes[verb](who, origin, argument)
         except YourMistake as mistake:
-            self._commands.refuse(who, origin, mistake)
+            self._commands.refuse(who, origin, mistake, resource_id_in(argument) if verb == "createcompute" else None)
         except Exception:
             self._commands.refuse(who, origin, self._our_fault(message))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import msgspec
 from twisted.logger import Logger
 
 from tashi.interfaces import Change
@@ -21,6 +22,7 @@ from tashi.model.instance import Instance
 from tashi.model.request import Origin, Outgoing, Request
 from tashi.model.states import InstanceState
 from tashi.model.user import User
+from tashi.scheduling.load import Load
 
 
 class Clock(Protocol):
@@ -51,8 +53,11 @@ class Cluster:
         self.pending: set[int] = set()
         self.by_name: dict[str, set[int]] = defaultdict(set)
         self.by_key: dict[tuple[str, str], int] = {}
+        """Sender and resourceId, for the instances that still answer to it."""
         self.by_resource: dict[str, set[int]] = defaultdict(set)
         self.on_host: dict[int, set[int]] = defaultdict(set)
+        self.loads: dict[int, Load] = defaultdict(Load)
+        """What the instances on each host take together."""
         self.by_jid: dict[str, User] = {}
         self.open_requests: dict[int, set[int]] = defaultdict(set)
         self.stanzas: dict[tuple[str, str, str], int] = {}
@@ -63,6 +68,8 @@ class Cluster:
         self.order_listeners: list[Callable[[Instance], None]] = []
         """Hear of each instance whose generation has changed, when that is durable: its host is to be told."""
         self._stored_outbox: dict[int, Outgoing] = {}
+        self._outbox_grew = False
+        journal.after_batch.append(self._announce_outbox)
 
     def restore(self, tables: Mapping[str, Mapping[Any, Any]]) -> None:
         """Take over what the store has kept."""
@@ -99,6 +106,12 @@ class Cluster:
             self._stored_outbox.pop(row, None)
         self.journal.write([Change("outbox", row, None) for row in ids])
 
+    def _announce_outbox(self) -> None:
+        if self._outbox_grew:
+            self._outbox_grew = False
+            for listener in self.outbox_listeners:
+                listener()
+
     def host_name(self, host_id: int | None) -> str | None:
         """The name of the host with this id; None for no host, or one that was unregistered."""
         host = self.hosts.get(host_id) if host_id is not None else None
@@ -130,20 +143,25 @@ class Cluster:
                 _discard(self.by_name, old.name, old.id)
             if new is None and old.resource_id is not None:
                 _discard(self.by_resource, old.resource_id, old.id)
-                if old.owner_jid is not None and self.by_key.get((old.owner_jid, old.resource_id)) == old.id:
-                    del self.by_key[old.owner_jid, old.resource_id]
-            if old.host_id is not None and (new is None or new.host_id != old.host_id):
-                _discard(self.on_host, old.host_id, old.id)
+            key = _key_of(old)
+            if key is not None and self.by_key.get(key) == old.id:
+                del self.by_key[key]
+            if old.host_id is not None:
+                self.loads[old.host_id].remove(old)
+                if new is None or new.host_id != old.host_id:
+                    _discard(self.on_host, old.host_id, old.id)
             self.pending.discard(old.id)
         if new is not None:
             if old is None:
                 self.by_name[new.name].add(new.id)
                 if new.resource_id is not None:
                     self.by_resource[new.resource_id].add(new.id)
-                    if new.owner_jid is not None:
-                        self.by_key[new.owner_jid, new.resource_id] = new.id
+            key = _key_of(new)
+            if key is not None:
+                self.by_key[key] = new.id
             if new.host_id is not None:
                 self.on_host[new.host_id].add(new.id)
+                self.loads[new.host_id].add(new)
             if new.state is InstanceState.Pending:
                 self.pending.add(new.id)
 
@@ -191,9 +209,9 @@ class Transaction:
         """The requests that wait for this instance, oldest first; some may have been finished by this transaction."""
         return sorted({*self.cluster.open_requests.get(instance_id, ()), *self._waiting.get(instance_id, ())})
 
-    def next_id(self, kind: str) -> int:
-        """The next number of its kind; it is never given again, whatever becomes of what it is given to."""
-        number = self._next.get(kind, self.cluster.counters.get(kind, 0)) + 1
+    def next_id(self, kind: str, least: int = 1) -> int:
+        """The next number of its kind, at least so high; it is never given again, whatever becomes of what it is given to."""
+        number = max(least, self._next.get(kind, self.cluster.counters.get(kind, 0)) + 1)
         self._next[kind] = number
         return number
 
@@ -231,10 +249,11 @@ class Transaction:
         if self.cluster.publishing:
             self._told.append((event, None))
 
-    def send(self, origin: Origin, body: str, to: str | None = None) -> None:
-        """A message to whoever the origin names, or to ``to``; it gets its id and its stanza id when the transaction ends."""
-        reply = Outgoing(id=0, body=body, stanza_id="", to=to or origin.reply_to, stanza_type=origin.stanza_type, thread=origin.thread)
-        self._told.append((None, reply))
+    def send(self, origin: Origin, body: str, number: int, to: str | None = None) -> None:
+        """A message to whoever the origin names, or to ``to``. One number is one message: sent again, it has the same stanza id."""
+        stanza_id = f"{self.cluster.source}-r{number}"
+        to = to or origin.reply_to
+        self._told.append((None, Outgoing(id=0, body=body, stanza_id=stanza_id, to=to, stanza_type=origin.stanza_type, thread=origin.thread)))
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Call this when the changes are durable."""
@@ -251,12 +270,7 @@ class Transaction:
                 seq = self.next_id("event")
                 rows.append(Outgoing(id=number, body=seal(event, seq, source, self.now), stanza_id=f"{source}-e{seq}", seq=seq))
             elif reply is not None:
-                rows.append(
-                    Outgoing(
-                        id=number, body=reply.body, stanza_id=f"{source}-r{number}", to=reply.to,
-                        stanza_type=reply.stanza_type, thread=reply.thread,
-                    )
-                )  # fmt: skip
+                rows.append(msgspec.structs.replace(reply, id=number))
         changes = [Change("counters", kind, number) for kind, number in self._next.items()]
         cluster.counters.update(self._next)
         ordered: list[Instance] = []
@@ -295,13 +309,19 @@ class Transaction:
         for row in rows:
             if row.id in self.cluster.outbox:
                 self.cluster._stored_outbox[row.id] = row
-        for listener in self.cluster.outbox_listeners:
-            listener()
+                self.cluster._outbox_grew = True
 
 
 def stanza_key(origin: Origin) -> tuple[str, str, str]:
     """What makes two stanzas one: the full JID, the id and the body. (Some clients count their ids from 1 in every run.)"""
     return origin.reply_to, origin.stanza_id or "", origin.fingerprint
+
+
+def _key_of(instance: Instance) -> tuple[str, str] | None:
+    """What makes a repeated create the same one, while there is such a thing."""
+    if instance.owner_jid is None or instance.resource_id is None:
+        return None
+    return instance.owner_jid, instance.resource_id
 
 
 def _put(table: dict[Any, Any], key: Any, record: Any) -> None:

@@ -52,17 +52,14 @@ class Convergence:
                     case Postpone():
                         self._postpone(tx, instance, action)
 
-    def snapshot(self, also: Instance | None = None) -> Snapshot:
-        """The cluster as the policy sees it; ``also`` is planned as if it waited too."""
+    def snapshot(self) -> Snapshot:
+        """The cluster as the policy sees it."""
         cluster = self._cluster
         waiting = [cluster.instances[instance_id] for instance_id in cluster.pending]
-        waiting += [also] if also is not None else []
         return Snapshot(
             hosts=dict(cluster.hosts),
-            placed={
-                host_id: tuple(instance for instance in map(cluster.instances.__getitem__, ids) if instance is not also)
-                for host_id, ids in cluster.on_host.items()
-            },
+            placed={host_id: tuple(map(cluster.instances.__getitem__, ids)) for host_id, ids in cluster.on_host.items()},
+            loads={host_id: load.copy() for host_id, load in cluster.loads.items()},
             pending=tuple(sorted(waiting, key=lambda instance: (-self.priority(instance), instance.id))),
             settings=self._settings.scheduling,
             cursor=self._cursor,

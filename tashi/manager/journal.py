@@ -27,6 +27,8 @@ class Journal:
         self._store = store
         self._changes: list[Change] = []
         self._then: list[Callable[[], None]] = []
+        self.after_batch: list[Callable[[], None]] = []
+        """Called once after each batch, when all who waited for it have been told."""
         self._writing = False
         self._scheduled = False
 
@@ -74,7 +76,7 @@ class Journal:
         if self._changes or self._then:
             self._scheduled = True
             self._reactor.callLater(0, self._flush)
-        for call in then:
+        for call in (*then, *self.after_batch):
             try:
                 call()
             except Exception:

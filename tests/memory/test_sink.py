@@ -49,7 +49,7 @@ class Commands:
 
     def refuse(self, who: Principal, origin: Origin, error: TashiError, resource_id: str | None = None) -> None:
         self.origins.append(origin)
-        self.asked.append(("refuse", error.code))
+        self.asked.append(("refuse", error.code, *([resource_id] if resource_id else [])))
 
     def refuse_stranger(self, jid: str, verb: str) -> None:
         self.asked.append(("stranger", jid, verb))
@@ -153,6 +153,14 @@ class SinkTests(TestCase):
         for body, code in cases.items():
             assert self.say(body) == [("refuse", code)], body[:20]
         assert self.replies == []
+
+    def test_resource_of_a_refusal(self) -> None:
+        """A refused creation is answered with its resourceId, when that can be read."""
+        wrong = COMPUTE[:-1] + ', "resourceId": "r1", "memory_size": 0}'
+        assert self.say(f"createcompute [{wrong}, []]") == [("refuse", "bad-argument", "r1")]
+        assert self.say(f"createcompute {wrong}", delayed_at=0.0) == [("refuse", "expired", "r1")]
+        for unreadable in ('"a\\nb"', "7", "null"):
+            assert self.say(f'createcompute {{"resourceId": {unreadable}}}') == [("refuse", "bad-argument")]
 
     def test_silence(self) -> None:
         """Empty messages, and what sounds like our own answers, are left alone."""
