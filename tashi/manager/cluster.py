@@ -245,9 +245,11 @@ class Transaction:
         self._changes["requests", request_id] = None
 
     def tell(self, event: Event) -> None:
-        """An event of this change."""
+        """An event of this change. With nobody to publish to, the audit trail is the log."""
         if self.cluster.publishing:
             self._told.append((event, None))
+        elif event["type"] == "auditRecord":
+            self.cluster.log.info("audit: {description}", description=event["description"])
 
     def send(self, origin: Origin, body: str, number: int, to: str | None = None) -> None:
         """A message to whoever the origin names, or to ``to``. One number is one message: sent again, it has the same stanza id."""

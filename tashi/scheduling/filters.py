@@ -17,7 +17,9 @@ Filter = Callable[[Instance, Room], str | None]
 
 
 def _up(instance: Instance, room: Room) -> str | None:
-    return None if room.host.up else "is down"
+    if not room.host.up:
+        return "is down"
+    return "does not answer just now" if room.host.decayed else None
 
 
 def _state(instance: Instance, room: Room) -> str | None:

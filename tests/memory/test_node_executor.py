@@ -1,0 +1,254 @@
+"""The executor's promises on one clock and the hypervisor in memory: order, repetition, refusal, absence."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tashi.errors import OurFault
+from tashi.model.instance import Disk, domain_uuid
+from tashi.model.orders import Destroy, Observation, Seen, Start
+from tashi.node.executor import Executor
+from tashi.node.fake import FakeHypervisor
+
+CELL = "6f1e2f1c-7b5e-4b57-8a52-0a6b1c8a2a11"
+
+
+def uuid_of(instance_id: int) -> str:
+    """The domain UUID of an instance of the cell."""
+    return str(domain_uuid(uuid.UUID(CELL), instance_id))
+
+
+def start(instance_id: int = 1, generation: int = 1, image: str = "a.img") -> Start:
+    """An order to start."""
+    return Start(
+        instance_id=instance_id, generation=generation, name=f"vm{instance_id}", uuid=uuid_of(instance_id), cores=1, memory=64,
+        disks=(Disk(uri=image),),
+    )  # fmt: skip
+
+
+def destroy(instance_id: int = 1, generation: int = 2) -> Destroy:
+    """An order to destroy."""
+    return Destroy(instance_id=instance_id, generation=generation, uuid=uuid_of(instance_id))
+
+
+class Calls:
+    """Stands for the threads: calls run at once, or wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.waiting: list[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = []
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """As `Threads.run`."""
+        if not self.held:
+            return maybeDeferred(function, *arguments)
+        result: Deferred[Any] = Deferred()
+        self.waiting.append((result, function, arguments))
+        return result
+
+    def let_go(self, count: int | None = None) -> None:
+        """Make the calls that wait, the first ``count`` of them or all."""
+        waiting, self.waiting = self.waiting[:count], self.waiting[count:] if count is not None else []
+        for result, function, arguments in waiting:
+            maybeDeferred(function, *arguments).chainDeferred(result)
+
+
+class ExecutorTests(SynchronousTestCase):
+    """One host of the cell."""
+
+    def setUp(self) -> None:
+        """A host with one image, and what it tells."""
+        self.clock = Clock()
+        self.calls = Calls()
+        self.told: list[Observation] = []
+        self.host = FakeHypervisor(images=["a.img"])
+        self.executor = self.an_executor()
+
+    def an_executor(self) -> Executor:
+        """An executor that knows nothing yet, as after a start of the agent."""
+        executor = Executor(self.host, self.calls.run, self.clock, self.told.append)
+        executor.enter(CELL)
+        self.host.watch(executor.notice)
+        return executor
+
+    def seen(self) -> list[tuple[int, int, Seen]]:
+        """What was told, shortened; it is then forgotten."""
+        told = [(seen.instance_id, seen.generation, seen.seen) for seen in self.told]
+        self.told.clear()
+        return told
+
+    def test_start_and_destroy(self) -> None:
+        """A started instance is told running, a destroyed one gone, each once."""
+        self.executor.give([start()])
+        self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING)])
+        self.executor.give([destroy()])
+        self.assertEqual(self.seen(), [(1, 2, Seen.GONE)])
+
+    def test_failure(self) -> None:
+        """A start that fails is told with the reason."""
+        self.executor.give([start(image="none.img")])
+        self.assertIn("none.img", self.told[0].reason)
+        self.assertEqual(self.seen(), [(1, 1, Seen.FAILED)])
+
+    def test_repeated_start(self) -> None:
+        """An order that comes twice starts nothing twice, and is answered twice."""
+        self.executor.give([start()])
+        self.executor.give([start()])
+        self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING)] * 2)
+        self.assertEqual(self.host.begun.count("start 1"), 1)
+
+    def test_repeated_while_under_way(self) -> None:
+        """An order that comes again while it is carried out is answered by its outcome."""
+        self.calls.held = True
+        self.executor.give([start(), start()])
+        self.executor.give([start()])
+        self.calls.let_go()
+        self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING)])
+        self.assertEqual(self.host.begun, ["start 1"])
+
+    def test_ended_is_not_restarted(self) -> None:
+        """The order of an instance that ran and ended does not start it again."""
+        self.executor.give([start()])
+        self.host.change(uuid_of(1), Seen.GONE, "crashed")
+        self.assertEqual(self.told[-1].reason, "crashed")
+        self.seen()
+        self.executor.give([start()])
+        self.assertEqual(self.seen(), [(1, 1, Seen.GONE)])
+        self.assertEqual(self.host.begun.count("start 1"), 1)
+
+    def test_old_order(self) -> None:
+        """An order older than what is known is refused."""
+        self.executor.give([start(generation=3), destroy(generation=4), start(generation=3), start(generation=4)])
+        self.assertEqual(self.seen(), [(1, 3, Seen.RUNNING), (1, 4, Seen.GONE)])
+
+    def test_newer_start(self) -> None:
+        """A newer start of a running instance is answered with its generation."""
+        self.executor.give([start(), start(generation=2)])
+        self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING), (1, 2, Seen.RUNNING)])
+
+    def test_one_after_another(self) -> None:
+        """The second order of an instance waits for the first; another instance does not."""
+        self.calls.held = True
+        self.executor.give([start(1), destroy(1), start(2)])
+        self.assertEqual(len(self.calls.waiting), 2)
+        self.calls.let_go()
+        self.assertEqual(self.host.begun, ["start 1", "start 2"])
+        self.calls.let_go()
+        self.assertEqual(self.host.begun, ["start 1", "start 2", "destroy"])
+        self.assertEqual(self.seen(), [(2, 1, Seen.RUNNING), (1, 2, Seen.GONE)])
+
+    def test_overtaken(self) -> None:
+        """An order that still waits when a newer one comes is never begun."""
+        self.calls.held = True
+        self.executor.give([start(1), start(1, 2), destroy(1, 3)])
+        self.calls.let_go()
+        self.calls.let_go()
+        self.assertEqual(self.host.begun, ["start 1", "destroy"])
+
+    def test_pause_and_end_are_told(self) -> None:
+        """What happens to a domain by itself is told."""
+        self.executor.give([start()])
+        self.host.change(uuid_of(1), Seen.PAUSED)
+        self.host.change(uuid_of(1), Seen.RUNNING)
+        self.host.change(uuid_of(1), Seen.GONE, "shut down")
+        self.assertEqual([seen for _, _, seen in self.seen()], [Seen.RUNNING, Seen.PAUSED, Seen.RUNNING, Seen.GONE])
+
+    def test_survey_after_restart(self) -> None:
+        """A new executor knows the domains by their marks: it lists them, repeats no start and clears away what ended."""
+        self.executor.give([start(1, 5), start(2, 6)])
+        self.executor.stop()
+        self.host.change(uuid_of(2), Seen.GONE, "crashed")
+        self.seen()
+        executor = self.an_executor()
+        listed = self.successResultOf(Deferred.fromCoroutine(executor.survey()))
+        self.assertEqual({(seen.instance_id, seen.generation, seen.seen) for seen in listed}, {(1, 5, Seen.RUNNING), (2, 6, Seen.GONE)})
+        self.assertEqual(self.told[-1].reason, "crashed")
+        executor.give([start(1, 5), start(1, 4), start(2, 6)])
+        self.assertNotIn("start 1", self.host.begun[2:])
+        self.assertEqual(list(self.host.domains(CELL)), [Observation(instance_id=1, generation=5, seen=Seen.RUNNING)])
+
+    def test_survey_and_a_start_meanwhile(self) -> None:
+        """An instance that was started while the list was made is on it."""
+        self.calls.held = True
+        survey = Deferred.fromCoroutine(self.executor.survey())
+        result, function, arguments = self.calls.waiting.pop()
+        empty = function(*arguments)
+        self.calls.held = False
+        self.executor.give([start()])
+        result.callback(empty)
+        self.assertEqual([seen.instance_id for seen in self.successResultOf(survey)], [1])
+
+    def test_vanished(self) -> None:
+        """An instance that is no longer there when everything is listed is told gone."""
+        self.executor.give([start()])
+        self.host._domains.clear()
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.executor.survey())), [])
+        self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING), (1, 1, Seen.GONE)])
+
+    def test_hypervisor_away(self) -> None:
+        """While libvirt is away no order fails; afterwards the newest of each instance is carried out."""
+        self.executor.give([start(1)])
+        self.host.vanish()
+        self.executor.give([start(2), start(3), destroy(3)])
+        self.clock.pump([1.0] * 60)
+        self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING)])
+        self.host.away = False
+        self.clock.pump([1.0] * 20)
+        self.assertEqual(set(self.seen()), {(2, 1, Seen.RUNNING), (3, 2, Seen.GONE)})
+        self.flushLoggedErrors(OurFault)
+
+    def test_away_in_the_middle(self) -> None:
+        """A start whose connection broke is asked for again, and its domain is not started twice."""
+        self.calls.held = True
+        self.executor.give([start(1)])
+        self.host.away = True
+        self.calls.let_go()
+        self.calls.held = self.host.away = False
+        self.clock.pump([1.0] * 20)
+        self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING)])
+        self.assertEqual(len(self.host.domains(CELL)), 1)
+
+    def test_failed_destroy_is_tried_again(self) -> None:
+        """A destroy that failed is carried out when it is asked for again."""
+        self.executor.give([start()])
+        works, self.host.destroy = self.host.destroy, self.refuse  # type: ignore[method-assign]
+        self.executor.give([destroy()])
+        self.host.destroy = works  # type: ignore[method-assign]
+        self.executor.give([destroy()])
+        self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING), (1, 2, Seen.FAILED), (1, 2, Seen.GONE)])
+
+    def test_a_fault_of_ours(self) -> None:
+        """A mistake in the program fails the order and is logged; the next order is carried out."""
+        works, self.host.start = self.host.start, self.stumble  # type: ignore[method-assign]
+        self.executor.give([start()])
+        self.host.start = works  # type: ignore[method-assign]
+        self.executor.give([start(generation=2)])
+        self.assertEqual(self.seen(), [(1, 1, Seen.FAILED), (1, 2, Seen.RUNNING)])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_another_cell(self) -> None:
+        """What belongs to the former cell is not spoken of in the new one."""
+        self.executor.give([start()])
+        self.executor.enter("0c9a0f0e-1111-4222-8333-444455556666")
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.executor.survey())), [])
+
+    def test_time(self) -> None:
+        """An observation carries the host's time."""
+        self.clock.advance(12.5)
+        self.executor.give([start()])
+        self.assertEqual(self.told, [msgspec.structs.replace(self.told[0], at=12.5)])
+
+    def refuse(self, cell: str, domain: str) -> None:
+        """A destroy that libvirt refuses."""
+        raise OurFault("internal", "Device or resource busy")
+
+    def stumble(self, cell: str, order: Start) -> Observation:
+        """A start with a mistake in it."""
+        raise ZeroDivisionError
