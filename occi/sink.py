@@ -94,9 +94,15 @@ class Sink:
             self._admit(who, message, verb)
             self._changes[verb](who, origin, argument)
         except YourMistake as mistake:
-            self._commands.refuse(who, origin, mistake, resource_id_in(argument) if verb == "createcompute" else None)
+            self._refuse(who, origin, message, mistake, resource_id_in(argument) if verb == "createcompute" else None)
         except Exception:
-            self._commands.refuse(who, origin, self._our_fault(message))
+            self._refuse(who, origin, message, self._our_fault(message))
+
+    def _refuse(self, who: Principal, origin: Origin, message: IncomingMessage, error: TashiError, resource_id: str | None = None) -> None:
+        try:
+            self._commands.refuse(who, origin, error, resource_id)
+        except Exception:  # the outbox is out of order: say it at once, or the sender waits for nothing
+            self.reply(message, render.refusal(origin.verb, self._clock.seconds(), self._our_fault(message)))
 
     def _admit(self, who: Principal, message: IncomingMessage, verb: str) -> None:
         """YourMistake when this command is not to be looked at."""
@@ -177,4 +183,6 @@ class Sink:
         """Log the exception being handled; the sender gets a number to ask about."""
         number = token_hex(4)
         _log.failure("error {number} in a message from {jid}", number=number, jid=message.sender)
-        return OurFault(INTERNAL, f"the command failed by a fault of ours; nothing was changed. Ask the operator about error {number}")
+        return OurFault(
+            INTERNAL, f"a fault of ours stopped the command; look whether it took effect, and tell the operator the number {number}"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.application.service import IService
+from twisted.application.service import Service
 from twisted.python import usage
 
 
@@ -12,7 +12,7 @@ class Options(usage.Options):
     synopsis = "[twistd options] tashi\n\nThe settings come from Tashi.cfg and ClusterManager.cfg; `tashi config --check` shows them."
 
 
-def makeService(options: Options) -> IService:
+def makeService(options: Options) -> Service:
     """The whole control plane, not yet started."""
     from twisted.internet import reactor
 

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from builders import ISM, USERS, a_login, a_report, a_spec, an_origin, seen, some_facts
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -19,10 +18,11 @@ from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
 from tashi.model.host import HostFacts
 from tashi.model.instance import Instance, InstanceSpec
-from tashi.model.orders import Destroy, NodeLogin, NodeWelcome, Observation, Order, Report, Seen, Start
+from tashi.model.orders import Destroy, NodeLogin, NodeWelcome, Observation, Order, Seen, Start
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
 from tashi.store.memory import MemoryStore
+from tests.builders import ISM, USERS, a_login, a_report, a_spec, an_origin, seen, some_facts
 
 Result = TypeVar("Result")
 

@@ -254,8 +254,10 @@ class Transaction:
     def send(self, origin: Origin, body: str, number: int, to: str | None = None) -> None:
         """A message to whoever the origin names, or to ``to``. One number is one message: sent again, it has the same stanza id."""
         stanza_id = f"{self.cluster.source}-r{number}"
-        to = to or origin.reply_to
-        self._told.append((None, Outgoing(id=0, body=body, stanza_id=stanza_id, to=to, stanza_type=origin.stanza_type, thread=origin.thread)))
+        message = Outgoing(
+            id=0, body=body, stanza_id=stanza_id, to=to or origin.reply_to, stanza_type=origin.stanza_type, thread=origin.thread
+        )
+        self._told.append((None, message))
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Call this when the changes are durable."""

@@ -91,11 +91,12 @@ class Commands:
                 tx,
                 origin,
                 tuple(instance.id for instance in instances),
+                made=tuple(instance.id for instance, (_, _, existing) in zip(instances, wanted, strict=True) if existing is None),
                 resource_id=resource_id,
                 deadline=tx.now + self._settings.provision_timeout,
                 notify=specs[0].notification_uri,
             )
-            if not fresh and all(_has_started(instance) for instance in instances):
+            if all(map(requests.has_started, instances)):
                 requests.succeed(tx, request, tuple(instances))
         self._kick()
 
@@ -165,7 +166,7 @@ class Commands:
             instance = self._cluster.instances[instance_id]
             row = instance_row(instance, self._cluster.users, self._cluster.hosts, own=who.may_act_for(instance.user_id))
             size += len(msgspec.json.encode(row)) + 1
-            if size > PAGE_BYTES:
+            if size > PAGE_BYTES and rows:
                 return {"instances": rows, "next": rows[-1]["id"]}
             rows.append(row)
         return {"instances": rows, "next": None}
@@ -199,7 +200,7 @@ class Commands:
             return False
         if known.outcome is not None:
             with self._cluster.transaction("repeat_outcome") as tx:
-                tx.send(origin, known.outcome)
+                tx.send(origin, known.outcome, known.id)
         return True
 
     async def _delete_gone(self, who: Principal, origin: Origin, reference: int | str) -> None:
@@ -213,16 +214,13 @@ class Commands:
                 requests.succeed(tx, requests.accept(tx, origin, (gone.id,), resource_id=gone.resource_id), (gone,))
 
     async def _gone(self, reference: int | str) -> Instance | None:
+        await self._cluster.journal.written()  # what has just gone is not in the store's history before
         if isinstance(reference, int):
             return await self._store.find_gone(instance_id=reference)
         return await self._store.find_gone(resource_id=reference) or await self._store.find_gone(name=reference)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         Deferred.fromCoroutine(work).addErrback(lambda failure: self.log.failure("a command failed", failure=failure))
-
-
-def _has_started(instance: Instance) -> bool:
-    return instance.state not in (InstanceState.Pending, InstanceState.PreparingDisk, InstanceState.Activating, InstanceState.Held)
 
 
 def _unknown(reference: int | str) -> YourMistake:

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from tashi.errors import NO_SUITABLE_HOST, YourMistake
 from tashi.manager.cluster import Cluster, Transaction
-from tashi.manager.lifecycle import advance, destroy
+from tashi.manager.lifecycle import advance
 from tashi.manager.settings import ManagerSettings
 from tashi.model.instance import Instance
 from tashi.model.states import Happening
@@ -80,9 +80,7 @@ class Convergence:
         reason = in_words(action.refusals)
         if instance.refused_by and set(instance.refused_by) >= set(self._cluster.hosts):
             error = YourMistake(NO_SUITABLE_HOST, f"no host could start {instance.name}: {instance.reason}")
-            held = advance(tx, instance, Happening.FAILED, reason=instance.reason, error=error)
-            if held.owner_jid is not None:  # a create answered ERROR leaves nothing
-                destroy(tx, held.id, reason=held.reason)
+            advance(tx, instance, Happening.FAILED, reason=instance.reason, error=error)
         elif reason != instance.reason and not instance.refused_by:
             tx.put_instance(msgspec.structs.replace(instance, reason=reason))
             self.log.info("{instance} waits for a place: {reason}", instance=instance.name, reason=reason)

@@ -24,9 +24,13 @@ from tashi.model.events import vm_action
 from tashi.model.instance import DEFAULT_CPU_SHARE, Instance, InstanceSpec, Nic
 from tashi.model.names import MAX_CORES, MAX_MEMORY_MB, check_hostname, check_integer, check_mac
 from tashi.model.sla import SlaClass
+from tashi.model.states import InstanceState
 from tashi.model.user import Principal
 from tashi.scheduling.plan import in_words
 from tashi.scheduling.policies import never_fits
+
+MOST_HINTS = 64
+MOST_DEVICES = 16
 
 
 class Images(Protocol):
@@ -94,7 +98,11 @@ class Creation:
             raise YourMistake(BAD_ARGUMENT, f"hints: {hidden!r} begins with '__', which is kept for the cell itself; rename it")
         if not spec.disks:
             raise YourMistake(BAD_ARGUMENT, f"{spec.name} has no disk; name an image (imageIdentifier or --disks)")
-        if not self._settings.allow_duplicate_names and self._cluster.by_name.get(spec.name):
+        if len(spec.hints) > MOST_HINTS or any(len(name) > 64 or len(value) > 255 for name, value in spec.hints.items()):
+            raise YourMistake(BAD_ARGUMENT, f"hints are too many or too long; use at most {MOST_HINTS} of 64 and 255 characters")
+        if len(spec.disks) > MOST_DEVICES or len(spec.nics) > MOST_DEVICES:
+            raise YourMistake(BAD_ARGUMENT, f"{spec.name} has too many disks or network cards; use at most {MOST_DEVICES} of each")
+        if not self._settings.allow_duplicate_names and self._is_taken(spec.name):
             raise YourMistake(DUPLICATE_HOSTNAME, f"the name {spec.name} is already in use; choose another, or destroy that instance")
         disks = tuple(msgspec.structs.replace(disk, uri=self._images.resolve(disk.uri)) for disk in spec.disks)
         ready = _with_terms(msgspec.structs.replace(spec, disks=disks), self._sla_class(spec.sla))
@@ -102,6 +110,11 @@ class Creation:
         if refusals:
             raise YourMistake(NO_SUITABLE_HOST, f"no host of this cell could ever hold {spec.name}: {in_words(refusals)}")
         return ready
+
+    def _is_taken(self, name: str) -> bool:
+        """What is being destroyed has no claim to its name any more."""
+        namesakes = (self._cluster.instances[number] for number in self._cluster.by_name.get(name, ()))
+        return any(namesake.state is not InstanceState.Destroying for namesake in namesakes)
 
     def _sla_class(self, name: str | None) -> SlaClass | None:
         if name is None:

@@ -51,9 +51,7 @@ class Deadlines:
             reason = f"not finished within {seconds:g} s; it will be carried out when its host answers"
             requests.fail(tx, request, YourMistake(TIMEOUT, reason))
             return
-        waiting = [
-            instance for instance in map(tx.instance, request.instance_ids) if instance and instance.state is not InstanceState.Running
-        ]
+        waiting = [instance for instance in map(tx.instance, request.instance_ids) if instance and not requests.has_started(instance)]
         first = waiting[0] if waiting else None
         if first is not None and first.state in (InstanceState.Pending, InstanceState.Held):
             why = first.reason or "no host has joined the cell yet"
@@ -62,5 +60,5 @@ class Deadlines:
             name = first.name if first else "it"
             error = YourMistake(TIMEOUT, f"{name} was not running within {seconds:g} s and is destroyed; ask again")
         requests.fail(tx, request, error)
-        for number in request.instance_ids:
-            destroy(tx, number, reason=error.message)
+        for number in request.made:
+            destroy(tx, number, reason=error.message, failed=error)

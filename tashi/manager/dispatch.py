@@ -13,6 +13,8 @@ from uuid import UUID
 from tashi.interfaces import INodeLink
 from tashi.manager.cluster import Cluster
 from tashi.manager.reconcile import order_for
+from tashi.model.instance import Instance
+from tashi.model.orders import Order
 
 
 class Dispatch:
@@ -23,15 +25,14 @@ class Dispatch:
         self._cluster = cluster
         self._cell = cell
         self._ready: dict[int, INodeLink] = {}
-        self._waiting: dict[int, dict[int, None]] = defaultdict(dict)  # host -> instances, in the order they came
+        self._waiting: dict[int, dict[int, Order]] = defaultdict(dict)  # host -> instance -> its newest order
         self._scheduled = False
-        cluster.order_listeners.append(lambda instance: self.order(instance.id))
+        cluster.order_listeners.append(self.order)
 
     def host_ready(self, host_id: int, link: INodeLink) -> None:
         """The host has told all it has; repeat what its instances call for."""
         self._ready[host_id] = link
-        for instance_id in sorted(self._cluster.on_host.get(host_id, ())):
-            self.order(instance_id)
+        self._repeat(host_id)
 
     def host_gone(self, host_id: int) -> None:
         """No orders to this host until it has logged in again."""
@@ -41,26 +42,39 @@ class Dispatch:
     def repeat(self) -> None:
         """Say again what has not happened yet; an agent that has done it, or is at it, only says so."""
         for host_id in self._ready:
-            for instance_id in self._cluster.on_host.get(host_id, ()):
-                self.order(instance_id)
+            self._repeat(host_id)
 
-    def order(self, instance_id: int) -> None:
-        """Tell the instance's host what the instance's state calls for; call it when that state is durable."""
-        instance = self._cluster.instances.get(instance_id)
-        if instance is None or instance.host_id not in self._ready or order_for(instance, self._cell) is None:
+    def order(self, instance: Instance) -> None:
+        """Tell the instance's host what this state of it calls for; call it when the state is durable."""
+        order = order_for(instance, self._cell)
+        if order is None or instance.host_id not in self._ready:
             return
-        self._waiting[instance.host_id][instance_id] = None
+        self._waiting[instance.host_id][instance.id] = order
         if not self._scheduled:
             self._scheduled = True
             self._reactor.callLater(0, self._send)
 
+    def _repeat(self, host_id: int) -> None:
+        instances = [self._cluster.instances[instance_id] for instance_id in sorted(self._cluster.on_host.get(host_id, ()))]
+        unfinished = [instance for instance in instances if order_for(instance, self._cell) is not None]
+
+        def order() -> None:
+            for instance in unfinished:
+                self.order(instance)
+
+        if unfinished:
+            self._cluster.journal.when_written(order)
+
     def _send(self) -> None:
         self._scheduled = False
         waiting, self._waiting = self._waiting, defaultdict(dict)
-        for host_id, instance_ids in waiting.items():
+        for host_id, orders in waiting.items():
             link = self._ready.get(host_id)
-            instances = (self._cluster.instances.get(instance_id) for instance_id in instance_ids)
-            orders = [order_for(instance, self._cell) for instance in instances if instance is not None and instance.host_id == host_id]
-            needed = [order for order in orders if order is not None]
+            needed = [order for order in orders.values() if self._still_stands(host_id, order)]
             if link is not None and needed:
                 link.send(needed)
+
+    def _still_stands(self, host_id: int, order: Order) -> bool:
+        """Whether the record has not moved on; where it has, another order follows as soon as that is durable."""
+        instance = self._cluster.instances.get(order.instance_id)
+        return instance is not None and instance.host_id == host_id and order_for(instance, self._cell) == order

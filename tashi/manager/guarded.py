@@ -34,7 +34,7 @@ class KickableLoop:
         self.kick()
 
     def stop(self) -> None:
-        self.running = False
+        self.running = self._kicked = False
         if self._next is not None and self._next.active():
             self._next.cancel()
         self._next = None

@@ -83,6 +83,7 @@ class Hosts:
                 f"host {login.name} is pinned to another secret; if its agent was reinstalled, `tashi unregisterHost` it first",
             )
         with self._cluster.transaction("log_in_host") as tx:
+            new = host is None
             if host is None:
                 host = Host(id=tx.next_id("host"), name=login.name)
             matching = login.version in ("", self._version) or self._settings.scheduling.allow_mismatched_versions
@@ -93,7 +94,8 @@ class Hosts:
                 state = HostState.Normal
             host = msgspec.structs.replace(host, secret_hash=secret_hash, state=state, decayed=True)
             tx.put_host(host)
-            tx.tell(host_action("registered", host))
+            if new:
+                tx.tell(host_action("registered", host))
         self._listing.pop(host.id, None)
         former = self._links.get(host.id)
         self._links[host.id] = link
@@ -110,7 +112,7 @@ class Hosts:
         if host is None or self._links.get(host_id) is not link:
             return
         self._heard[host_id] = self._cluster.clock.seconds()
-        listed = report.full and self._listed(host_id, report)
+        listed = self._listed(host_id, report)
         with self._cluster.transaction("take_report") as tx:
             if not host.up or host.facts != report.facts or (listed and host.decayed):
                 tx.put_host(msgspec.structs.replace(host, up=True, facts=report.facts, decayed=host.decayed and not listed))
@@ -180,10 +182,12 @@ class Hosts:
             advance(tx, instance, step.happening, reason=step.reason, decayed=False)
 
     def _listed(self, host_id: int, report: Report) -> bool:
-        if report.page == 1:
+        """Whether this report ends a full list; what is told between its pages is as good as listed."""
+        if report.full and report.page == 1:
             self._listing[host_id] = set()
-        self._listing.setdefault(host_id, set()).update(observation.instance_id for observation in report.observations)
-        return report.page == report.pages
+        if host_id in self._listing:
+            self._listing[host_id].update(observation.instance_id for observation in report.observations)
+        return report.full and report.page == report.pages and host_id in self._listing
 
     def _ready(self, host_id: int, link: INodeLink) -> None:
         if self._links.get(host_id) is link:

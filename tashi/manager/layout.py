@@ -42,7 +42,7 @@ class Layout:
             size += len(msgspec.json.encode(entry)) + 1
             if size > PART_BYTES:
                 parts.append({"hosts": [], "vms": []})
-                size = 0
+                size = len(msgspec.json.encode(entry))
             parts[-1][kind].append(entry)
         words = f"{len(cluster.hosts)} hosts, {len(cluster.instances)} instances"
         with cluster.transaction("tell_layout") as tx:

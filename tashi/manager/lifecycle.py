@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tashi.errors import TashiError
+from tashi.errors import CONFLICT, TashiError, YourMistake
 from tashi.manager import requests
 from tashi.manager.cluster import Transaction
 from tashi.model.events import Event, vm_action
@@ -30,25 +30,33 @@ def advance(
     elif state is InstanceState.Running:
         changes["refused_by"] = ()
     after = msgspec.structs.replace(instance, state=state, reason=reason, **changes)
+    if after == instance:
+        return instance
     if state is InstanceState.Exited:
         tx.forget_instance(after)
     else:
         tx.put_instance(after)
     if state is not instance.state:
         tx.tell(_event(tx, instance, after, happening, reason))
-        for doomed in requests.settle(tx, after, error):
-            destroy(tx, doomed, reason=reason)
+        for doomed, why in requests.settle(tx, after, error).items():
+            destroy(tx, doomed, reason=reason, failed=why)
     return after
 
 
-def destroy(tx: Transaction, instance_id: int, *, reason: str = "") -> Instance | None:
-    """Wish the instance gone. On no host it is gone at once; else the host is ordered, and says when it is. None: it was gone."""
+def destroy(tx: Transaction, instance_id: int, *, reason: str = "", failed: TashiError | None = None) -> Instance | None:
+    """Wish the instance gone. On no host it is gone at once; else the host is ordered, and says when it is. None: it was gone.
+
+    ``failed``: its creation was answered so; its resourceId is free again from now on.
+    """
     instance = tx.instance(instance_id)
     if instance is None or instance.state is InstanceState.Destroying:
         return instance
+    error = failed or YourMistake(CONFLICT, f"{instance.name} was {reason or 'destroyed'} before it ran; ask again if it is still wanted")
+    owner = {} if failed is None else {"owner_jid": None}
     if instance.state in WITHOUT_A_HOST:
-        return advance(tx, instance, Happening.GIVEN_UP, reason=reason)
-    return advance(tx, instance, Happening.DESTROY_ASKED, reason=reason, generation=instance.generation + 1)
+        return advance(tx, instance, Happening.GIVEN_UP, reason=reason, error=error, **owner)
+    generation = instance.generation + 1
+    return advance(tx, instance, Happening.DESTROY_ASKED, reason=reason, error=error, generation=generation, **owner)
 
 
 def _event(tx: Transaction, before: Instance, after: Instance, happening: Happening, reason: str) -> Event:

@@ -53,11 +53,13 @@ def register_user(
     require_admin(who, "registerUser")
     if not isinstance(name, str) or not _USER_NAME.fullmatch(name):
         raise YourMistake(BAD_ARGUMENT, f"name is {shown(name)}; use letters, digits, '_', '.' or '-', at most 64")
+    if password is not None and not isinstance(password, str):
+        raise YourMistake(BAD_ARGUMENT, "passwd is no text; leave it out for a user without one")
     if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > 10**9:
         raise YourMistake(BAD_ARGUMENT, f"priority is {shown(priority)}; use a whole number, higher for more important")
     if user_id is not None and (isinstance(user_id, bool) or not isinstance(user_id, int) or not 0 <= user_id < 2**32):
         raise YourMistake(BAD_ARGUMENT, f"userId is {shown(user_id)}; use a whole number from 0 to {2**32 - 1}")
-    if jid is not None and not _BARE_JID.fullmatch(jid):
+    if jid is not None and not (isinstance(jid, str) and _BARE_JID.fullmatch(jid)):
         raise YourMistake(BAD_ARGUMENT, f"jid is {shown(jid)}; use a bare JID such as alice@example.org")
     users = tx.cluster.users
     for other in users.values():
@@ -67,7 +69,7 @@ def register_user(
             raise YourMistake(CONFLICT, f"user {other.name} ({other.id}) is registered already; unregister that one first")
         if jid is not None and other.jid == jid:
             raise YourMistake(CONFLICT, f"{jid} acts as user {other.name} already")
-    number = user_id if user_id is not None else max(999, tx.cluster.counters.get("user", 0), *users, 0) + 1
+    number = user_id if user_id is not None else tx.next_id("user", least=max(1000, max(users, default=0) + 1))
     user = User(id=number, name=name, priority=priority, jid=jid, password_hash=_hashed(password))
     tx.put_user(user)
     tx.tell(audit_record(who.name, "registeruser", f"{name} ({number})", "OK"))

@@ -18,7 +18,10 @@ _MEANING: Final = {
     Seen.GONE: Happening.SEEN_GONE,
     Seen.FAILED: Happening.FAILED,
 }
-_UNTOUCHED_BY_SILENCE: Final = frozenset({InstanceState.Activating, InstanceState.Resuming, InstanceState.PreparingDisk})
+_UNTOUCHED_BY_SILENCE: Final = frozenset(
+    {InstanceState.Activating, InstanceState.Resuming, InstanceState.PreparingDisk, InstanceState.Destroying}
+)
+"""Their orders are repeated, and the host's answer counts: a host that is at a start yet does not list the domain it will have."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +69,7 @@ def step_for(instance: Instance | None, host_id: int, observation: Observation) 
 
 
 def steps_for_missing(instances: Iterable[Instance], seen: frozenset[int]) -> list[Step]:
-    """What it means that a host's full report does not list these: gone, unless they were only about to be started."""
+    """What it means that a host's full report does not list these: gone, unless an order about them is under way."""
     return [
         Step(instance_id=instance.id, happening=Happening.SEEN_GONE, reason="its host no longer has it")
         for instance in instances

@@ -13,6 +13,8 @@ from tashi.model.request import Origin, Request
 from tashi.model.states import InstanceState
 
 CREATES = frozenset({"createcompute", "createmanycompute"})
+_NOT_YET = frozenset({InstanceState.Pending, InstanceState.PreparingDisk, InstanceState.Activating, InstanceState.Held})
+_ENDED = frozenset({InstanceState.Held, InstanceState.Destroying, InstanceState.Exited})
 
 
 def accept(
@@ -20,6 +22,7 @@ def accept(
     origin: Origin,
     instance_ids: tuple[int, ...],
     *,
+    made: tuple[int, ...] = (),
     resource_id: str | None = None,
     deadline: float | None = None,
     notify: str | None = None,
@@ -29,6 +32,7 @@ def accept(
         id=tx.next_id("request"),
         origin=origin,
         instance_ids=instance_ids,
+        made=made,
         resource_id=resource_id,
         accepted_at=tx.now,
         deadline=deadline,
@@ -49,28 +53,33 @@ def fail(tx: Transaction, request: Request, error: TashiError) -> None:
     _finish(tx, request, replies.error(request.origin.verb, error, request.resource_id, tx.now), error.code)
 
 
-def settle(tx: Transaction, instance: Instance, error: TashiError | None = None) -> list[int]:
+def has_started(instance: Instance) -> bool:
+    """Whether it runs, or has run."""
+    return instance.state not in _NOT_YET
+
+
+def settle(tx: Transaction, instance: Instance, error: TashiError | None = None) -> dict[int, TashiError]:
     """The instance has got to another state: finish the requests that waited for it.
 
-    Returns the instances that must now be destroyed, because a create answered ERROR leaves none. ``error`` is what to tell
-    the creates when the state alone does not say why.
+    Returns the instances that must now be destroyed, each with what its create was told, because a create answered ERROR leaves
+    none. ``error`` is what to tell the creates when the state alone does not say why.
     """
-    doomed: list[int] = []
+    doomed: dict[int, TashiError] = {}
     for request_id in tx.open_requests(instance.id):
         request = tx.request(request_id)
         if request is None or request.done_at is not None:
             continue
         if request.origin.verb in CREATES:
-            if instance.state is InstanceState.Running:
-                instances = tuple(other for other in map(tx.instance, request.instance_ids) if other is not None)
-                if all(other.state is InstanceState.Running for other in instances):
-                    succeed(tx, request, instances)
-            elif instance.state in (InstanceState.Held, InstanceState.Exited):
+            if instance.state in _ENDED:
                 why = error or OurFault(
                     INTERNAL, f"{instance.name} could not be started: {instance.reason or 'it ended'}; ask again when that is mended"
                 )
                 fail(tx, request, why)
-                doomed.extend(request.instance_ids)
+                doomed |= dict.fromkeys(request.made, why)
+            elif has_started(instance):
+                instances = tuple(other for other in map(tx.instance, request.instance_ids) if other is not None)
+                if all(map(has_started, instances)):
+                    succeed(tx, request, instances)
         elif instance.state is InstanceState.Exited and all(tx.instance(other) is None for other in request.instance_ids):
             succeed(tx, request, (instance,))
     return doomed
@@ -78,8 +87,8 @@ def settle(tx: Transaction, instance: Instance, error: TashiError | None = None)
 
 def _finish(tx: Transaction, request: Request, body: str, result: str) -> None:
     tx.put_request(msgspec.structs.replace(request, done_at=tx.now, outcome=body))
-    tx.send(request.origin, body)
+    tx.send(request.origin, body, request.id)
     if request.notify and request.notify != request.origin.sender:
-        tx.send(request.origin, body, to=request.notify)
+        tx.send(request.origin, body, request.id, to=request.notify)
     target = request.resource_id or " ".join(map(str, request.instance_ids))
     tx.tell(audit_record(request.origin.sender, request.origin.verb, target, result))

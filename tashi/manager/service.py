@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.logger import Logger
 
 from tashi.images.directory import ImageDirectory
@@ -33,6 +33,7 @@ FLOOD_PAUSE = 0.01
 """Seconds between two passes of a flood: short beside a start, long enough for many requests to be planned together."""
 
 REPEAT_SECONDS = 30.0
+STOP_SECONDS = 5.0
 
 
 class ClusterManager(Service):
@@ -129,5 +130,8 @@ class ClusterManager(Service):
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
-        await self.journal.idle()
+        try:
+            await self.journal.written().addTimeout(STOP_SECONDS, self._reactor)
+        except TimeoutError:
+            self.log.error("the store does not take the last changes; nobody has been told of them")
         await self._store.close()

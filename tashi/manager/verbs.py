@@ -18,10 +18,13 @@ from tashi.manager.operations import register_user, set_host_config, the_user_wh
 from tashi.manager.waiting import Waiting
 from tashi.model.events import audit_record
 from tashi.model.instance import Disk, Instance, InstanceSpec, Nic
+from tashi.model.names import shown
 from tashi.model.user import Principal
 from tashi.model.views import host_row, instance_row, plain, user_row
 
 Arguments = dict[str, Any]
+LONGEST_WAIT = 7 * 24 * 3600
+_CHANGES = frozenset({"createvm", "createmany", "destroyvm", "destroymany", "sethostconfig", "registeruser", "unregisteruser"})
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -75,12 +78,23 @@ class Verbs:
         }
 
     async def call(self, who: Principal, verb: str, arguments: Arguments) -> Any:
-        """The verb's result; YourMistake when it cannot be had."""
-        method = self._table.get(verb.lower())
+        """The verb's result, told when what it tells of is durable; YourMistake when it cannot be had."""
+        verb = verb.lower()
+        method = self._table.get(verb)
         if method is None:
-            raise YourMistake(UNKNOWN_VERB, f"there is no verb {verb!r}; there are {', '.join(sorted(self._table))}")
-        result = method(who, arguments)
-        return await result if isinstance(result, Awaitable) else result
+            raise YourMistake(UNKNOWN_VERB, f"there is no verb {shown(verb)}; there are {', '.join(sorted(self._table))}")
+        try:
+            result = method(who, arguments)
+        except YourMistake as mistake:
+            if verb in _CHANGES:
+                with self._cluster.transaction("audit_refusal") as tx:
+                    tx.tell(audit_record(who.name, verb, _target(arguments), mistake.code))
+            raise
+        if isinstance(result, Awaitable):
+            result = await result
+        if verb in _CHANGES or verb == "waitfor":
+            await self._cluster.journal.written()
+        return result
 
     def _create_vm(self, who: Principal, arguments: Arguments) -> Any:
         return self._create(who, [arguments], "createVm")[0]
@@ -185,6 +199,8 @@ class Verbs:
         ids, until, timeout = arguments.get("ids"), arguments.get("until"), arguments.get("timeout", 300)
         if not isinstance(ids, list) or not all(isinstance(one, int) for one in ids):
             raise YourMistake(BAD_ARGUMENT, "ids is not a list of instance ids")
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= LONGEST_WAIT:
+            raise YourMistake(BAD_ARGUMENT, f"timeout is {shown(timeout)}; use seconds from 0 to {LONGEST_WAIT}")
         if until not in ("Running", "gone"):
             raise YourMistake(BAD_ARGUMENT, f"until is {until!r}; use Running or gone")
         return self._waiting.wait(ids, until, float(timeout))
@@ -208,6 +224,11 @@ def _reference(arguments: Arguments, name: str) -> int | str:
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         raise YourMistake(BAD_ARGUMENT, f"{name} is missing; give an id or a name")
     return value
+
+
+def _target(arguments: Arguments) -> str:
+    named = (arguments[name] for name in ("name", "instance", "basename", "hostId", "userId") if arguments.get(name) is not None)
+    return shown(next(named, ""))
 
 
 def _text(arguments: Arguments, name: str) -> str:

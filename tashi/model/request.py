@@ -26,6 +26,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     id: int
     origin: Origin
     instance_ids: tuple[int, ...] = ()
+    made: tuple[int, ...] = ()  # those of them that this command made: undone when it fails
     resource_id: str | None = None
     notify: str | None = None  # a bare JID that is told the outcome too
     accepted_at: float = 0.0

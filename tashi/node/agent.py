@@ -15,9 +15,13 @@ from twisted.application.internet import ClientService, backoffPolicy
 from twisted.application.service import Service
 from twisted.internet import task
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import pb
+from zope.interface import implementer
 
 from tashi.errors import OurFault, TashiError
 from tashi.interfaces import IHypervisor
@@ -43,19 +47,46 @@ class _Mind(pb.Referenceable):
         return b"ok"
 
 
+class _Broker(pb.Broker):
+    """Says why a connection ended before it was one, as when the other side is not who it should be."""
+
+    factory: Any
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See Broker."""
+        if not reason.check(ConnectionDone, ConnectionLost, ConnectionAborted):
+            self.factory.failed(reason)
+        super().connectionLost(reason)
+
+
 class _LinkFactory(pb.PBClientFactory):
     """Tells the agent of every connection."""
 
     noisy = False
+    protocol = _Broker
 
-    def __init__(self, connected: Callable[[pb.Broker], None]) -> None:
+    def __init__(self, connected: Callable[[pb.Broker], None], failed: Callable[[Failure], Failure]) -> None:
         super().__init__()
         self._connected = connected
+        self.failed = failed
 
     def clientConnectionMade(self, broker: pb.Broker) -> None:
         """See PBClientFactory."""
         super().clientConnectionMade(broker)
         self._connected(broker)
+
+
+@implementer(IStreamClientEndpoint)
+class _Way:
+    """The endpoint, with a word on each failure."""
+
+    def __init__(self, endpoint: Any, failed: Callable[[Failure], Failure]) -> None:
+        self._endpoint = endpoint
+        self._failed = failed
+
+    def connect(self, factory: Any) -> Any:
+        """See IStreamClientEndpoint."""
+        return self._endpoint.connect(factory).addErrback(self._failed)
 
 
 class NodeAgent(Service):
@@ -80,8 +111,10 @@ class NodeAgent(Service):
         self.executor = Executor(hypervisor, run, reactor, self.tell)
         self._policy = backoffPolicy(maxDelay=LONGEST_DELAY)
         self._failures = 0
-        factory: Any = _LinkFactory(self._connected)
-        self._client = ClientService(endpoint, factory, retryPolicy=self._delay, clock=reactor)
+        self._why = ""  # there is no link, as far as it was logged
+        factory: Any = _LinkFactory(self._connected, self._note_failure)
+        way: Any = _Way(endpoint, self._note_failure)
+        self._client = ClientService(way, factory, retryPolicy=self._delay, clock=reactor)
         self._broker: pb.Broker | None = None
         self._avatar: pb.RemoteReference | None = None  # once everything was listed over this link
         self._facts: HostFacts | None = None
@@ -147,11 +180,18 @@ class NodeAgent(Service):
                 self.log.warn("the link to the control plane is lost")
             self._broker = self._avatar = None
 
+    def _note_failure(self, failure: Failure) -> Failure:
+        """Log why there is no link, once for each reason in a row."""
+        why = failure.getErrorMessage() or type(failure.value).__name__
+        if why != self._why and not failure.check(CancelledError):
+            self._why = why
+            self.log.warn("no link to the control plane: {why}", why=why)
+        return failure
+
     def _drop(self, failure: Failure, broker: pb.Broker | None) -> None:
         if broker is not self._broker:
             return  # the link went down under what failed
-        why = failure.getErrorMessage() or type(failure.value).__name__
-        self.log.warn("the link to the control plane is given up: {why}", why=why)
+        self._note_failure(failure)
         transport: Any = broker and broker.transport
         if transport is not None:
             transport.abortConnection()
@@ -162,6 +202,7 @@ class NodeAgent(Service):
             raise _refusal(answer)
         welcome: NodeWelcome = decode(answer, NodeWelcome)
         self._failures = 0
+        self._why = ""
         self.log.info("logged in as host {id} of cell {cell}", id=welcome.host_id, cell=welcome.cell)
         self.executor.enter(welcome.cell)
         await self._list_all(broker, avatar)
@@ -178,6 +219,7 @@ class NodeAgent(Service):
         pages = [seen[start : start + PAGE_OBSERVATIONS] for start in range(0, len(seen), PAGE_OBSERVATIONS)] or [[]]
         for number, page in enumerate(pages, 1):
             await self._report(avatar, page, full=True, page=number, pages=len(pages))
+            self._told(None, page)
 
     def _flush_soon(self) -> None:
         if not self._flush_due and self._avatar is not None:

@@ -244,7 +244,7 @@ class Executor:
             if unseen and not life.busy and life.changed <= since:
                 life.look = True
                 self._proceed(life)
-            if life.last is not None and life.changed > since:
+            if life.last is not None and (life.changed > since or _same(life.last, listed.get(life.instance_id))):
                 listed[life.instance_id] = life.last
         return [self._answering(self._lives[each.instance_id], each) for each in listed.values() if each.seen is not Seen.FAILED]
 
@@ -270,5 +270,8 @@ def _is_news(hint: Seen | None, known: Observation | None) -> bool:
     return hint is not known.seen and (known.seen in _ALIVE or hint in _ALIVE)
 
 
-def _same(known: Observation | None, observation: Observation) -> bool:
-    return known is not None and msgspec.structs.replace(known, at=observation.at) == observation
+def _same(known: Observation | None, observation: Observation | None) -> bool:
+    """Whether both tell the same, at whatever time."""
+    if known is None or observation is None:
+        return False
+    return msgspec.structs.replace(known, at=0.0, nics=()) == msgspec.structs.replace(observation, at=0.0, nics=())

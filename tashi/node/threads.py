@@ -85,7 +85,8 @@ class Threads:
         self._resize()
 
     def _resize(self) -> None:
-        self._pool.adjustPoolsize(0, self._size + min(len(self._overdue), MOST_OVERDUE))
+        size = self._size + min(len(self._overdue), MOST_OVERDUE)
+        self._pool.adjustPoolsize(size if self._overdue else 0, size)  # a higher least size puts calls that wait to work at once
 
 
 def _daemon_thread(*arguments: Any, **keywords: Any) -> threading.Thread:

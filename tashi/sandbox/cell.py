@@ -25,7 +25,8 @@ Tell = Callable[[str], None]
 MANAGER = "manager"
 FURNISHING = "furnish"
 NEEDED_TOOLS = ("ip", "unshare")
-PATIENCE, PATIENCE_PER_HOST = 90.0, 3.0  # seconds until the cell must be ready
+PATIENCE, PATIENCE_PER_HOST = 90.0, 3.0  # seconds until the hosts must be up
+SINK_PATIENCE = 45.0  # seconds until the control plane must be online; it tries at least every 30
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +65,7 @@ def bring_up(wish: Wish, tell: Tell) -> Layout:
         for name in names:
             _start_host(layout, name, running)
         _furnish(layout, names)
+        _await_sink(layout)
         write_cell_file(layout, names)
     return layout
 
@@ -237,6 +239,18 @@ def _furnish(layout: Layout, names: Sequence[str]) -> None:
         agent_log = layout.log / f"{names[0]}.log"
         raise SandboxProblem(f"the hosts are not up after {seconds:.0f} s; the end of {agent_log}:\n{processes.tail(agent_log)}")
     raise SandboxProblem(f"users and hosts cannot be set up; the end of {log}:\n{processes.tail(log)}")
+
+
+def _await_sink(layout: Layout) -> None:
+    """Wait until the control plane is logged in at the XMPP server, by what its log says last about that."""
+    log = layout.log / "manager.log"
+
+    def is_online() -> bool:
+        text = log.read_bytes()
+        return text.rfind(b"XMPP: online as ") > text.rfind(b" is offline, trying again")
+
+    if configuration.uses_xmpp(layout) and not processes.wait_until(is_online, SINK_PATIENCE, step=0.05):
+        raise SandboxProblem(f"the control plane cannot log in at the XMPP server; the end of {log}:\n{processes.tail(log)}")
 
 
 def _others(directory: Path) -> list[processes.Process]:

@@ -85,10 +85,16 @@ def write_node_files(layout: Layout, name: str, cores: int, memory: int, setting
     _write(directory / "Tashi.cfg", sections, settings)
 
 
+def uses_xmpp(layout: Layout) -> bool:
+    """Whether the control plane is to connect to the XMPP server; `--set XMPP.enabled=False` says no."""
+    parser = _parser()
+    parser.read(layout.conf / "Tashi.cfg")
+    return parser.getboolean("XMPP", "enabled", fallback=False)
+
+
 def _write(path: Path, sections: Sections, settings: Sequence[Setting], mode: int = 0o600) -> None:
     """Write the file when it is not there, then apply the settings to it."""
-    parser = configparser.RawConfigParser(delimiters=("=",), comment_prefixes=("#", ";"))
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser = _parser()
     if not path.exists():
         parser.read_dict({section: {key: str(value) for key, value in keys.items()} for section, keys in sections.items() if keys})
     elif settings:
@@ -101,6 +107,13 @@ def _write(path: Path, sections: Sections, settings: Sequence[Setting], mode: in
     text.write("# A sandbox cell's configuration: written once, then kept.\n")
     parser.write(text)
     write_atomically(path, text.getvalue(), mode)
+
+
+def _parser() -> configparser.RawConfigParser:
+    """A parser that leaves names and values as they are written."""
+    parser = configparser.RawConfigParser(delimiters=("=",), comment_prefixes=("#", ";"))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    return parser
 
 
 def _set(parser: configparser.RawConfigParser, section: str, key: str, value: str) -> None:

@@ -32,7 +32,7 @@ def decode(text: bytes | str, kind: type[Record] | Any) -> Any:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     try:
         return decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
         raise YourMistake(BAD_ARGUMENT, f"not a valid message: {error}") from None
 
 

@@ -25,7 +25,7 @@ PERIOD = 10.0
 class OneClock(Clock):
     """A clock with the one method of a threaded reactor that the agent needs."""
 
-    def callFromThread(self, function: Callable[..., Any], *arguments: Any) -> None:  # noqa: N802
+    def callFromThread(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Everything happens in this thread."""
         self.callLater(0, function, *arguments)
 
@@ -80,13 +80,15 @@ class Wire:
         if self.broken:
             return fail(ConnectionRefusedError())
         server, client = self.factory.buildProtocol(None), factory.buildProtocol(None)
-        pump = iosim.connect(server, iosim.FakeTransport(server, isServer=True), client, iosim.FakeTransport(client, isServer=False))
+        pump = iosim.connect(
+            server, iosim.FakeTransport(server, isServer=True), client, iosim.FakeTransport(client, isServer=False), greet=False
+        )
         self.pumps.append(pump)
         return succeed(client)
 
     def cut(self) -> None:
         """Lose the newest connection."""
-        self.pumps[-1].clientIO.disconnect_done or self.pumps[-1].client.transport.abortConnection()
+        self.pumps[-1].serverIO.loseConnection()
 
 
 class NodeAgentTests(SynchronousTestCase):
@@ -112,7 +114,7 @@ class NodeAgentTests(SynchronousTestCase):
         steps = max(1, round(seconds / 0.5))
         for _ in range(steps):
             self.clock.advance(seconds / steps)
-            for _ in range(6):
+            for _ in range(12):
                 for pump in self.wire.pumps:
                     pump.flush()
                 self.clock.advance(0)

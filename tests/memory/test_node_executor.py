@@ -189,7 +189,8 @@ class ExecutorTests(SynchronousTestCase):
         """An instance that is no longer there when everything is listed is told gone."""
         self.executor.give([start()])
         self.host._domains.clear()
-        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.executor.survey())), [])
+        listed = self.successResultOf(Deferred.fromCoroutine(self.executor.survey()))
+        self.assertNotIn(Seen.RUNNING, [seen.seen for seen in listed])
         self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING), (1, 1, Seen.GONE)])
 
     def test_hypervisor_away(self) -> None:

@@ -216,6 +216,12 @@ class SinkTests(TestCase):
         self.commands.broken = False
         assert self.say("deletecompute 1") == [("delete", 1)]
 
+    def test_fault_in_a_refusal(self) -> None:
+        """Where even the refusal fails, the sender is told at once instead."""
+        self.patch(self.commands, "refuse", lambda *_: 1 / 0)
+        assert self.ask("frobnicate")["code"] == "internal"
+        assert len(self.flushLoggedErrors(ZeroDivisionError)) == 1
+
     def test_fault_in_a_read(self) -> None:
         """A fault in a read is answered too, without its secrets."""
         self.commands.broken = True

@@ -1,0 +1,270 @@
+"""Bad input by message, against a running cell: one refusal that names the fault, or silence; nothing changed, the cell alive."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import pytest
+
+from tests.integration.cells import Peer, RunningCell, compute, running_cell, until
+
+BOTH_ACCOUNTS = ("ism", "alice")
+A_CATEGORY = "http://provider.com/category#"
+
+
+class Conversation:
+    """Foreign clients that stay logged in at one cell; `after` shows what one thing said by one of them led to."""
+
+    def __init__(self, cell: RunningCell) -> None:
+        self.cell = cell
+        self.sink = cell.sink
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self.peers: dict[str, Peer] = {}
+
+    def __enter__(self) -> Conversation:
+        async def log_in() -> None:
+            for account in ("ism", "alice", "admin", "llms"):
+                self.peers[account] = await self._stack.enter_async_context(self.cell.peer(account))
+
+        self._runner.run(log_in())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._stack.aclose())
+        self._runner.close()
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """The result of the work, done while the clients listen."""
+        return self._runner.run(work)
+
+    def after(self, account: str, send: Callable[[Peer], None], answered: bool) -> dict[str, Any] | None:
+        """What the sink answers to it, once; None is silence. The cell must be alive after it, and have the VMs it had."""
+        return self.do(self._after(self.peers[account], send, answered))
+
+    async def _after(self, peer: Peer, send: Callable[[Peer], None], answered: bool) -> dict[str, Any] | None:
+        before = await self._instances()
+        peer.messages.clear()
+        send(peer)
+        if answered:
+            await peer.until(lambda messages: len(_replies(messages)) >= 1, 20)
+        await peer.client.plugin["xep_0199"].send_ping(self.sink, timeout=20)  # answered behind whatever was said before
+        assert await self._instances() == before
+        await self._fence()
+        replies = _replies(peer.messages)
+        assert len(replies) == answered, replies
+        return replies[0] if replies else None
+
+    async def _fence(self) -> None:
+        """A refusal and a read by another client: what went by the outbox before has arrived, and the cell answers."""
+        ism = self.peers["admin"]
+        refused = await ism.ask(self.sink, "fence")
+        assert refused["code"] == "unknown-verb"
+        assert (await ism.ask(self.sink, "whoami"))["status"] == "OK"
+
+    async def _instances(self) -> list[Any]:
+        return (await self.peers["admin"].ask(self.sink, "listcompute"))["instances"]
+
+
+def _replies(messages: list[Any]) -> list[dict[str, Any]]:
+    """The replies among the messages; a recipient of events gets others, too."""
+    bodies = [json.loads(message["body"]) for message in messages]
+    return [body for body in bodies if "status" in body]
+
+
+@pytest.fixture(scope="module")
+def conversation() -> Iterator[Conversation]:
+    """A cell whose image directory holds traps, with one VM of bob's, and clients that are logged in."""
+    with running_cell("--hypervisor", "test") as cell:
+        images = cell.state_dir / "share" / "images"
+        (images / "trap.img").symlink_to("/etc/passwd")
+        (images / "folder.img").mkdir()
+        (images / "tashi.img.old").symlink_to("tashi.img")
+        with Conversation(cell) as conversation:
+            reply = conversation.do(conversation.peers["ism"].ask(cell.sink, compute("bobs", userId=1001)))
+            assert reply["status"] == "OK"
+            yield conversation
+
+
+def create(**fields: Any) -> str:
+    """A createcompute for alice that is right but for these fields."""
+    return "createcompute " + json.dumps({"hostname": "bad", "imageIdentifier": "tashi", "userId": 1000, **fields})
+
+
+def with_categories(*categories: Any, links: Any = None) -> str:
+    body = {"hostname": "bad", "imageIdentifier": "tashi", "userId": 1000}
+    return "createcompute " + json.dumps([body, list(categories), links])
+
+
+def a_category(meaning: str, term: object) -> dict[str, Any]:
+    return {"scheme": A_CATEGORY + meaning, "term": term}
+
+
+def raw(fields: str) -> str:
+    """A createcompute whose fields are JSON text as it stands."""
+    return 'createcompute {"hostname":"bad","imageIdentifier":"tashi","userId":1000,' + fields + "}"
+
+
+GOOD = create().partition(" ")[2]
+
+SYNTAX = {
+    "nothing": "createcompute",
+    "no json": "createcompute hello",
+    "half an object": "createcompute {",
+    "half a list": f"createcompute [{GOOD}",
+    "no value": 'createcompute {"hostname":}',
+    "python": "createcompute {'hostname': 'bad'}",
+    "a string": 'createcompute "bad"',
+    "a number": "createcompute 7",
+    "null": "createcompute null",
+    "an empty list": "createcompute []",
+    "four in a list": f"createcompute [{GOOD},[],[],[]]",
+    "NaN": raw('"cpu_speed":NaN'),
+    "Infinity": raw('"cpu_speed":Infinity'),
+    "minus Infinity": raw('"memory_size":-Infinity'),
+    "1e999": raw('"cpu_speed":1e999'),
+    "very many digits": raw('"memory_size":' + "9" * 190_000),
+    "very many places": raw('"cpu_speed":1.' + "9" * 190_000),
+    "digits in what is ignored": raw('"id":' + "9" * 5000),
+    "a deep list": "createcompute " + "[" * 100_000,
+    "a deep list that ends": "createcompute " + "[" * 90_000 + "]" * 90_000,
+    "a deep object": "createcompute " + '{"a":' * 30_000,
+    "a key twice": raw('"userId":1001'),
+    "a key twice, deep": raw('"hints":{"a":"1","a":"2"}'),
+    "a key twice, where ignored": raw('"status":{"id":1,"id":2}'),
+    "trailing data": f"createcompute {GOOD} x",
+    "two arrays": f"createcompute [{GOOD}][{GOOD}]",
+    "two objects": f"createcompute {GOOD}\n{GOOD}",
+    "a comment": f"createcompute {GOOD} // x",
+    "unicode digits": raw('"memory_size":١٢٨'),
+    "a control character": 'createcompute {"hostname":"a\tb"}',
+    "many: nothing": "createmanycompute",
+    "many: an object": f"createmanycompute {GOOD}",
+    "many: an empty list": "createmanycompute []",
+    "delete: nothing": "deletecompute",
+    "delete: two words": 'deletecompute "a" "b"',
+    "delete: half a string": 'deletecompute "a',
+    "delete: a leading zero": "deletecompute 010",
+    "list: no json": "listcompute after",
+    "too long": "createcompute " + " " * 200 * 1024,
+    "too long in bytes": "createcompute " + "é" * 110_000,
+}
+FORGED_HOSTNAMES = {
+    "markup": "<b>x</b>", "xml": "x'/><qemu:commandline>", "newline": "a\nb", "last newline": "a\n", "NUL": "a\0b", "escape": "a\x1b[31m",
+    "64 characters": "a" * 64, "very long": "a" * 100_000, "a path": "../a", "empty": "", "a space": "a b", "first a dash": "-rf",
+    "first a dot": ".a", "letters of others": "hôte", "unicode digits": "vm١", "fullwidth": "ａ", "shell": "a;reboot", "sql": "a' OR 1=1 --",
+    "a surrogate": "\ud800", "right to left": "a\u202eb", "cdata": "<![CDATA[a]]>", "a number": 7, "a list": ["a"], "an object": {"a": 1},
+    "true": True, "null": None,
+}  # fmt: skip
+PATHS = (
+    "../x", "..", ".", "/", "/dev/sda", "/etc/passwd", "images/../../x", "a/b", "~/x", "~root", "tashi.img/", "./tashi", "..\\x", "C:\\x",
+    'json:{"driver":"raw","file":{"driver":"file","filename":"/etc/passwd"}}', "nbd:localhost:10809", "nbd://localhost/x", "rbd:pool/x",
+    "http://localhost/x.img", "https://localhost/x", "ftp://localhost/x", "file:///etc/passwd", "file:x", "fat:/etc", "ssh://root@localhost/x",
+    "blkdebug::tashi", "vhdx:x", "-oProxyCommand=x", "--version", "tashi\0.img", "tashi\n", "\0", "", " tashi", "tashi,readonly=off", "${IFS}",
+    "x" * 129, "x" * 150_000, "tâshi", "%2e%2e/x", "tashi:raw", 7, True, None, ["tashi"], {"uri": "tashi"},
+)  # fmt: skip
+NO_IMAGES = ("nothing", "trap", "trap.img", "folder", "folder.img", "tashi.img.old", "TASHI", "tashi.img.img", "con")
+FIELDS = {
+    "userId": (None, "1000", 1000.0, 1e3, True, [1000], -1, -1000, 10**30),
+    "cpu_cores": (0, -1, "2", 1.5, 1.0, True, [1], {}, 2**63, 10**31),
+    "memory_size": (0, -1, "512", "512MB", 128.0, 0.5, True, 2**31 + 1, 2**64, []),
+    "cpu_speed": (0, -1, "fast", True, [], 1e9, 10**20, 1e-9, -0.0),
+    "cpu_share": (0, 1, 262_145, "1024", 2.5, True),
+    "disk_weight": (0, 99, 1001, "500", True),
+    "net_down": (0, -1, "1000", 1.5, 2**31, True),
+    "net_up": (0, -5, "fast", {}),
+    "resourceId": ("", "x" * 129, "a\nb", "a\0b", "\x7f", 7, ["x"], "a\u2028b", "a\u200bb"),
+    "persistent": ("yes", 1, 0, "true", []),
+    "notificationUri": ("", "nobody", "mallory@elsewhere.test", "ism@cell.test/x", "<a@b>", 7, "a@b\n", "x" * 5000 + "@y", ["ism@cell.test"]),
+    "hints": ([], "location=ie", 7, {"a": 1}, {"a": "b\n"}, {"": "x"}, {"__secret": "x"}, {"a\n": "x"}, {"a": "x" * 256},
+              {"k" * 65: "x"}, {str(number): "x" for number in range(65)}, {"a": None}),
+}  # fmt: skip
+CATEGORIES = {
+    "not a list": with_categories()[:-len("[], null]")] + '{"scheme":"x"}]',
+    "a number": with_categories(7),
+    "a string": with_categories("gold"),
+    "no term": with_categories({"scheme": A_CATEGORY + "sla"}),
+    "no scheme": with_categories({"term": "gold"}),
+    "term a number": with_categories(a_category("sla", 1)),
+    "term too long": with_categories(a_category("sla", "g" * 256)),
+    "two classes": with_categories(a_category("sla", "gold"), a_category("sla", "silver")),
+    "two locations": with_categories(a_category("locations", "ie"), a_category("locations", "de")),
+}  # fmt: skip
+REFERENCES = (
+    "10; drop", "10 OR 1=1", "10, 11", "١٠", "１０", "-1", "-10", "0", "10.0 ", "1e1", "+1", str(2**63), str(2**70), "9" * 30, "../../etc",
+    "*", "%", "{}", '{"id":1}', "[1]", '""', '"a\\nb"', '"a\\u0000b"', f'"{"x" * 129}"', "a" * 200, "vm\nvm", "<x/>", "'vm'",
+)  # fmt: skip
+UNKNOWN_IDS = ("1000000", "vm-that-never-was", '"vm-that-never-was"', '"*"', '"%"', '"_"', '"\' OR 1=1 --"', '"x\'; DROP TABLE history; --"', "1.5", "0x1")
+
+
+def table() -> Iterator[Any]:
+    """(sender, body, code, a word of the message) with a name for each."""
+
+    def row(name: str, body: str, code: str, word: str = "", account: str = "ism") -> Any:
+        return pytest.param(account, body, code, word, id=name)
+
+    yield from (row(f"syntax, {name}", body, "bad-syntax") for name, body in SYNTAX.items())
+    yield from (row(f"hostname, {name}", create(hostname=value), "bad-argument", "hostname") for name, value in FORGED_HOSTNAMES.items())
+    yield from (row(f"image path {path!s:.20}", create(imageIdentifier=path), "bad-argument", "imageIdentifier") for path in PATHS)
+    yield from (row(f"no image {name}", create(imageIdentifier=name), "unknown-image", name) for name in NO_IMAGES)
+    for field, values in FIELDS.items():
+        yield from (row(f"{field} {value!s:.20}", create(**{field: value}), "bad-argument", field) for value in values)
+    yield from (row(f"category, {name}", body, "bad-argument", "Categor") for name, body in CATEGORIES.items())
+    yield row("template path", with_categories(a_category("templates", "../x")).replace('"imageIdentifier": "tashi", ', ""), "bad-argument")
+    yield row("unknown template", with_categories(a_category("templates", "beos")).replace('"imageIdentifier": "tashi", ', ""), "unknown-image")
+    yield row("unknown sla", with_categories(a_category("sla", "platinum")), "unknown-sla", "platinum")
+    yield row("unknown kind", with_categories({"scheme": "http://purl.org/occi/kind#", "term": "storage"}), "unsupported-kind", "storage")
+    yield row("a link", with_categories(links=[{"target": "x"}]), "unsupported-link")
+    yield row("a link within", create(links=["x"]), "unsupported-link")
+    yield row("unknown user", create(userId=4242), "unknown-user", "4242")
+    yield row("largest user", create(userId=2**32 - 1), "unknown-user")
+    yield row("somebody else", create(userId=1001), "forbidden", "1001", "alice")
+    yield row("root", create(userId=0), "forbidden", "", "alice")
+    yield row("nobody", create(userId=4242), "forbidden", "", "alice")
+    yield row("somebody else's VM", "deletecompute bobs", "forbidden", "1001", "alice")
+    yield row("somebody else's VM by id", "deletecompute 1", "forbidden", "", "alice")
+    yield row("somebody else's VM by key", 'deletecompute "key-bobs"', "forbidden", "", "alice")
+    for account in BOTH_ACCOUNTS:
+        body = 'sethostconfig {"hostId":1,"elemName":"location","value":"de"}'
+        yield row(f"sethostconfig of {account}", body, "forbidden", "admin", account)
+    for verb in ("deletecompute", "getcompute", "explain"):
+        for reference in REFERENCES:
+            code = "bad-syntax" if reference in ("10.0 ", "1e1", "+1", "9" * 30) else "bad-argument"
+            yield row(f"{verb} {reference:.20}", f"{verb} {reference}", code if code == "bad-argument" else "")
+        yield from (row(f"{verb} {reference}", f"{verb} {reference}", "unknown-id") for reference in UNKNOWN_IDS)
+    for argument in ('{"after":-1}', '{"after":"1"}', '{"after":1.5}', '{"before":1}', "[]", "7", '{"after":1,"x":2}'):
+        yield row(f"listcompute {argument}", f"listcompute {argument}", "bad-argument")
+    for argument in ('{"hostId":1}', '{"hostId":true,"elemName":"a","value":"b"}', '{"hostId":1,"elemName":"a b","value":"c"}',
+                     '{"hostId":1,"elemName":"a","value":7}', '{"hostId":1,"elemName":"a","value":"b\\n"}', "[]"):  # fmt: skip
+        yield row(f"sethostconfig {argument}", f"sethostconfig {argument}", "bad-argument", "", "admin")
+    yield row("sethostconfig of no host", 'sethostconfig {"hostId":99,"elemName":"a","value":"b"}', "unknown-id", "99", "admin")
+    for verb in ("frobnicate", "create", "createcompute2", "<b>", "__class__", "x" * 100_000, "крeate", "updatecompute", "/me", "eval"):
+        yield row(f"verb {verb:.20}", f"{verb} {GOOD}", "unknown-verb")
+    yield row("more cores than any host", create(cpu_cores=1025), "no-suitable-host", "node1: ")
+    yield row("absurdly many cores", create(cpu_cores=10_000_000), "no-suitable-host", "node1: ")
+    yield row("more memory than any host", create(memory_size=2**31), "no-suitable-host", "node1: ")
+    yield row("more speed than any host", create(cpu_speed=900_000, cpu_cores=1000), "no-suitable-host", "node1: ")
+    yield row("a place there is not", with_categories(a_category("locations", "mars")), "no-suitable-host", "mars")
+    yield row("a host there is not", create(hints={"targetHost": "node9"}), "no-suitable-host", "node9")
+    many = "createmanycompute " + json.dumps([json.loads(GOOD), json.loads(create(hostname="b2", cpu_cores=1025).partition(" ")[2])])
+    yield row("many, one impossible", many, "no-suitable-host", "b2")
+    yield row("many, one wrong", f'createmanycompute [{GOOD},{{"hostname":"x"}}]', "bad-argument", "[1]")
+    yield row("many, the same name", f"createmanycompute [{GOOD},{GOOD}]", "duplicate-hostname", "bad")
+    yield row("a name that is taken", create(hostname="bobs"), "duplicate-hostname", "bobs")
+
+
+@pytest.mark.parametrize(("account", "body", "code", "word"), table())
+def test_a_bad_command_is_refused_once(conversation: Conversation, account: str, body: str, code: str, word: str) -> None:
+    """One ERROR with the code and the field in words, short and in one line; no VM more or less; the cell alive."""
+    reply = conversation.after(account, lambda peer: peer.say(conversation.sink, body), True)
+    assert reply is not None and reply["status"] == "ERROR"
+    assert reply["code"] == code if code else reply["code"] in ("bad-argument", "bad-syntax")
+    assert word in reply["message"]
+    assert 10 < len(reply["message"]) < 600 and reply["message"].isprintable() and "Traceback" not in reply["message"]
+    assert reply["timestamp"].endswith("Z") and len(reply["verb"]) <= 64

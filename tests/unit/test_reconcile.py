@@ -1,0 +1,102 @@
+"""What a sighting means, and what is still to be done."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import msgspec
+from hypothesis import given, settings
+
+from tashi.manager.reconcile import Step, order_for, step_for, steps_for_missing
+from tashi.model.instance import Instance, domain_uuid
+from tashi.model.orders import Destroy, Observation, Seen, Start
+from tashi.model.states import Happening, InstanceState, is_legal, step
+from tests.builders import an_instance, seen
+from tests.strategies import instances, observations
+
+CELL = UUID(int=1)
+S = InstanceState
+
+
+def test_activating_calls_for_a_start() -> None:
+    """The order to start names all that a host needs, and the instance's generation."""
+    instance = an_instance(7, "web", state=S.Activating, host_id=2, generation=3, cores=2, memory=512)
+    order = order_for(instance, CELL)
+    assert isinstance(order, Start)
+    assert (order.instance_id, order.generation, order.name, order.cores, order.memory) == (7, 3, "web", 2, 512)
+    assert order.uuid == str(domain_uuid(CELL, 7))
+    assert order.disks == instance.disks
+
+
+def test_destroying_calls_for_a_destroy() -> None:
+    """The order to destroy names the same domain as the order to start."""
+    order = order_for(an_instance(7, state=S.Destroying, host_id=2, generation=4), CELL)
+    assert order == Destroy(instance_id=7, generation=4, uuid=str(domain_uuid(CELL, 7)))
+
+
+def test_the_rest_calls_for_nothing() -> None:
+    """In every other state the host has nothing to do."""
+    for state in set(S) - {S.Activating, S.Destroying}:
+        assert order_for(an_instance(state=state, host_id=1), CELL) is None
+
+
+def test_a_sighting_from_the_instances_host_counts() -> None:
+    """The host that the record names may say that the instance runs."""
+    instance = an_instance(7, state=S.Activating, host_id=2, generation=3)
+    assert step_for(instance, 2, seen(instance)) == Step(instance_id=7, happening=Happening.SEEN_RUNNING)
+
+
+def test_a_sighting_from_another_host_is_void() -> None:
+    """No other host may say anything about it."""
+    instance = an_instance(7, state=S.Running, host_id=2, generation=3)
+    for what in Seen:
+        assert step_for(instance, 3, seen(instance, what)) is None
+
+
+def test_a_sighting_of_another_generation_is_void() -> None:
+    """What answers an older order, or one never given, says nothing of now."""
+    instance = an_instance(7, state=S.Running, host_id=2, generation=3)
+    for generation in (2, 4):
+        assert step_for(instance, 2, seen(instance, Seen.GONE, generation=generation)) is None
+
+
+def test_a_sighting_of_nothing_known_is_void() -> None:
+    """An instance that the records do not hold is not made up."""
+    assert step_for(None, 2, seen(an_instance())) is None
+
+
+def test_what_a_full_report_does_not_list_is_gone() -> None:
+    """A running or orphaned instance that its host lists no more is gone."""
+    missing = [an_instance(1, state=S.Running, host_id=1), an_instance(2, state=S.Orphaned, host_id=1)]
+    assert [one.instance_id for one in steps_for_missing(missing, frozenset())] == [1, 2]
+    assert [one.instance_id for one in steps_for_missing(missing, frozenset({1}))] == [2]
+
+
+def test_an_order_under_way_is_not_concluded_from_a_list() -> None:
+    """What is being started or destroyed is answered by the host, not by its absence from a list."""
+    for state in (S.Activating, S.Destroying, S.Resuming, S.PreparingDisk):
+        assert steps_for_missing([an_instance(state=state, host_id=1)], frozenset()) == []
+
+
+@settings(max_examples=60)
+@given(instances(), observations())
+def test_a_step_is_always_legal(instance: Instance, observation: Observation) -> None:
+    """Whatever a host says, what follows from it is in the state table."""
+    observation = msgspec.structs.replace(observation, generation=instance.generation)
+    found = step_for(instance, instance.host_id or 1, observation)
+    if found is not None:
+        assert instance.host_id is not None
+        assert is_legal(instance.state, found.happening)
+
+
+@settings(max_examples=60)
+@given(instances(), observations())
+def test_the_same_sighting_twice_says_nothing_new(instance: Instance, observation: Observation) -> None:
+    """Carried out once, a sighting leads no further: the state it led to is where it leads again, or it is not legal there."""
+    observation = msgspec.structs.replace(observation, generation=instance.generation)
+    first = step_for(instance, instance.host_id or 1, observation)
+    if first is None:
+        return
+    state = step(instance.state, first.happening)
+    again = step_for(msgspec.structs.replace(instance, state=state), instance.host_id or 1, observation)
+    assert again is None or step(state, again.happening) is state
