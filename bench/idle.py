@@ -23,7 +23,7 @@ from tashi.sandbox.qemu_host import agent_role
 MACHINES: Final = 200
 WARM_UP: Final = 20
 PAUSE: Final = 0.05
-RUNS: Final = 3
+RUNS: Final = 1
 
 Noted = dict[str, dict[str, float]]
 

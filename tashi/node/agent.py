@@ -15,6 +15,7 @@ from twisted.application.internet import ClientService, backoffPolicy
 from twisted.application.service import Service
 from twisted.internet import task
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
@@ -171,6 +172,8 @@ class NodeAgent(Service):
     def _connected(self, broker: pb.Broker) -> None:
         self._broker = broker
         self._avatar = None
+        if ITCPTransport.providedBy(broker.transport):
+            broker.transport.setTcpNoDelay(True)  # a report follows an acknowledgement closely, and shall not wait for its ACK
         broker.notifyOnDisconnect(lambda: self._disconnected(broker))
         Deferred.fromCoroutine(self._join(broker)).addErrback(self._drop, broker)
 

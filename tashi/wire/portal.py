@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import Logger
 from twisted.spread import pb
 from zope.interface import implementer
@@ -41,6 +42,8 @@ class Door:
 
     def rootObject(self, broker: Any) -> pb.Referenceable:
         """Called by PB for each new connection."""
+        if ITCPTransport.providedBy(broker.transport):
+            broker.transport.setTcpNoDelay(True)  # orders are short and follow each other: none shall wait for the ACK of another
         return Threshold(self, broker)
 
 

@@ -22,6 +22,7 @@ from twisted.application.service import Service
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.words.protocols.jabber import client, error, sasl, xmlstream
@@ -256,6 +257,8 @@ class Connection(subprotocols.StreamManager, Service):
 
     def _connected(self, stream: GuardedXmlStream) -> None:
         stream.addObserver(xmlstream.STREAM_ERROR_EVENT, self._remember)
+        if ITCPTransport.providedBy(stream.transport):
+            stream.transport.setTcpNoDelay(True)  # a reply shall not wait for the ACK of the event before it
         self._later("login", LOGIN_WITHIN, self._login_is_late)
         super()._connected(stream)
 

@@ -102,7 +102,7 @@ class PrivateLibvirtd:
         return found
 
     def _answers(self) -> bool:
-        command = ["virsh", "-c", self.uri, "version"]
+        command = ["virsh", "-c", self.uri, "uri"]
         return subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE).returncode == 0
 
 

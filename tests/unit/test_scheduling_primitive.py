@@ -107,7 +107,7 @@ def test_many_refusals_stay_short() -> None:
     assert words.endswith("n019: 19 MB short of memory; 480 more: ... MB short of memory; 7 more: is down")
 
 
-@settings(max_examples=120)
+@settings(max_examples=100)
 @given(snapshots())
 def test_any_plan_passes_the_check(snapshot: Snapshot) -> None:
     """Whatever the cluster looks like, the plan of every policy is sound, and speaks of each waiting instance once."""
@@ -129,7 +129,7 @@ def test_the_same_snapshot_gives_the_same_plan(snapshot: Snapshot) -> None:
     assert msgspec.json.encode(snapshot) == text
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(snapshots())
 def test_what_is_postponed_fits_nowhere(snapshot: Snapshot) -> None:
     """An instance waits only when, after all that was placed before it, the check would refuse it everywhere."""

@@ -1,0 +1,288 @@
+"""The agent's hypervisor on a real libvirtd with real QEMU processes: the contract, crashes of either, and what is left afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any, ClassVar
+
+import libvirt
+import pytest
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tashi.model.instance import Disk
+from tashi.model.orders import Destroy, Observation, Seen
+from tashi.node import kvm_probe
+from tashi.node.disks import Disks
+from tashi.node.executor import Executor
+from tashi.node.libvirt_connection import LibvirtConnection
+from tashi.node.libvirt_guest import LibvirtHypervisor
+from tashi.node.libvirt_host import HostReader, Offer
+from tashi.node.threads import Threads
+from tests.contracts.hypervisor_contract import CELL, HypervisorContract, an_order
+from tests.integration.private_libvirtd import PrivateLibvirtd, wait_until
+
+pytestmark = pytest.mark.integration
+
+GREETING = b"the guest is here\r\n"
+# a boot sector that writes the greeting to the first serial port and halts
+BOOT_SECTOR = bytes.fromhex("fa31c08ed8be167cbaf803ac84c07403eeebf8f4ebfd") + GREETING + b"\0"
+BOOT_IMAGE = BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa" + bytes(2**20 - 512)
+
+
+class QemuCase(TestCase):
+    """A machine with libvirtd for the class, an agent's hypervisor for each test."""
+
+    machine: ClassVar[PrivateLibvirtd]
+    timeout = 120
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Switch the machine on."""
+        cls.machine = PrivateLibvirtd()
+        cls.machine.start()
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        """Switch it off."""
+        cls.machine.stop()
+
+    def setUp(self) -> None:
+        """An image directory, and directories of the agent's own."""
+        self.directory = Path(self.mktemp()).absolute()
+        (self.directory / "images").mkdir(parents=True)
+        (self.directory / "images" / "boot.img").write_bytes(BOOT_IMAGE)
+        self.hypervisor, self.connection = self.a_hypervisor()
+        self.addCleanup(self.clear)
+
+    def a_hypervisor(self) -> tuple[LibvirtHypervisor, LibvirtConnection]:
+        """The hypervisor as an agent that starts makes it."""
+        connection = LibvirtConnection(self.machine.uri)
+        disks = Disks(self.directory / "images", self.directory / "scratch")
+        host = HostReader(Offer(reserved=512), self.directory)
+        return LibvirtHypervisor(connection, host, disks, self.directory / "console", {}), connection
+
+    def clear(self) -> None:
+        """Leave no domain behind."""
+        for domain in self.connection.get().listAllDomains():
+            if domain.isActive():
+                domain.destroy()
+            domain.undefine()
+        self.connection.close()
+
+    def scratch(self) -> list[str]:
+        """The overlays that there are."""
+        return sorted(str(path.relative_to(self.directory / "scratch")) for path in (self.directory / "scratch").glob("*/*"))
+
+
+class QemuContractTests(HypervisorContract, QemuCase):
+    """The contract, kept by real machines."""
+
+    def end(self, domain: str) -> str:
+        """See HypervisorContract: the guest's process is killed."""
+        before = self.machine.guests()
+        os.kill(before[-1], signal.SIGKILL)
+        found = self.connection.get().lookupByUUIDString(domain)
+        wait_until(lambda: not found.isActive())
+        return "crashed"
+
+    def pause(self, domain: str) -> None:
+        """See HypervisorContract."""
+        self.connection.get().lookupByUUIDString(domain).suspend()
+
+
+class QemuTests(QemuCase):
+    """What only real machines show."""
+
+    def test_facts(self) -> None:
+        """The memory is the machine's, not one node's of it, less what is reserved; the accelerator is one that was tried."""
+        facts = self.hypervisor.facts()
+        total = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        assert total is not None
+        self.assertEqual(facts.memory, int(total[1]) // 1024 - 512)
+        self.assertEqual(facts.cores, os.cpu_count())
+        works = kvm_probe.boots("kvm", "qemu-system-x86_64")
+        self.assertEqual(facts.hypervisor, "qemu (kvm)" if works else "qemu (tcg)")
+
+    def test_guest_boots(self) -> None:
+        """The guest really runs from the image, and what it prints is kept."""
+        self.hypervisor.start(CELL, an_order())
+        console = self.directory / "console" / "tashi-7-vm7.log"
+        wait_until(lambda: console.exists() and GREETING in console.read_bytes())
+        self.hypervisor.destroy(CELL, an_order().uuid)
+        self.assertFalse(console.exists())
+
+    def test_overlay(self) -> None:
+        """A disk that is not persistent is an overlay with a known chain, and goes with its domain; the image stays as it was."""
+        order = an_order(disks=(Disk(uri="boot.img"), Disk(uri="boot.img")))
+        self.hypervisor.start(CELL, order)
+        self.assertEqual(self.scratch(), [f"{order.uuid}/0.qcow2", f"{order.uuid}/1.qcow2"])
+        overlay = self.directory / "scratch" / order.uuid / "0.qcow2"
+        said = subprocess.run(["qemu-img", "info", "-U", "--output=json", str(overlay)], capture_output=True, check=True).stdout
+        self.assertIn(str(self.directory / "images" / "boot.img").encode(), said)
+        self.assertIn(b'"backing-filename-format": "raw"', said)
+        self.hypervisor.destroy(CELL, order.uuid)
+        self.assertEqual(self.scratch(), [])
+        self.assertEqual((self.directory / "images" / "boot.img").read_bytes(), BOOT_IMAGE)
+
+    def test_persistent_disk(self) -> None:
+        """A persistent disk is the image itself, and survives its domain."""
+        order = an_order(disks=(Disk(uri="boot.img", persistent=True),))
+        self.hypervisor.start(CELL, order)
+        self.assertEqual(self.scratch(), [])
+        self.assertIn(str(self.directory / "images" / "boot.img"), self.connection.get().lookupByUUIDString(order.uuid).XMLDesc())
+        self.hypervisor.destroy(CELL, order.uuid)
+        self.assertTrue((self.directory / "images" / "boot.img").exists())
+
+    def test_failed_start(self) -> None:
+        """A start that libvirt refuses is told in its words, and neither a domain nor an overlay is left."""
+        order = an_order(memory=2**31 - 1)
+        with self.assertRaises(Exception) as caught:
+            self.hypervisor.start(CELL, order)
+        self.assertIn("tashi-7-vm7 was not started", str(caught.exception))
+        self.assertEqual(self.connection.get().listAllDomains(), [])
+        self.assertEqual(self.scratch(), [])
+
+    def test_agent_restart(self) -> None:
+        """A new agent knows the domains of the former one, which ran on."""
+        self.hypervisor.start(CELL, an_order(1))
+        guests = self.machine.guests()
+        self.connection.close()
+        self.hypervisor, self.connection = self.a_hypervisor()
+        self.assertEqual(list(self.hypervisor.domains(CELL)), [Observation(instance_id=1, generation=3, seen=Seen.RUNNING)])
+        self.assertEqual(self.machine.guests(), guests)
+
+    def test_defined_and_never_started(self) -> None:
+        """A domain that an agent left half made is made anew."""
+        order = an_order()
+        self.hypervisor.start(CELL, order)
+        self.connection.get().lookupByUUIDString(order.uuid).destroy()
+        self.assertEqual(self.hypervisor.start(CELL, order).seen, Seen.RUNNING)
+
+    def test_mark_survives(self) -> None:
+        """The generation of a later order stands in the running domain and in its definition."""
+        self.hypervisor.start(CELL, an_order())
+        self.hypervisor.start(CELL, an_order(generation=8))
+        domain = self.connection.get().lookupByUUIDString(an_order().uuid)
+        for flags in (0, libvirt.VIR_DOMAIN_XML_INACTIVE):
+            self.assertIn('generation="8"', domain.XMLDesc(flags))
+
+
+class QemuExecutorTests(QemuCase):
+    """Orders on a real machine while parts of it fail."""
+
+    def setUp(self) -> None:
+        """An executor with real threads."""
+        super().setUp()
+        self.told: list[Observation] = []
+        self.threads = Threads(reactor, 2, 1.0)
+        self.threads.start()
+        self.addCleanup(self.threads.stop)
+        self.executor = Executor(self.hypervisor, self.threads.run, reactor, self.told.append)
+        self.addCleanup(self.executor.stop)
+        self.executor.enter(CELL)
+        self.hypervisor.watch(lambda *hint: reactor.callFromThread(self.executor.notice, *hint))  # type: ignore[attr-defined]
+
+    async def until_told(self, instance_id: int, seen: Seen) -> Observation:
+        """The observation, as soon as it was told."""
+        for _ in range(3000):
+            for told in self.told:
+                if (told.instance_id, told.seen) == (instance_id, seen):
+                    return told
+            await deferLater(reactor, 0.01)  # type: ignore[arg-type]
+        raise AssertionError(f"{seen} of {instance_id} was not told: {self.told}")
+
+    async def test_killed_guest(self) -> None:
+        """A guest whose process is killed is told as crashed, and nothing of it is left."""
+        self.executor.give([an_order()])
+        await self.until_told(7, Seen.RUNNING)
+        os.kill(self.machine.guests()[-1], signal.SIGKILL)
+        told = await self.until_told(7, Seen.GONE)
+        self.assertEqual((told.reason, told.generation), ("crashed", 3))
+        self.assertEqual(self.scratch(), [])
+        self.assertEqual(self.connection.get().listAllDomains(), [])
+
+    async def test_libvirtd_crashes(self) -> None:
+        """While libvirtd is down guests run on and orders wait; afterwards they are carried out, and what ended meanwhile is told."""
+        self.executor.give([an_order(1), an_order(2)])
+        await self.until_told(1, Seen.RUNNING)
+        await self.until_told(2, Seen.RUNNING)
+        guests = self.machine.guests()
+        self.machine.kill()
+        os.kill(guests[-1], signal.SIGKILL)
+        self.executor.give([an_order(3), Destroy(instance_id=2, generation=4, uuid=an_order(2).uuid)])
+        self.assertTrue(set(self.machine.guests()) <= set(guests))
+        self.machine.start()
+        await self.until_told(3, Seen.RUNNING)
+        await self.until_told(2, Seen.GONE)
+        self.assertNotIn(Seen.FAILED, [told.seen for told in self.told])
+        running = {seen.instance_id for seen in await self.threads.run(self.hypervisor.domains, CELL)}
+        self.assertTrue(3 in running and 2 not in running)
+
+    async def test_hung_guest(self) -> None:
+        """A guest whose process stands still delays its own orders only."""
+        self.executor.give([an_order(1)])
+        await self.until_told(1, Seen.RUNNING)
+        guest = self.machine.guests()[-1]
+        os.kill(guest, signal.SIGSTOP)
+        self.addCleanup(self.go_on, guest)
+        domain = self.connection.get().lookupByUUIDString(an_order(1).uuid)
+        hung = [self.threads.run(self.ask, domain) for _ in range(2)]  # as many as there are threads
+        self.executor.give([an_order(2)])
+        await self.until_told(2, Seen.RUNNING)
+        self.assertFalse(any(call.called for call in hung))
+        self.executor.give([Destroy(instance_id=1, generation=4, uuid=an_order(1).uuid)])
+        self.go_on(guest)
+        await self.until_told(1, Seen.GONE)
+        for call in hung:
+            await call
+
+    def ask(self, domain: Any) -> None:
+        """A question that only the guest's own process can answer."""
+        try:
+            domain.setMemoryStatsPeriod(3)
+        except libvirt.libvirtError:
+            pass  # it was destroyed before it could answer
+
+    def go_on(self, guest: int) -> None:
+        """Let a stopped process run."""
+        try:
+            os.kill(guest, signal.SIGCONT)
+        except ProcessLookupError:
+            pass
+
+
+class ProbeTests(TestCase):
+    """The guest that tells whether an accelerator works."""
+
+    def test_boots(self) -> None:
+        """Where there is no hardware to fail, the probe comes through."""
+        self.assertTrue(kvm_probe.boots("tcg", "qemu-system-x86_64", 20.0))
+
+    def test_no_emulator(self) -> None:
+        """An emulator that is not there runs nothing."""
+        self.assertFalse(kvm_probe.boots("tcg", "/nonexistent/qemu"))
+
+    def test_answer_is_kept(self) -> None:
+        """The second question of the same boot is answered without a guest."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        first = kvm_probe.kvm_works(directory)
+        kept = (directory / "kvm.json").read_bytes()
+        flipped = kept.replace(b"true", b"false") if first else kept.replace(b"false", b"true")
+        (directory / "kvm.json").write_bytes(flipped)
+        self.assertEqual(kvm_probe.kvm_works(directory), not first)
+
+    def test_source(self) -> None:
+        """The bytes of the boot sector are what its source assembles to."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        source = Path(kvm_probe.__file__).with_suffix(".S")
+        subprocess.run(["as", "-o", "probe.o", str(source)], cwd=directory, check=True)
+        subprocess.run(["ld", "-Ttext", "0x7c00", "--oformat", "binary", "-o", "probe.bin", "probe.o"], cwd=directory, check=True)
+        self.assertEqual((directory / "probe.bin").read_bytes(), kvm_probe.SECTOR)
