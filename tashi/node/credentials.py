@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 from pathlib import Path
 
 from tashi.errors import INTERNAL, OurFault
+from tashi.files import write_whole
 
 
 def own_secret(state_directory: Path) -> str:
     """The agent's own secret in hexadecimal, from ``node.secret``; made there the first time, readable by its owner only."""
     path = state_directory / "node.secret"
-    with contextlib.suppress(FileExistsError):
-        # written aside and linked, so that the file is whole whenever it is there
-        aside = path.with_name(f".node.secret.{os.getpid()}")
-        try:
-            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(32))
-            os.link(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+    if not path.exists():
+        write_whole(path, secrets.token_hex(32))
     return _read_private(path)
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import msgspec
 
+from tashi.files import write_whole
 from tashi.sandbox import configuration, control_groups, image, processes, qemu_host, simulated_host, xmpp_server
-from tashi.sandbox.layout import DOMAIN, Layout, derive_layout, host_name, load_layout, make_layout, write_atomically
+from tashi.sandbox.layout import DOMAIN, Layout, derive_layout, host_name, load_layout, make_layout
 from tashi.sandbox.problem import SandboxProblem
 
 Tell = Callable[[str], None]
@@ -113,7 +114,7 @@ def write_cell_file(layout: Layout, names: Sequence[str]) -> None:
             "nodes": {name: pid_of(qemu_host.agent_role(name)) for name in names},
         },
     }
-    write_atomically(layout.cell_file, msgspec.json.format(msgspec.json.encode(cell)))
+    write_whole(layout.cell_file, msgspec.json.format(msgspec.json.encode(cell)))
 
 
 def _check_machine(directory: Path) -> None:

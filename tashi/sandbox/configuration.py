@@ -8,8 +8,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tashi.files import write_whole
 from tashi.sandbox import xmpp_server
-from tashi.sandbox.layout import DOMAIN, Layout, write_atomically
+from tashi.sandbox.layout import DOMAIN, Layout
 from tashi.sandbox.problem import SandboxProblem
 from tashi.sandbox.qemu_host import GUEST_BRIDGE
 
@@ -106,7 +107,7 @@ def _write(path: Path, sections: Sections, settings: Sequence[Setting], mode: in
     text = io.StringIO()
     text.write("# A sandbox cell's configuration: written once, then kept.\n")
     parser.write(text)
-    write_atomically(path, text.getvalue(), mode)
+    write_whole(path, text.getvalue(), mode)
 
 
 def _parser() -> configparser.RawConfigParser:

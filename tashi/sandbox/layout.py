@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from tashi.files import write_whole
 from tashi.sandbox.problem import SandboxProblem
 
 DOMAIN = "cell.test"
@@ -151,7 +151,7 @@ def load_layout(directory: Path) -> Layout | None:
 def make_layout(directory: Path, hypervisor: str) -> Layout:
     """Draw an identity for `directory`, and write it there."""
     layout = derive_layout(directory, hypervisor)
-    write_atomically(directory / "identity.json", msgspec.json.format(msgspec.json.encode(layout.identity)))
+    write_whole(directory / "identity.json", msgspec.json.format(msgspec.json.encode(layout.identity)))
     return layout
 
 
@@ -169,15 +169,6 @@ def derive_layout(directory: Path, hypervisor: str) -> Layout:
         hypervisor=hypervisor,
     )
     return Layout(directory=directory, identity=identity)
-
-
-def write_atomically(path: Path, content: bytes | str, mode: int = 0o600) -> None:
-    """Replace `path` whole: a reader sees the old content or the new, never a part."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
-        stream.write(data)
-    os.replace(temporary, path)
 
 
 def _free_tags(directory: Path) -> Iterator[str]:

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import msgspec
 
+from tashi.files import write_whole
 from tashi.sandbox import control_groups, processes
 from tashi.sandbox.host_init import Daemon, HostSpecification
-from tashi.sandbox.layout import DOMAIN, Layout, host_number, write_atomically
+from tashi.sandbox.layout import DOMAIN, Layout, host_number
 from tashi.sandbox.problem import SandboxProblem
 
 PATIENCE = 30.0  # seconds for a host to start its daemons
@@ -140,8 +141,8 @@ def _write_files(layout: Layout, name: str, agent: list[str]) -> Path:
     sockets.mkdir(mode=0o700)
     address = layout.address(10 + host_number(name))
     identifier = uuid.uuid5(uuid.NAMESPACE_URL, f"{layout.directory}/{name}")
-    write_atomically(node / "etc" / "libvirtd.conf", LIBVIRTD_CONFIGURATION.format(sockets=sockets, uuid=identifier))
-    write_atomically(node / "etc" / "qemu.conf", QEMU_CONFIGURATION.format(address=address))
+    write_whole(node / "etc" / "libvirtd.conf", LIBVIRTD_CONFIGURATION.format(sockets=sockets, uuid=identifier))
+    write_whole(node / "etc" / "qemu.conf", QEMU_CONFIGURATION.format(address=address))
     with contextlib.suppress(FileNotFoundError):
         shutil.copytree("/etc/libvirt/nwfilter", node / "etc" / "nwfilter", dirs_exist_ok=True)
     logs = layout.log
@@ -166,7 +167,7 @@ def _write_files(layout: Layout, name: str, agent: list[str]) -> Path:
         ],
     )
     path = node / "host.json"
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(specification)))
+    write_whole(path, msgspec.json.format(msgspec.json.encode(specification)))
     return path
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 
+from tashi.files import write_whole
 from tashi.sandbox import processes
-from tashi.sandbox.layout import Layout, write_atomically
+from tashi.sandbox.layout import Layout
 from tashi.sandbox.qemu_host import agent_role
 
 CORES = 1024
@@ -25,7 +26,7 @@ def write_node_file(layout: Layout, name: str, cores: int, memory: int) -> None:
     for key, value in shape.items():
         ElementTree.SubElement(processor, key).text = str(value)
     ElementTree.SubElement(node, "memory").text = str(memory * 1024)
-    write_atomically(path, ElementTree.tostring(node))
+    write_whole(path, ElementTree.tostring(node))
 
 
 def start(layout: Layout, name: str, agent: list[str]) -> None:

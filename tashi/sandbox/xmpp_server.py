@@ -12,9 +12,10 @@ import socket
 
 import msgspec
 
+from tashi.files import write_whole
 from tashi.sandbox import processes
 from tashi.sandbox.certificates import write_certificates
-from tashi.sandbox.layout import DOMAIN, Layout, write_atomically
+from tashi.sandbox.layout import DOMAIN, Layout
 from tashi.sandbox.problem import SandboxProblem
 
 ACCOUNTS = ("tashi", "ism", "admin", "llms", "alice")
@@ -61,7 +62,7 @@ def passwords(layout: Layout) -> dict[str, str]:
     """The password of each account; drawn at the first call, and kept in a file that only its owner may read."""
     path = layout.xmpp / "passwords.json"
     if not path.exists():
-        write_atomically(path, msgspec.json.format(msgspec.json.encode({name: secrets.token_urlsafe(18) for name in ACCOUNTS})))
+        write_whole(path, msgspec.json.format(msgspec.json.encode({name: secrets.token_urlsafe(18) for name in ACCOUNTS})))
     return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
 
 
@@ -75,11 +76,11 @@ def prepare(layout: Layout) -> None:
     for name, password in passwords(layout).items():
         record = accounts / f"{_encode(name)}.dat"
         if not record.exists():  # the server replaces the password by its salted hash at the first login
-            write_atomically(record, f'return {{ ["password"] = "{password}" }};\n')
+            write_whole(record, f'return {{ ["password"] = "{password}" }};\n')
     configuration = layout.xmpp / "prosody.cfg.lua"
     if not configuration.exists():
         text = CONFIGURATION.format(directory=layout.xmpp, log=layout.log / "prosody.log", port=layout.identity.xmpp_port, domain=DOMAIN)
-        write_atomically(configuration, text)
+        write_whole(configuration, text)
 
 
 def start(layout: Layout) -> None:

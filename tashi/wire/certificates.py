@@ -1,30 +1,85 @@
 """The cell's own certificate authority: made at the first start in the state directory, so that agents can verify whom they talk to.
 
-ca.pem           for every agent (public)
-ca.key           only here
-manager.pem      key and certificate of the control plane, issued for MANAGER_NAME, renewed before it ends
-join.secret      for every agent that is to join (secret)
+    ca.pem           for every agent (public)
+    ca.key           only here
+    manager.pem      key and certificate of the control plane, issued for MANAGER_NAME, renewed before it ends
+    join.secret      for every agent that is to join (secret)
 """
 
 from __future__ import annotations
 
 import datetime
-import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from tashi.files import write_whole
 
 MANAGER_NAME: Final = "tashi-cluster-manager"
 """The DNS name in the control plane's certificate; agents verify it whatever address they dial."""
 
-_CA_DAYS: Final = 20 * 365
+_AUTHORITY_DAYS: Final = 20 * 365
 _DAYS: Final = 2 * 365
 _RENEW_DAYS: Final = 60
+
+
+class Authority:
+    """A certificate and the key that signs others with it."""
+
+    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        self._certificate = certificate
+        self._key = key
+
+    @classmethod
+    def new(cls, name: str, now: datetime.datetime) -> Authority:
+        """One that nobody has seen before."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = _named(name)
+        certificate = (
+            _builder(subject, subject, key.public_key(), now, _AUTHORITY_DAYS)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs_certificates=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(certificate, key)
+
+    @classmethod
+    def load(cls, certificate: bytes, key: bytes) -> Authority:
+        """The one that was written as these two PEM texts."""
+        loaded = serialization.load_pem_private_key(key, None)
+        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+        return cls(x509.load_pem_x509_certificate(certificate), loaded)
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate, for those who are to trust it."""
+        return self._certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def key_pem(self) -> bytes:
+        """The signing key."""
+        return _pem(self._key)
+
+    def issue(self, names: Sequence[str], now: datetime.datetime, days: int = _DAYS) -> tuple[bytes, bytes]:
+        """A new key and its certificate for a server with these DNS names, both as PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            _builder(_named(names[0]), self._certificate.subject, key.public_key(), now, days)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        return _pem(key), certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def prepare(directory: Path, now: float) -> Path:
@@ -35,28 +90,13 @@ def prepare(directory: Path, now: float) -> Path:
     moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
     ca_file, ca_key_file, manager_file = (directory / name for name in ("ca.pem", "ca.key", "manager.pem"))
     if not ca_file.exists() or not ca_key_file.exists():
-        ca_key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Tashi cell")])
-        ca = (
-            _builder(name, name, ca_key.public_key(), moment, _CA_DAYS)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(ca_key, hashes.SHA256())
-        )
-        write_secret(ca_key_file, _pem(ca_key))
-        _write(ca_file, ca.public_bytes(serialization.Encoding.PEM), 0o644)
+        made = Authority.new("Tashi cell", moment)
+        write_whole(ca_key_file, made.key_pem)
+        write_whole(ca_file, made.pem, 0o644)
         manager_file.unlink(missing_ok=True)
     if not manager_file.exists() or _ends_soon(manager_file, moment):
-        ca = x509.load_pem_x509_certificate(ca_file.read_bytes())
-        loaded = serialization.load_pem_private_key(ca_key_file.read_bytes(), None)
-        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, MANAGER_NAME)])
-        certificate = (
-            _builder(name, ca.subject, key.public_key(), moment, _DAYS)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(MANAGER_NAME)]), critical=False)
-            .sign(loaded, hashes.SHA256())
-        )
-        write_secret(manager_file, _pem(key) + certificate.public_bytes(serialization.Encoding.PEM))
+        key, certificate = Authority.load(ca_file.read_bytes(), ca_key_file.read_bytes()).issue([MANAGER_NAME], moment)
+        write_whole(manager_file, key + certificate)
     return manager_file
 
 
@@ -64,23 +104,8 @@ def join_secret(directory: Path) -> str:
     """The secret with which a new agent joins the cell; made when there is none."""
     path = directory / "join.secret"
     if not path.exists():
-        write_secret(path, secrets.token_hex(32).encode() + b"\n")
+        write_whole(path, secrets.token_hex(32).encode() + b"\n")
     return path.read_text().strip()
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    _write(path, content, 0o600)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _builder(
@@ -94,6 +119,24 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=days))
+    )
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -64,7 +65,7 @@ class QemuCase(TestCase):
         """The hypervisor as an agent that starts makes it."""
         connection = LibvirtConnection(self.machine.uri)
         disks = Disks(self.directory / "images", self.directory / "scratch")
-        host = HostReader(Offer(reserved=512), self.directory)
+        host = HostReader(Offer(reserved=512), self.machine.directory)  # one probe for all
         return LibvirtHypervisor(connection, host, disks, self.directory / "console", {}), connection
 
     def clear(self) -> None:
@@ -244,17 +245,13 @@ class QemuExecutorTests(QemuCase):
 
     def ask(self, domain: Any) -> None:
         """A question that only the guest's own process can answer."""
-        try:
+        with contextlib.suppress(libvirt.libvirtError):  # it may be destroyed before it can answer
             domain.setMemoryStatsPeriod(3)
-        except libvirt.libvirtError:
-            pass  # it was destroyed before it could answer
 
     def go_on(self, guest: int) -> None:
         """Let a stopped process run."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(guest, signal.SIGCONT)
-        except ProcessLookupError:
-            pass
 
 
 class ProbeTests(TestCase):

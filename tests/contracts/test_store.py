@@ -1,0 +1,199 @@
+"""What every store keeps, run for each of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.trial.unittest import TestCase
+
+from tashi.errors import OurFault
+from tashi.interfaces import Change, IStore
+from tashi.model.states import InstanceState
+from tashi.store.memory import MemoryStore
+from tashi.store.sqlite import SCHEMA_VERSION, SQLiteStore
+from tashi.store.tables import RECORDS
+from tests.builders import USERS, a_host, an_instance
+
+
+class StoreContract:
+    """`tashi.interfaces.IStore`: a store gives `make`, and `reopened` for the same rows in another life."""
+
+    def make(self) -> IStore:
+        raise NotImplementedError
+
+    async def reopened(self, store: IStore) -> IStore:
+        """The store as the next process finds it."""
+        raise NotImplementedError
+
+    async def test_a_new_store_has_every_table_and_nothing_in_it(self) -> None:
+        """All tables are there from the start, empty."""
+        store = self.make()
+        self.assertEqual(await store.load(), {table: {} for table in RECORDS})
+
+    async def test_what_is_written_is_read(self) -> None:
+        """Records of every kind come back as they were, under the keys they had."""
+        store = self.make()
+        await store.load()
+        instance = an_instance(7, "wéb\U0001f427'; --", host_id=1, hints={"a": "b"}, resource_id="r")
+        changes = [
+            Change("instances", 7, instance),
+            Change("hosts", 1, a_host()),
+            Change("users", 1000, USERS[0]),
+            Change("counters", "instance", 7),
+            Change("settings", "cell", "some text"),
+        ]
+        await store.commit(changes)
+        for life in (store, await self.reopened(store)):
+            tables = await life.load()
+            self.assertEqual({table: dict(rows) for table, rows in tables.items() if rows}, {c.table: {c.key: c.record} for c in changes})
+
+    async def test_the_last_write_of_a_batch_wins(self) -> None:
+        """Within one batch the newest word on a row is the word."""
+        store = self.make()
+        await store.load()
+        await store.commit([Change("hosts", 1, a_host(notes="old")), Change("hosts", 2, a_host(2)), Change("hosts", 3, None)])
+        await store.commit(
+            [
+                Change("hosts", 1, a_host(notes="older")),
+                Change("hosts", 1, a_host(notes="new")),
+                Change("hosts", 2, a_host(2, notes="changed")),
+                Change("hosts", 2, None),
+                Change("hosts", 3, None),
+                Change("hosts", 3, a_host(3)),
+            ]
+        )
+        hosts = (await (await self.reopened(store)).load())["hosts"]
+        self.assertEqual({number: host.notes for number, host in hosts.items()}, {1: "new", 3: ""})
+
+    async def test_records_come_in_the_order_of_their_ids(self) -> None:
+        """The outbox, above all, is read oldest first."""
+        store = self.make()
+        await store.load()
+        await store.commit([Change("instances", number, an_instance(number)) for number in (3, 1, 20)])
+        await store.commit([Change("instances", number, an_instance(number)) for number in (10, 2)])
+        self.assertEqual(list((await (await self.reopened(store)).load())["instances"]), [1, 2, 3, 10, 20])
+
+    async def test_counters_outlive_what_they_count(self) -> None:
+        """A number given out is known to be, when what it was given to is gone."""
+        store = self.make()
+        await store.load()
+        await store.commit([Change("counters", "instance", 7), Change("instances", 7, an_instance(7))])
+        await store.commit([Change("instances", 7, None)])
+        tables = await (await self.reopened(store)).load()
+        self.assertEqual((tables["instances"], tables["counters"]), ({}, {"instance": 7}))
+
+    async def test_history_is_found_and_not_loaded(self) -> None:
+        """What is gone is found by its id, its resourceId or its name, the last one of several, and is no live record."""
+        store = self.make()
+        await store.load()
+        gone = [
+            an_instance(number, name, resource_id=key, state=InstanceState.Exited)
+            for number, name, key in ((1, "web", "r1"), (2, "web", "r2"), (12, "web", None), (3, "db", "r1"))
+        ]
+        await store.commit([Change("history", instance.id, instance) for instance in gone])
+        for life in (store, await self.reopened(store)):
+            self.assertEqual({table: rows for table, rows in (await life.load()).items() if rows}, {})
+            self.assertEqual(await life.find_gone(instance_id=2), gone[1])
+            self.assertEqual(await life.find_gone(resource_id="r1"), gone[3])
+            self.assertEqual(await life.find_gone(name="web"), gone[2])
+            for nothing in ({"instance_id": 9}, {"resource_id": "web"}, {"name": "r1"}, {"name": "' OR 1=1 --"}, {"name": "w%"}, {}):
+                self.assertIsNone(await life.find_gone(**nothing))
+
+    async def test_commits_are_carried_out_in_their_order(self) -> None:
+        """Commits that are begun together end as if one had followed the other."""
+        store = self.make()
+        await store.load()
+        for commit in [store.commit([Change("counters", "instance", number)]) for number in range(20)]:
+            await commit
+        self.assertEqual((await store.load())["counters"], {"instance": 19})
+
+    async def test_ten_thousand_rows_are_one_commit(self) -> None:
+        """A large batch is written and read whole."""
+        store = self.make()
+        await store.load()
+        await store.commit([Change("instances", number, an_instance(number)) for number in range(10_000)])
+        self.assertEqual(len((await (await self.reopened(store)).load())["instances"]), 10_000)
+
+
+class MemoryStoreTest(StoreContract, TestCase):
+    """The store that forgets with its process; the next life of one is itself."""
+
+    def make(self) -> IStore:
+        return MemoryStore()
+
+    async def reopened(self, store: IStore) -> IStore:
+        return store
+
+
+class SQLiteStoreTest(StoreContract, TestCase):
+    """The embedded store, in a file."""
+
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+
+    def make(self) -> IStore:
+        store = SQLiteStore(reactor, self.path)
+        self.addCleanup(store.close)
+        return store
+
+    async def reopened(self, store: IStore) -> IStore:
+        await store.close()
+        return self.make()
+
+    def rows(self, statement: str) -> list[Any]:
+        """What another program finds in the file."""
+        connection = sqlite3.connect(self.path)
+        with connection:
+            found = connection.execute(statement).fetchall()
+        connection.close()
+        return found
+
+    async def test_a_commit_is_on_the_disk_when_it_is_told(self) -> None:
+        """Another process finds what was committed without this one having closed the file."""
+        store = self.make()
+        await store.load()
+        await store.commit([Change("counters", "instance", 7)])
+        self.assertEqual(self.rows("SELECT id, record FROM counters"), [("instance", "7")])
+
+    async def test_a_batch_is_written_whole_or_not_at_all(self) -> None:
+        """A commit that fails in its middle leaves nothing of itself, and the store works on."""
+        store = self.make()
+        await store.load()
+        with self.assertRaises(KeyError):
+            await store.commit([Change("counters", "instance", 7), Change("no such table", 1, a_host())])
+        self.rows("CREATE TRIGGER full BEFORE INSERT ON hosts BEGIN SELECT RAISE(FAIL, 'disk full'); END")
+        with self.assertRaises(sqlite3.Error):
+            await store.commit([Change("counters", "instance", 8), Change("hosts", 1, a_host())])
+        self.assertEqual((await store.load())["counters"], {})
+        self.rows("DROP TRIGGER full")
+        await store.commit([Change("counters", "instance", 9), Change("hosts", 1, a_host())])
+        self.assertEqual((await store.load())["counters"], {"instance": 9})
+
+    async def test_the_log_is_written_ahead_and_synchronously(self) -> None:
+        """What was answered survives a power cut."""
+        store = self.make()
+        await store.load()
+        pragmas = {}
+        for name in ("journal_mode", "synchronous"):
+            rows = await store._pool.runQuery(f"PRAGMA {name}")
+            pragmas[name] = rows[0][0]
+        self.assertEqual(pragmas, {"journal_mode": "wal", "synchronous": 2})
+
+    async def test_a_newer_schema_is_refused_in_words(self) -> None:
+        """A file of a newer program is left as it is, and the error says what to do."""
+        await self.make().load()
+        self.rows(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        with self.assertRaisesRegex(OurFault, f"has schema version {SCHEMA_VERSION + 1}.*a newer Tashi wrote it; start that one"):
+            await self.make().load()
+        self.assertEqual(self.rows("PRAGMA user_version"), [(SCHEMA_VERSION + 1,)])
+
+    async def test_what_is_no_database_is_not_overwritten(self) -> None:
+        """A file that is something else is an error, and stays what it is."""
+        with open(self.path, "w") as file:
+            file.write("not a database, but somebody's letter\n" * 100)
+        with self.assertRaises(sqlite3.DatabaseError):
+            await self.make().load()
+        with open(self.path) as file:
+            self.assertTrue(file.read().startswith("not a database"))
