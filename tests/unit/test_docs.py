@@ -1,0 +1,74 @@
+"""What the documentation says is so: its commands parse, its configuration loads, its links lead somewhere, its tables are the code's."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from occi.categories import Vocabulary
+from occi.parse import parse_create
+from tashi.client.parse import parse
+from tashi.config import load
+from tashi.model.diagram import page
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of the README in one language."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [text for name, text in found if name == language]
+
+
+def commands() -> list[list[str]]:
+    """The words of each command line in the README, without what a shell does by itself."""
+    return [shlex.split(line) for block in blocks("") for line in block.splitlines() if line and not line.startswith((" ", "export "))]
+
+
+def test_the_readme_runs_only_what_there_is() -> None:
+    """Each make target exists, each client command parses, and the others are those the program tests run."""
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    seen = set()
+    for program, *words in commands():
+        seen.add(Path(program).name)
+        if program == "make":
+            assert words[0] in targets
+        elif program.endswith("tashi"):
+            parse(words)
+        else:
+            assert [program, *words] in (["twistd", "-ny", "tashi.tac"], ["twistd", "-n", "tashi-node"])
+    assert seen == {"make", "tashi", "twistd"}
+
+
+@pytest.mark.parametrize(("number", "programs"), [(0, ("ClusterManager", "Agent")), (1, ("NodeManager",))])
+def test_the_readme_s_configuration_loads(number: int, programs: tuple[str, ...], tmp_path: Path) -> None:
+    """The samples for the control plane and for a host load without a warning."""
+    file = tmp_path / "Tashi.cfg"
+    file.write_text(blocks("ini")[number])
+    file.chmod(0o600)
+    config = load(programs, environ={}, directories=[str(tmp_path)])
+    assert config.warnings == ()
+    assert config.share_dir == Path("/srv/tashi")
+
+
+def test_the_readme_s_message_is_understood() -> None:
+    """The createcompute of the README asks for what it says."""
+    verb, _, argument = blocks("json")[0].strip().partition(" ")
+    (spec,) = parse_create(argument, Vocabulary()).specs
+    assert (verb, spec.name, spec.cores, spec.memory) == ("createcompute", "web1", 2, 2048)
+
+
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    """Every relative link of a page names a file."""
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+def test_the_page_of_states_is_the_table() -> None:
+    """docs/reference/states.md is what the table of states makes of itself."""
+    assert (ROOT / "docs/reference/states.md").read_text() == page()
