@@ -82,6 +82,11 @@ class Peer:
             except TimeoutError:
                 return
 
+    def last_body(self) -> str:
+        """The body of the message that came last, with nothing after it yet."""
+        start = self._received.rindex(b"<message")
+        return ElementTree.fromstring(self._received[start:]).findtext("body", "")
+
     def messages(self) -> list[ElementTree.Element]:
         """All messages that have come."""
         text = b"<stream:stream xmlns='%s' xmlns:stream='%s'>%s</stream:stream>" % (CLIENT.encode(), _STREAMS.encode(), self._received)

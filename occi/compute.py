@@ -12,14 +12,13 @@ import msgspec
 from occi.categories import Category, Vocabulary
 from tashi.errors import BAD_ARGUMENT, BAD_SYNTAX, UNSUPPORTED_KIND, UNSUPPORTED_LINK, YourMistake
 from tashi.model.instance import DEFAULT_CPU_SHARE, Disk, InstanceSpec
-from tashi.model.names import MAX_CORES, MAX_MEMORY_MB, check_hostname, check_image, check_integer, check_resource_id, shown
+from tashi.model.names import MAX_CORES, MAX_MEMORY_MB, check_hints, check_hostname, check_image, check_integer, check_resource_id, shown
 
 GIGAHERTZ_BELOW: Final = 100
 """A cpu_speed below this is GHz, from here on MHz."""
 MAX_MEGAHERTZ: Final = 1_000_000
-MAX_USER_ID: Final = 2**31 - 1
+MAX_USER_ID: Final = 2**32 - 1
 MAX_KILOBITS: Final = 2**31 - 1
-MAX_HINTS: Final = 64
 
 _USED: Final = frozenset(
     {
@@ -125,17 +124,7 @@ def _megahertz(field: str, value: Any) -> int:
 
 
 def _hints(value: Any, meant: Mapping[str, str], where: str) -> dict[str, str]:
-    if not isinstance(value, dict) or len(value) > MAX_HINTS:
-        raise YourMistake(BAD_ARGUMENT, f"{where}hints is {shown(value)}; use an object of at most {MAX_HINTS} strings")
-    hints = {}
-    for key, hint in value.items():
-        if not 1 <= len(key) <= 64 or not key.isprintable() or key.startswith("__"):
-            raise YourMistake(
-                BAD_ARGUMENT, f"{where}hints has the key {shown(key)}; use 1 to 64 printable characters that do not begin with __"
-            )
-        if not isinstance(hint, str) or len(hint) > 255 or not hint.isprintable():
-            raise YourMistake(BAD_ARGUMENT, f"{where}hints.{key} is {shown(hint)}; use a string of at most 255 printable characters")
-        hints[key] = hint
+    hints = dict(check_hints(where + "hints", value))
     for meaning, key in _HINT_OF.items():
         if meaning not in meant:
             continue

@@ -139,7 +139,8 @@ class IHypervisor(Protocol):
         """What is seen of this domain; one that has ended is told GONE and nothing of it is left. None: there is no such domain."""
 
     def domains(self, cell: str) -> Sequence[Observation]:
-        """One observation for every domain of the cell on this machine; GONE for one that has ended and is not settled yet."""
+        """One observation for every domain of the cell on this machine; GONE for one that has ended and is not settled yet, with
+        no reason where nothing is known of its ever having run."""
 
     def close(self) -> None:
         """Let go of the virtualisation; domains run on."""

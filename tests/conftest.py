@@ -1,4 +1,4 @@
-"""In continuous integration an integration test that is skipped has failed: there everything it needs is installed."""
+"""Two rules for all tests: in continuous integration a skipped integration test has failed, and files go to temporary directories."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.trial.unittest import SynchronousTestCase
 
 _INTEGRATION = Path(__file__).parent / "integration"
 _CI = os.environ.get("CI", "").lower() in ("true", "1", "yes")
@@ -27,3 +28,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     if _CI and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("integration") is not None:
         report.outcome = "failed"
         report.longrepr = f"skipped, and in CI nothing may be: {report.longrepr}"
+
+
+@pytest.fixture(autouse=True)
+def _files_go_to_a_temporary_directory(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Trial's own place for them is the current directory: the checkout."""
+    monkeypatch.setattr(SynchronousTestCase, "mktemp", lambda self: str(tmp_path_factory.mktemp("trial") / "temp"))

@@ -22,7 +22,7 @@ from tashi.model.orders import Destroy, NodeLogin, NodeWelcome, Observation, Ord
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
 from tashi.store.memory import MemoryStore
-from tests.builders import ISM, USERS, a_login, a_report, a_spec, an_origin, seen, some_facts
+from tests.builders import ISM, USERS, a_login, a_report, a_spec, an_origin, some_facts
 
 Result = TypeVar("Result")
 
@@ -46,16 +46,16 @@ class Process:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._alive = True
+        self.alive = True
 
     def seconds(self) -> float:
         return self._clock.seconds()
 
     def callLater(self, delay: float, call: Callable[..., object], *arguments: Any, **named: Any) -> Any:
-        return self._clock.callLater(delay, lambda: call(*arguments, **named) if self._alive else None)
+        return self._clock.callLater(delay, lambda: call(*arguments, **named) if self.alive else None)
 
     def kill(self) -> None:
-        self._alive = False
+        self.alive = False
 
 
 class Images:
@@ -202,6 +202,10 @@ class SmallCell:
         while sum(agent.work() for agent in self.agents):
             self.settle()
 
+    def deliver(self) -> None:
+        """All that is outgoing arrives."""
+        self.manager.outbox.done([row.id for row in self.manager.outbox.pending()])
+
     def live(self, seconds: float) -> None:
         """Let time pass in which the hosts that have a link say that they live."""
         for _ in range(max(1, round(seconds))):
@@ -247,10 +251,14 @@ class SmallCell:
         return list(self._told.values())
 
     @property
+    def all_events(self) -> list[dict[str, Any]]:
+        """All events that ever left, oldest first."""
+        return [json.loads(row.body) for row in self._told.values() if not row.to]
+
+    @property
     def events(self) -> list[dict[str, Any]]:
-        """All events that ever left, but for layouts."""
-        bodies = [json.loads(row.body) for row in self._told.values() if not row.to]
-        return [body for body in bodies if body["type"] != "vmLayout"]
+        """The same without layouts."""
+        return [event for event in self.all_events if event["type"] != "vmLayout"]
 
     def actions(self) -> list[str]:
         """What happened to instances, in their events' words."""
@@ -258,6 +266,3 @@ class SmallCell:
 
     def _collect(self) -> None:
         self._told.update({row.id: row for row in self.manager.outbox.pending()})
-
-
-__all__ = ["FakeAgent", "Images", "Process", "SmallCell", "result_of", "seen"]

@@ -104,7 +104,15 @@ class Cluster:
         for row in ids:
             self.outbox.pop(row, None)
             self._stored_outbox.pop(row, None)
-        self.journal.write([Change("outbox", row, None) for row in ids])
+        self.journal.write_soon([Change("outbox", row, None) for row in ids])
+
+    def is_outgoing(self, number: int) -> bool:
+        """Whether the reply of this request is still on its way."""
+        stanza_id = self._reply_id(number)
+        return any(row.stanza_id == stanza_id for row in self.outbox.values())
+
+    def _reply_id(self, number: int) -> str:
+        return f"{self.source}-r{number}"
 
     def _announce_outbox(self) -> None:
         if self._outbox_grew:
@@ -253,7 +261,7 @@ class Transaction:
 
     def send(self, origin: Origin, body: str, number: int, to: str | None = None) -> None:
         """A message to whoever the origin names, or to ``to``. One number is one message: sent again, it has the same stanza id."""
-        stanza_id = f"{self.cluster.source}-r{number}"
+        stanza_id = self.cluster._reply_id(number)
         message = Outgoing(
             id=0, body=body, stanza_id=stanza_id, to=to or origin.reply_to, stanza_type=origin.stanza_type, thread=origin.thread
         )

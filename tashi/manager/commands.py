@@ -83,6 +83,7 @@ class Commands:
         except YourMistake as mistake:
             self.refuse(who, origin, mistake, resource_id)
             return
+        self._kick()  # first of all: the plan is made in time to be written with what it is for
         with self._cluster.transaction("create_instances") as tx:
             instances = [
                 existing or self._creation.make(tx, next(checked), owner_jid=who.jid, content=digest) for _, digest, existing in wanted
@@ -98,7 +99,6 @@ class Commands:
             )
             if all(map(requests.has_started, instances)):
                 requests.succeed(tx, request, tuple(instances))
-        self._kick()
 
     def delete(self, who: Principal, origin: Origin, reference: int | str) -> None:
         """See ICommands."""
@@ -194,9 +194,13 @@ class Commands:
         return existing
 
     def _told_again(self, origin: Origin, *, repeatable: bool) -> bool:
-        """Whether the stanza was here before and needs nothing more: it is under way, or its outcome is told once more."""
+        """Whether the stanza was here before and needs nothing more: it is under way, its outcome is, or is told once more."""
         known = self._cluster.requests.get(self._cluster.stanzas.get(stanza_key(origin), -1)) if origin.stanza_id else None
-        if known is None or (known.done_at is not None and repeatable):
+        if known is None:
+            return False
+        if known.done_at is None or self._cluster.is_outgoing(known.id):
+            return True
+        if repeatable:
             return False
         if known.outcome is not None:
             with self._cluster.transaction("repeat_outcome") as tx:
@@ -205,6 +209,8 @@ class Commands:
 
     async def _delete_gone(self, who: Principal, origin: Origin, reference: int | str) -> None:
         gone = await self._gone(reference)
+        if self._told_again(origin, repeatable=True):  # it came twice while history was read
+            return
         if gone is None:
             self.refuse(who, origin, _unknown(reference))
         elif not who.may_act_for(gone.user_id):

@@ -22,7 +22,7 @@ from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.settings import ManagerSettings
 from tashi.model.events import vm_action
 from tashi.model.instance import DEFAULT_CPU_SHARE, Instance, InstanceSpec, Nic
-from tashi.model.names import MAX_CORES, MAX_MEMORY_MB, check_hostname, check_integer, check_mac
+from tashi.model.names import MAX_CORES, MAX_MEMORY_MB, check_address, check_hints, check_hostname, check_integer, check_mac
 from tashi.model.sla import SlaClass
 from tashi.model.states import InstanceState
 from tashi.model.user import Principal
@@ -87,15 +87,14 @@ class Creation:
         check_integer("cpu_share", spec.cpu_share, 2, 262144)
         for nic in spec.nics:
             check_mac("nics", nic.mac)
+            check_address("nics", nic.ip)
+        check_hints("hints", spec.hints)
         for limit, value, what in (
             (self._settings.max_memory, spec.memory, "MB of memory"),
             (self._settings.max_cores, spec.cores, "cores"),
         ):
             if limit and value > limit:
                 raise YourMistake(QUOTA, f"{spec.name} asks for {value} {what}, and this cell allows {limit} an instance; ask for less")
-        hidden = next((name for name in spec.hints if name.startswith("__")), None)
-        if hidden is not None:
-            raise YourMistake(BAD_ARGUMENT, f"hints: {hidden!r} begins with '__', which is kept for the cell itself; rename it")
         if not spec.disks:
             raise YourMistake(BAD_ARGUMENT, f"{spec.name} has no disk; name an image (imageIdentifier or --disks)")
         if len(spec.hints) > MOST_HINTS or any(len(name) > 64 or len(value) > 255 for name, value in spec.hints.items()):

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from tashi.interfaces import Change, IStore
 
 RETRY_SECONDS = 1.0
+SOON_SECONDS = 0.2
 
 
 class Journal:
@@ -31,6 +33,7 @@ class Journal:
         """Called once after each batch, when all who waited for it have been told."""
         self._writing = False
         self._scheduled = False
+        self._soon: DelayedCall | None = None
 
     def write(self, changes: Sequence[Change], then: Sequence[Callable[[], None]] = ()) -> None:
         """Queue the changes; when they are durable, call each of ``then`` in the reactor."""
@@ -40,9 +43,20 @@ class Journal:
             self._scheduled = True
             self._reactor.callLater(0, self._flush)
 
+    def write_soon(self, changes: Sequence[Change]) -> None:
+        """Queue changes that a crash may take back and nobody waits for: they go with the next batch, or by themselves before long."""
+        self._changes.extend(changes)
+        if self._changes and self._soon is None:
+            self._soon = self._reactor.callLater(SOON_SECONDS, self._write_now)
+
+    def _write_now(self) -> None:
+        self._soon = None
+        if self._changes:
+            self.write(())
+
     def when_written(self, call: Callable[[], None]) -> None:
         """Call this when all that was queued until now is durable: at once when it is already."""
-        if self._writing or self._scheduled:
+        if self._writing or self._changes or self._then:
             self.write((), [call])
         else:
             call()

@@ -7,6 +7,7 @@ added when the change that the event tells of is recorded.
 from __future__ import annotations
 
 import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from tashi.model.instance import Instance
 Event = dict[str, Any]
 
 
+@lru_cache(maxsize=64)  # all that one transaction tells has one time
 def timestamp(seconds: float) -> str:
     """Seconds since the epoch as ISO 8601 in UTC, e.g. 2026-01-02T03:04:05.678Z."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)

@@ -11,7 +11,8 @@ from typing import Final
 from tashi.errors import BAD_ARGUMENT, YourMistake
 
 MAX_MEMORY_MB: Final = 2**31
-MAX_CORES: Final = 4096
+MAX_CORES: Final = 2**31  # what no host has is refused with a reason per host
+MAX_HINTS: Final = 64
 _HOSTNAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _IMAGE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 _NETWORK_LABEL: Final = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
@@ -64,3 +65,27 @@ def check_mac(field: str, value: object) -> str:
     if text == "" or (isinstance(text, str) and _NETWORK_LABEL.fullmatch(text)):
         return text
     raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}, which is no MAC address such as 52:54:00:12:34:56")
+
+
+def check_address(field: str, value: object) -> str | None:
+    """An IP address, or None for none."""
+    import ipaddress  # here, because few commands name an address and every one pays for an import
+
+    try:
+        return None if value is None else str(ipaddress.ip_address(value))  # type: ignore[arg-type]
+    except ValueError:
+        raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}, which is no IP address such as 10.0.0.7") from None
+
+
+def check_hints(field: str, value: object) -> dict[str, str]:
+    """Words for scheduler and hypervisor: printable, of a reasonable size, and none that begins with ``__``."""
+    if not isinstance(value, dict) or len(value) > MAX_HINTS:
+        raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}; use an object of at most {MAX_HINTS} strings")
+    for key, hint in value.items():
+        if not isinstance(key, str) or not 1 <= len(key) <= 64 or not key.isprintable() or key.startswith("__"):
+            raise YourMistake(
+                BAD_ARGUMENT, f"{field} has the key {shown(key)}; use 1 to 64 printable characters that do not begin with __"
+            )
+        if not isinstance(hint, str) or len(hint) > 255 or not hint.isprintable():
+            raise YourMistake(BAD_ARGUMENT, f"{field}.{key} is {shown(hint)}; use a string of at most 255 printable characters")
+    return value

@@ -171,8 +171,9 @@ class NodeAgent(Service):
     def _connected(self, broker: pb.Broker) -> None:
         self._broker = broker
         self._avatar = None
-        if ITCPTransport.providedBy(broker.transport):
-            broker.transport.setTcpNoDelay(True)  # a report follows an acknowledgement closely, and shall not wait for its ACK
+        transport: Any = broker.transport
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)  # a report follows an acknowledgement closely, and shall not wait for its ACK
         broker.notifyOnDisconnect(lambda: self._disconnected(broker))
         Deferred.fromCoroutine(self._join(broker)).addErrback(self._drop, broker)
 

@@ -42,6 +42,7 @@ class _Life:
         self.busy = False
         self.hint: Seen | None = None  # what libvirt said last, if nobody has looked since
         self.look = False
+        self.asked = False  # somebody waits to be told, even what was told before
         self.ended = ""  # how, as libvirt said
         self.last: Observation | None = None
         self.changed = 0
@@ -124,7 +125,7 @@ class Executor:
             self._proceed(life)
         elif not life.busy and life.waiting is None:  # otherwise its outcome is still to come
             if life.last is None or life.last.seen in _ALIVE:
-                life.look, life.last = True, None
+                life.look = life.asked = True
                 self._proceed(life)
             elif destroying and life.last.seen is Seen.FAILED:
                 life.waiting = order  # the wish to be rid of it stands
@@ -176,7 +177,7 @@ class Executor:
         life.busy = False
         if observation is not None:
             self._note(life, self._answering(life, observation))
-        elif life.last is None or life.last.seen in _ALIVE:
+        elif life.asked or (life.last is not None and life.last.seen in _ALIVE):
             reason = life.ended or "vanished"
             self._note(life, Observation(instance_id=life.instance_id, generation=life.generation, seen=Seen.GONE, reason=reason))
         self._proceed(life)
@@ -214,7 +215,8 @@ class Executor:
         known, life.last = life.last, observation
         if observation.seen not in _ALIVE:
             self._forget_oldest(life)
-        if life.waiting is None and not _same(known, observation):
+        if life.waiting is None and (life.asked or not _same(known, observation)):
+            life.asked = False
             self._tell(observation)
 
     def _forget_oldest(self, life: _Life) -> None:
@@ -233,6 +235,10 @@ class Executor:
                 life = self._new_life(instance_id, str(domain_uuid(uuid.UUID(self._cell), instance_id)))
             if life.busy or life.waiting is not None or life.changed > since:
                 continue
+            if observation.seen is Seen.GONE and not observation.reason:
+                life.look = True  # never begun: cleared away without a word, and its order, when it comes again, is a new one
+                self._proceed(life)
+                continue
             life.generation = max(life.generation, observation.generation)
             if observation.seen in _ALIVE:
                 self._note(life, self._answering(life, observation))
@@ -246,7 +252,8 @@ class Executor:
                 self._proceed(life)
             if life.last is not None and (life.changed > since or _same(life.last, listed.get(life.instance_id))):
                 listed[life.instance_id] = life.last
-        return [self._answering(self._lives[each.instance_id], each) for each in listed.values() if each.seen is not Seen.FAILED]
+        told = [each for each in listed.values() if each.seen in _ALIVE or (each.seen is Seen.GONE and each.reason)]
+        return [self._answering(self._lives[each.instance_id], each) for each in told]
 
     def _wait_for_hypervisor(self) -> None:
         """Hold everything until libvirt answers, then look at everything."""

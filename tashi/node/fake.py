@@ -77,6 +77,8 @@ class FakeHypervisor:
             return None
         if domain.seen is Seen.GONE:
             del self._domains[domain_uuid]
+            if not domain.reason:
+                return None  # never begun
         return _observation(domain)
 
     def domains(self, cell: str) -> Sequence[Observation]:

@@ -102,6 +102,7 @@ class LibvirtHypervisor:
             observation = _seen(domain, mark)
             if observation.seen is Seen.GONE:
                 self._remove(domain, keep_console=True)
+                return observation if observation.reason else None
             return observation
 
     def domains(self, cell: str) -> Sequence[Observation]:
@@ -201,7 +202,7 @@ def _seen(domain: Any, mark: Mark) -> Observation:
     seen, reason = Seen.RUNNING, ""
     if state in _ENDED:
         seen = Seen.GONE
-        reason = "crashed" if state == libvirt.VIR_DOMAIN_CRASHED else _REASONS.get(why, "ended while nobody watched")
+        reason = "crashed" if state == libvirt.VIR_DOMAIN_CRASHED else _REASONS.get(why, "")
     elif state in _PAUSED:
         seen = Seen.PAUSED
     return Observation(instance_id=mark.instance_id, generation=mark.generation, seen=seen, reason=reason)

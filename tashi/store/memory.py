@@ -18,7 +18,7 @@ class MemoryStore:
 
     async def load(self) -> Mapping[str, Mapping[int | str, Any]]:
         """See IStore."""
-        return {table: {key: from_text(table, text) for key, text in self.rows[table].items()} for table in RECORDS}
+        return {table: {key: from_text(table, text) for key, text in sorted(self.rows[table].items())} for table in RECORDS}
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """See IStore."""

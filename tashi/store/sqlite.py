@@ -36,6 +36,7 @@ class SQLiteStore:
 
     def __init__(self, reactor: Any, path: str) -> None:
         self._path = path
+        self._closed = False
         if path != ":memory:":
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))  # what SQLite makes beside it gets the same mode
         self._pool = adbapi.ConnectionPool(
@@ -64,7 +65,9 @@ class SQLiteStore:
 
     async def close(self) -> None:
         """See IStore."""
-        self._pool.close()
+        if not self._closed:
+            self._closed = True
+            self._pool.close()
 
 
 def _configure(connection: sqlite3.Connection) -> None:

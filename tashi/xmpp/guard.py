@@ -1,8 +1,11 @@
-"""The guard of the incoming stream: what XMPP forbids, or no honest server sends, ends the connection before it costs anything.
+"""The guard of the stream: what XMPP forbids, or no honest server sends, ends the connection before it costs anything.
 
-Refused while expat reads it: a DOCTYPE or entity (they expand to gigabytes), processing instructions, comments, elements nested
-deeper than MAX_DEPTH, stanzas of more than MAX_STANZA bytes or MAX_NODES elements, attributes and namespaces. RFC 6120 section
-11.1 forbids the first four; the sizes are ours.
+Refused while expat reads it: a DOCTYPE or entity (they expand to gigabytes), processing instructions, comments, and stanzas of
+more than MAX_STANZA bytes. RFC 6120 section 11.1 forbids the first four; the size is ours.
+
+What an honest server carries for any stranger must not end the connection: a stanza nested deeper than MAX_DEPTH, or of more than
+MAX_NODES elements, attributes and namespaces, is left out of the stream, and never built. And what only repeats a stranger's
+long question is not sent.
 
 What can go when Twisted moves: all of it, the day ``ExpatElementStream`` refuses the same by itself; its own limits (10 MiB and
 100,000 elements in 26.10) are far too wide, and it accepts a DOCTYPE.
@@ -15,10 +18,15 @@ from typing import Any, Final, NoReturn
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.words.protocols.jabber.xmlstream import XmlStream
-from twisted.words.xish.domish import ExpatElementStream, ParserError
+from twisted.words.xish.domish import Element, ExpatElementStream, ParserError
 from twisted.words.xish.xmlstream import STREAM_ERROR_EVENT
 
-MAX_STANZA: Final = 256 * 1024
+from tashi.model.names import shown
+
+MAX_STANZA: Final = 4 * 1024 * 1024
+"""Servers take 256 or 512 KiB of a client, and hand them on with a character in up to six bytes: a quotation mark as ``&quot;``."""
+MAX_SENT: Final = 240 * 1024
+"""Servers end the stream of a client that sends a stanza of more than 256 KiB."""
 MAX_DEPTH: Final = 32
 MAX_NODES: Final = 4096
 
@@ -37,6 +45,7 @@ class GuardedElementStream(ExpatElementStream):
         self._stanza_starts_at = 0
         self._depth = 0
         self._nodes = 0
+        self._left_out = False  # whether the stanza that is being read is
         # Text in one piece: domish joins pieces by copying, which is quadratic in a text of many entities or lines.
         self.parser.buffer_text = True
         self.parser.buffer_size = MAX_STANZA
@@ -51,7 +60,7 @@ class GuardedElementStream(ExpatElementStream):
         """Read some more of the stream; ParserError when it breaks the rules."""
         self._received += len(buffer)
         super().parse(buffer)
-        begun = self._stanza_starts_at if self.currElem is not None else self.parser.CurrentByteIndex
+        begun = self._stanza_starts_at if self._depth > 1 else self.parser.CurrentByteIndex
         if self._received - begun > MAX_STANZA:
             raise ParserError(f"a stanza of more than {MAX_STANZA} bytes")
 
@@ -62,18 +71,22 @@ class GuardedElementStream(ExpatElementStream):
 
     def _onStartElement(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise ParserError(f"elements nested deeper than {MAX_DEPTH}")
         if self._depth == 2:
             self._stanza_starts_at = self.parser.CurrentByteIndex
         self._count(1 + len(attributes))
-        super()._onStartElement(name, attributes)
+        if self._depth > MAX_DEPTH:
+            self._leave_out(f"elements nested deeper than {MAX_DEPTH}")
+        if not self._left_out:
+            super()._onStartElement(name, attributes)
 
     def _onEndElement(self, name: str) -> None:
         self._depth -= 1
+        if not self._left_out:
+            super()._onEndElement(name)
         if self._depth == 1:
             self._nodes = 0
-        super()._onEndElement(name)
+            if self._left_out:
+                self._left_out, self.localPrefixes = False, {}
 
     def _onStartNamespace(self, prefix: str | None, uri: str) -> None:
         self._count(1)
@@ -82,7 +95,22 @@ class GuardedElementStream(ExpatElementStream):
     def _count(self, nodes: int) -> None:
         self._nodes += nodes
         if self._nodes > MAX_NODES:
-            raise ParserError(f"a stanza of more than {MAX_NODES} elements, attributes and namespaces")
+            self._leave_out(f"more than {MAX_NODES} elements, attributes and namespaces")
+
+    def _leave_out(self, why: str) -> None:
+        if not self.documentStarted:
+            raise ParserError(why)
+        if not self._left_out:
+            self._left_out = True
+            sender = self._sender()
+            self.currElem = None
+            _log.warn("a stanza from {sender} is ignored: {why}", sender=sender, why=why)
+
+    def _sender(self) -> str:
+        stanza = self.currElem
+        while stanza is not None and stanza.parent is not None:
+            stanza = stanza.parent
+        return shown(stanza.getAttribute("from")) if stanza is not None else "somebody"
 
     def _refuse_doctype(self, *_: Any) -> NoReturn:
         raise ParserError("a DOCTYPE or entity declaration")
@@ -110,6 +138,15 @@ class GuardedXmlStream(XmlStream):
         self.stream.DocumentStartEvent = self.onDocumentStart
         self.stream.ElementEvent = self.onElement
         self.stream.DocumentEndEvent = self.onDocumentEnd
+
+    def send(self, obj: Element | str) -> None:
+        """Send a stanza, unless it is one that would end the stream: an answer that repeats a long question."""
+        if isinstance(obj, Element):
+            obj = obj.toXml(prefixes=self.prefixes, defaultUri=self.namespace, prefixesInScope=list(self.prefixes.values()))
+            if len(obj.encode()) > MAX_SENT:
+                _log.warn("an answer of {size} characters is not sent: {start}", size=len(obj), start=shown(obj))
+                return
+        super().send(obj)
 
     def dataReceived(self, data: bytes) -> None:
         """Parse what came in, and drop the connection at the first violation."""

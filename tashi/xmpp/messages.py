@@ -29,6 +29,7 @@ NS_CLIENT: Final = "jabber:client"
 NS_PUBSUB: Final = "http://jabber.org/protocol/pubsub"
 _DELAYS: Final = {("urn:xmpp:delay", "delay"), ("jabber:x:delay", "x")}
 _WRAPPERS: Final = {"urn:xmpp:carbons:2", "urn:xmpp:forward:0"}
+_LONGEST_MARK: Final = 1023
 _ILLEGAL: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _log = Logger()
@@ -62,8 +63,8 @@ def read_message(stanza: Element, own: str) -> IncomingMessage | None:
         sender=bare,
         sender_full=full,
         type=kind,
-        id=stanza.getAttribute("id"),
-        thread=thread,
+        id=_mark(stanza.getAttribute("id")),
+        thread=_mark(thread),
         body=body,
         # a sender may add a stamp of its own, but cannot make a stored message younger than the server says
         delayed_at=min(stored, default=None),
@@ -143,6 +144,11 @@ class MessageHandler(XMPPHandler):
                 self._receive(incoming)
         except Exception:
             _log.failure("a message could not be handled")
+
+
+def _mark(text: str | None) -> str | None:
+    """An id or a thread, which is repeated in the answer; one that is absurdly long is none."""
+    return text if text is not None and len(text) <= _LONGEST_MARK else None
 
 
 def _stamp(text: str | None) -> list[float]:

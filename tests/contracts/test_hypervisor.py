@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 
 import libvirt
@@ -41,8 +43,9 @@ class TestDriverTests(HypervisorContract, TestCase):
 
     def setUp(self) -> None:
         """A node file and an image directory."""
-        directory = Path(self.mktemp()).absolute()
-        (directory / "images").mkdir(parents=True)
+        directory = Path(tempfile.mkdtemp(prefix="tashi-node-"))
+        self.addCleanup(shutil.rmtree, directory)
+        (directory / "images").mkdir()
         (directory / "images" / "boot.img").write_bytes(b"\xeb" * 512)
         (directory / "node.xml").write_text(NODE)
         self.connection = LibvirtConnection(f"test://{directory / 'node.xml'}")

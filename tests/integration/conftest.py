@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.cells import RunningCell, running_cell
+from tests.integration.cells import RunningCell, compute, running_cell
+from tests.integration.conversation import Conversation
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,17 @@ def qemu_cell() -> Iterator[RunningCell]:
     """A cell with one host that runs real virtual machines."""
     with running_cell("--hypervisor", "qemu") as cell:
         yield cell
+
+
+@pytest.fixture(scope="session")
+def conversation() -> Iterator[Conversation]:
+    """A cell whose image directory holds traps, with one VM of bob's, and clients that are logged in."""
+    with running_cell("--hypervisor", "test") as cell:
+        images = cell.state_dir / "share" / "images"
+        (images / "trap.img").symlink_to("/etc/passwd")
+        (images / "folder.img").mkdir()
+        (images / "tashi.img.old").symlink_to("tashi.img")
+        with Conversation(cell) as conversation:
+            reply = conversation.do(conversation.peers["ism"].ask(cell.sink, compute("bobs", userId=1001)))
+            assert reply["status"] == "OK"
+            yield conversation

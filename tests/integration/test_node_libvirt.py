@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -55,7 +57,8 @@ class QemuCase(TestCase):
 
     def setUp(self) -> None:
         """An image directory, and directories of the agent's own."""
-        self.directory = Path(self.mktemp()).absolute()
+        self.directory = Path(tempfile.mkdtemp(prefix="tashi-node-"))
+        self.addCleanup(shutil.rmtree, self.directory)
         (self.directory / "images").mkdir(parents=True)
         (self.directory / "images" / "boot.img").write_bytes(BOOT_IMAGE)
         self.hypervisor, self.connection = self.a_hypervisor()
@@ -159,10 +162,18 @@ class QemuTests(QemuCase):
         self.assertEqual(self.machine.guests(), guests)
 
     def test_defined_and_never_started(self) -> None:
-        """A domain that an agent left half made is made anew."""
+        """Of a domain that an agent left half made nothing is told, and it is made anew."""
         order = an_order()
         self.hypervisor.start(CELL, order)
-        self.connection.get().lookupByUUIDString(order.uuid).destroy()
+        domain = self.connection.get().lookupByUUIDString(order.uuid)
+        definition = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        domain.destroy()
+        domain.undefine()
+        self.connection.get().defineXML(definition)
+        self.assertEqual(list(self.hypervisor.domains(CELL)), [Observation(instance_id=7, generation=3, seen=Seen.GONE)])
+        self.assertIsNone(self.hypervisor.settle(CELL, order.uuid))
+        self.assertEqual(self.scratch(), [])
+        self.connection.get().defineXML(definition)
         self.assertEqual(self.hypervisor.start(CELL, order).seen, Seen.RUNNING)
 
     def test_mark_survives(self) -> None:
@@ -257,6 +268,12 @@ class QemuExecutorTests(QemuCase):
 class ProbeTests(TestCase):
     """The guest that tells whether an accelerator works."""
 
+    def a_directory(self) -> Path:
+        """An empty one, gone after the test."""
+        directory = Path(tempfile.mkdtemp(prefix="tashi-probe-"))
+        self.addCleanup(shutil.rmtree, directory)
+        return directory
+
     def test_boots(self) -> None:
         """Where there is no hardware to fail, the probe comes through."""
         self.assertTrue(kvm_probe.boots("tcg", "qemu-system-x86_64", 20.0))
@@ -267,8 +284,7 @@ class ProbeTests(TestCase):
 
     def test_answer_is_kept(self) -> None:
         """The second question of the same boot is answered without a guest."""
-        directory = Path(self.mktemp())
-        directory.mkdir()
+        directory = self.a_directory()
         first = kvm_probe.kvm_works(directory)
         kept = (directory / "kvm.json").read_bytes()
         flipped = kept.replace(b"true", b"false") if first else kept.replace(b"false", b"true")
@@ -277,8 +293,7 @@ class ProbeTests(TestCase):
 
     def test_source(self) -> None:
         """The bytes of the boot sector are what its source assembles to."""
-        directory = Path(self.mktemp()).absolute()
-        directory.mkdir()
+        directory = self.a_directory()
         source = Path(kvm_probe.__file__).with_suffix(".S")
         subprocess.run(["as", "-o", "probe.o", str(source)], cwd=directory, check=True)
         subprocess.run(["ld", "-Ttext", "0x7c00", "--oformat", "binary", "-o", "probe.bin", "probe.o"], cwd=directory, check=True)

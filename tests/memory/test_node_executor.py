@@ -185,6 +185,15 @@ class ExecutorTests(SynchronousTestCase):
         result.callback(empty)
         self.assertEqual([seen.instance_id for seen in self.successResultOf(survey)], [1])
 
+    def test_never_begun(self) -> None:
+        """A domain that an agent left half made is cleared away without a word, and its order starts it."""
+        self.host.start(CELL, start())
+        self.host.change(uuid_of(1), Seen.GONE)
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.executor.survey())), [])
+        self.assertEqual(self.seen(), [])
+        self.executor.give([start()])
+        self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING)])
+
     def test_vanished(self) -> None:
         """An instance that is no longer there when everything is listed is told gone."""
         self.executor.give([start()])

@@ -1,0 +1,332 @@
+"""Hosts come, speak, fall silent and come back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tashi.errors import FORBIDDEN, YourMistake
+from tashi.model.orders import Observation, Seen, Start
+from tests.builders import a_login, a_report, a_spec, some_facts
+from tests.small_cell import FakeAgent, SmallCell
+
+
+def _running(*agents: FakeAgent, **settings: Any) -> SmallCell:
+    """A cell whose first host runs vm1."""
+    cell = SmallCell(hosts=agents or [FakeAgent("h1")], **settings)
+    cell.create(a_spec(hints={"targetHost": "h1"}))
+    cell.work()
+    assert cell.state() == "Running"
+    return cell
+
+
+def _host_actions(cell: SmallCell) -> list[tuple[str, str]]:
+    return [(event["name"], event["action"]) for event in cell.events if event["type"] == "hostAction"]
+
+
+# ---- logging in
+
+
+def test_a_new_host_joins_with_the_join_secret() -> None:
+    """The first login makes the host and tells it; ids count from 1."""
+    cell = SmallCell(hosts=[FakeAgent("h1"), FakeAgent("h2")])
+    assert [(host.id, host.name, host.up, host.decayed) for host in cell.manager.cluster.hosts.values()] == [
+        (1, "h1", True, False), (2, "h2", True, False),
+    ]  # fmt: skip
+    assert _host_actions(cell) == [("h1", "registered"), ("h2", "registered")]
+
+
+def test_a_wrong_join_secret_is_refused() -> None:
+    """Without the cell's join secret no host is made, whatever its own secret."""
+    cell = SmallCell()
+    for join in ("", "wrong", "join "):
+        with pytest.raises(YourMistake, match="its join secret is not this cell's") as caught:
+            FakeAgent("h1").login(cell, a_login("h1", join=join))
+        assert caught.value.code == FORBIDDEN
+    assert cell.manager.cluster.hosts == {}
+
+
+def test_the_first_login_pins_the_hosts_secret() -> None:
+    """Afterwards that secret is needed, and alone is enough; it is not kept itself."""
+    agent = FakeAgent("h1")
+    cell = SmallCell(hosts=[agent])
+    agent.login(cell, a_login("h1", join=""))
+    with pytest.raises(YourMistake, match="pinned to another secret"):
+        FakeAgent("h1").login(cell, a_login("h1", secret="somebody else's".ljust(40)))
+    assert a_login("h1").secret not in str(cell.store.rows)  # type: ignore[attr-defined]
+    assert _host_actions(cell) == [("h1", "registered")]
+
+
+def test_a_short_secret_is_refused() -> None:
+    """A secret that could be guessed pins nothing."""
+    with pytest.raises(YourMistake, match="too short"):
+        FakeAgent("h1").login(SmallCell(), a_login("h1", secret="short"))
+
+
+def test_a_host_has_a_proper_name() -> None:
+    """A host's name keeps the rules of names."""
+    with pytest.raises(YourMistake, match="name is "):
+        FakeAgent("h1").login(SmallCell(), a_login("h 1\n"))
+
+
+def test_a_host_of_another_version_gets_nothing() -> None:
+    """Until its agent is of the control plane's version again, or versions may differ."""
+    agent = FakeAgent("h1")
+    cell = SmallCell()
+    agent.login(cell, a_login("h1", version="2"))
+    cell.create()
+    cell.work()
+    assert cell.instance().reason == "h1: runs another version of the agent"
+    agent.login(cell)
+    cell.agents = [agent]
+    cell.work()
+    assert cell.state() == "Running"
+
+
+def test_a_host_gets_nothing_before_it_has_told_everything() -> None:
+    """Until its list is complete nothing is placed there, and nothing is ordered."""
+    agent = FakeAgent("h1")
+    cell = SmallCell()
+    cell.agents = [agent]
+    agent.login(cell, tell_all=False)
+    cell.create()
+    cell.settle()
+    agent.tell(full=True, page=1, pages=2)
+    cell.settle()
+    assert (cell.state(), agent.orders) == ("Pending", [])
+    agent.tell(full=True, page=2, pages=2)
+    cell.work()
+    assert cell.state() == "Running"
+
+
+def test_a_second_login_replaces_the_first() -> None:
+    """The newest link counts; the old one is dropped, and what still comes over it is ignored."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    old = agent._link
+    agent.login(cell)
+    assert agent.closed == 1
+    gone = Observation(instance_id=1, generation=1, seen=Seen.GONE)
+    assert old is not None
+    cell.manager.hosts.report(agent.host_id, old, a_report(gone))
+    cell.manager.hosts.logout(agent.host_id, old)
+    cell.settle()
+    assert (cell.state(), cell.manager.cluster.hosts[1].decayed) == ("Running", False)
+
+
+# ---- silence
+
+
+def test_a_lost_link_decays_a_host() -> None:
+    """It is up until its lease ends, gets nothing meanwhile, and its instances are as they were."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    agent.lose_link()
+    cell.create(a_spec("vm2"), stanza="s2")
+    cell.settle()
+    host = cell.manager.cluster.hosts[1]
+    assert (host.up, host.decayed, cell.state(), cell.state("vm2")) == (True, True, "Running", "Pending")
+    agent.login(cell)
+    cell.work()
+    assert (cell.manager.cluster.hosts[1].decayed, cell.state("vm2")) == (False, "Running")
+
+
+def test_a_silent_host_is_down_and_its_instances_are_orphaned() -> None:
+    """After the lease nothing is guessed, nothing is started elsewhere, and on return all is as it was."""
+    agent, other = FakeAgent("h1"), FakeAgent("h2")
+    cell = _running(agent, other)
+    agent.lose_link()
+    cell.live(31)
+    host = cell.manager.cluster.hosts[1]
+    assert (host.up, host.decayed, cell.state(), cell.instance().decayed) == (False, True, "Orphaned", True)
+    cell.live(600)
+    assert (cell.state(), other.domains) == ("Orphaned", {})
+    agent.login(cell)
+    cell.work()
+    assert (cell.state(), cell.instance().decayed, cell.manager.cluster.hosts[1].up) == ("Running", False, True)
+    assert [action for action in _host_actions(cell) if action[0] == "h1"] == [("h1", "registered"), ("h1", "decayed"), ("h1", "decayed")]
+
+
+def test_a_host_with_a_link_and_without_a_word_is_down_too() -> None:
+    """A link over which nothing comes is dropped when the lease ends."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    for _ in range(32):
+        cell.clock.advance(1)
+    assert (cell.state(), agent.closed) == ("Orphaned", 1)
+
+
+def test_what_ended_while_its_host_was_silent_is_gone() -> None:
+    """A host that comes back without an instance has lost it: it is told as failed."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    agent.lose_link()
+    cell.live(31)
+    agent.domains.clear()
+    agent.login(cell)
+    cell.work()
+    assert (cell.state(), cell.actions()[-1]) == ("none", "failed")
+
+
+def test_a_host_that_flaps_every_15_seconds_loses_nothing() -> None:
+    """For ten minutes the link comes and goes, and the instance runs on unharmed."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    for _ in range(20):
+        agent.lose_link()
+        cell.live(15)
+        agent.login(cell)
+        cell.live(15)
+    assert (cell.state(), agent.domains) == ("Running", {1: 1})
+    assert cell.actions() == ["created", "placed", "stateChanged"]
+
+
+# ---- who may say what
+
+
+def test_no_host_speaks_for_another() -> None:
+    """What another host says of an instance changes nothing."""
+    other = FakeAgent("h2")
+    cell = _running(FakeAgent("h1"), other)
+    for what in Seen:
+        other.tell(Observation(instance_id=1, generation=1, seen=what))
+    cell.settle()
+    assert (cell.state(), cell.instance().host_id) == ("Running", 1)
+
+
+def test_an_older_generation_is_void() -> None:
+    """A late answer to an order that was overtaken changes nothing."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    cell.delete("vm1")
+    cell.settle()
+    agent.tell(Observation(instance_id=1, generation=1, seen=Seen.GONE))
+    agent.tell(Observation(instance_id=1, generation=1, seen=Seen.RUNNING))
+    cell.settle()
+    assert cell.state() == "Destroying"
+    cell.work()
+    assert cell.state() == "none"
+
+
+def test_a_domain_of_nobody_is_left_alone() -> None:
+    """What the records do not hold is not made up, and not destroyed."""
+    agent = FakeAgent("h1")
+    agent.domains[77] = 3
+    cell = SmallCell(hosts=[agent])
+    cell.work()
+    assert (cell.manager.cluster.instances, agent.domains) == ({}, {77: 3})
+
+
+# ---- orders and lists
+
+
+def test_an_order_lost_with_its_link_is_given_again() -> None:
+    """The state of the instance is the memory of its order."""
+    agent = FakeAgent("h1")
+    cell = SmallCell(hosts=[agent])
+    cell.create()
+    cell.settle()
+    agent.lose_link()
+    agent.login(cell)
+    cell.work()
+    assert (cell.state(), agent.domains) == ("Running", {1: 1})
+
+
+def test_an_order_that_nothing_came_of_is_said_again() -> None:
+    """Once in a while what has not happened yet is repeated, in the same words."""
+    agent = FakeAgent("h1")
+    cell = SmallCell(hosts=[agent])
+    cell.create()
+    cell.live(31)
+    first, again = agent.orders
+    assert isinstance(first, Start)
+    assert first == again
+
+
+def test_what_starts_during_a_list_is_not_missing_from_it() -> None:
+    """A machine seen running between two pages of a list is not taken for gone because no page names it."""
+    agent = FakeAgent("h1")
+    cell = SmallCell(hosts=[agent])
+    cell.create()
+    cell.settle()
+    agent.login(cell, tell_all=False)
+    agent.tell(full=True, page=1, pages=2)
+    agent.tell(Observation(instance_id=1, generation=1, seen=Seen.RUNNING))
+    agent.tell(full=True, page=2, pages=2)
+    cell.settle()
+    assert cell.state() == "Running"
+
+
+def test_a_delete_overtaking_a_start_is_not_concluded_from_a_list() -> None:
+    """A host that is still at the start does not list the domain yet: only its answer to the destroy says that it is gone."""
+    agent = FakeAgent("h1")
+    cell = SmallCell(hosts=[agent])
+    cell.create()
+    cell.settle()
+    cell.delete("vm1")
+    agent.login(cell)
+    cell.settle()
+    assert cell.state() == "Destroying"
+    agent.domains[1] = 1  # now the start has come to its end
+    cell.work()
+    assert (cell.state(), agent.domains) == ("none", {})
+
+
+def test_a_list_that_begins_again_counts_from_its_beginning() -> None:
+    """Pages of a list that was broken off are forgotten."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    agent.tell(full=True, page=2, pages=2)
+    cell.settle()
+    assert cell.state() == "Running"
+    agent.tell(*agent.all(), full=True, page=1, pages=2)
+    agent.login(cell, tell_all=False)
+    agent.tell(full=True, page=1, pages=1)
+    cell.settle()
+    assert cell.state() == "none"
+
+
+def test_a_paused_machine_is_told_and_comes_back() -> None:
+    """A machine that is paused behind our back is Paused, and Running when it goes on."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    for what, state in ((Seen.PAUSED, "Paused"), (Seen.RUNNING, "Running")):
+        agent.tell(Observation(instance_id=1, generation=1, seen=what))
+        cell.settle()
+        assert cell.state() == state
+
+
+def test_a_machine_that_ends_by_itself_is_told_as_failed() -> None:
+    """It leaves the list, stands in history, and is not started again."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    agent.domains.clear()
+    agent.tell(Observation(instance_id=1, generation=1, seen=Seen.GONE, reason="crashed"))
+    cell.work()
+    assert (cell.state(), cell.actions()[-1], agent.orders) == ("none", "failed", [])
+
+
+def test_what_is_seen_again_unchanged_is_not_written_again() -> None:
+    """A report that says nothing new costs no commit."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    cell.live(5)
+    commits: list[object] = []
+    commit = cell.store.commit
+    cell.store.commit = lambda changes: commits.append(changes) or commit(changes)  # type: ignore[func-returns-value,method-assign,return-value]
+    agent.tell(*agent.all())
+    agent.tell(*agent.all(), full=True)
+    cell.settle()
+    assert commits == []
+
+
+def test_a_host_that_changes_is_planned_as_it_is() -> None:
+    """New facts count from the report that brings them."""
+    agent = FakeAgent("h1", some_facts(cores=1))
+    cell = _running(agent)
+    agent.facts = some_facts(cores=2)
+    agent.tell()
+    cell.create(a_spec("vm2"), stanza="s2")
+    cell.work()
+    assert cell.state("vm2") == "Running"
