@@ -193,6 +193,7 @@ def _settings(config: Config) -> ManagerSettings:
         provision_timeout=xmpp.provision_timeout,
         max_command_age=xmpp.max_command_age,
         expire_host_time=service.expire_host_time,
+        shutdown_grace=service.shutdown_grace,
         layout_interval=xmpp.layout_interval,
         max_memory=service.max_memory,
         max_cores=service.max_cores,

@@ -10,7 +10,7 @@ import msgspec
 from tashi.errors import TashiError
 from tashi.model.host import HostFacts
 from tashi.model.instance import InstanceSpec
-from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Order, Report, Seen, Start
+from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Order, Report, Seen, Start
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
 
@@ -134,6 +134,10 @@ class IHypervisor(Protocol):
 
     def destroy(self, cell: str, domain_uuid: str) -> None:
         """See to it that the domain is neither running nor defined and that its throw-away disks are gone."""
+
+    def do(self, cell: str, deed: Deed) -> None:
+        """Do this to the domain, which answers to this order from now on; nothing when it is not there or has ended, which `settle`
+        tells. Done again it does no harm; a Reset is done once for each generation."""
 
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
         """What is seen of this domain; one that has ended is told GONE and nothing of it is left. None: there is no such domain."""

@@ -18,7 +18,7 @@ from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
 from tashi.model.host import HostFacts
 from tashi.model.instance import Instance, InstanceSpec
-from tashi.model.orders import Destroy, NodeLogin, NodeWelcome, Observation, Order, Seen, Start
+from tashi.model.orders import Deed, Destroy, NodeLogin, NodeWelcome, Observation, Order, Pause, Seen, Shutdown, Start, Unpause
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
 from tashi.store.memory import MemoryStore
@@ -84,6 +84,11 @@ class FakeAgent:
         """The generation of each instance that runs here."""
         self.breaks: Callable[[Start], str | None] = lambda order: None
         """Why a start fails; None: it does not."""
+        self.refuses: Callable[[Deed], str] = lambda deed: ""
+        """Why a deed is refused; empty: it is not."""
+        self.paused: set[int] = set()
+        self.deaf = False
+        """Whether the guests here do not heed their power button."""
         self.closed = 0
         self._cell: SmallCell | None = None
         self._link: _Link | None = None
@@ -99,7 +104,7 @@ class FakeAgent:
 
     def all(self) -> list[Observation]:
         """One sighting for each domain."""
-        return [Observation(instance_id=number, generation=age, seen=Seen.RUNNING) for number, age in self.domains.items()]
+        return [Observation(instance_id=number, generation=age, seen=self._seen(number)) for number, age in self.domains.items()]
 
     def tell(self, *observations: Observation, **fields: Any) -> None:
         """Report this; without observations it only says that the host lives."""
@@ -123,6 +128,9 @@ class FakeAgent:
             if isinstance(order, Destroy):
                 self.domains.pop(order.instance_id, None)
                 told.append(Observation(**about, seen=Seen.GONE, reason="destroyed"))
+            elif isinstance(order, Deed):
+                refused = self.refuses(order)
+                told.append(Observation(**about, seen=self._do(order, refused), done=True, refused=refused))
             elif (why := self.breaks(order)) is not None:
                 told.append(Observation(**about, seen=Seen.FAILED, reason=why))
             else:
@@ -131,6 +139,22 @@ class FakeAgent:
         if told:
             self.tell(*told)
         return len(orders)
+
+    def _do(self, deed: Deed, refused: str) -> Seen:
+        number = deed.instance_id
+        self.domains[number] = deed.generation
+        match deed:
+            case Pause() if not refused:
+                self.paused.add(number)
+            case Unpause() if not refused:
+                self.paused.discard(number)
+            case Shutdown() if not refused and not self.deaf:
+                del self.domains[number]
+                return Seen.GONE
+        return self._seen(number)
+
+    def _seen(self, number: int) -> Seen:
+        return Seen.PAUSED if number in self.paused else Seen.RUNNING
 
 
 class _Link:

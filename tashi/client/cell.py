@@ -88,6 +88,27 @@ class Cell:
         """Destroy all instances that createMany made with this basename."""
         return list(await self._call("destroyMany", basename=basename))
 
+    async def pauseVm(self, instance: str | int) -> list[Row]:
+        """Let a running instance stand still."""
+        return [await self._call("pauseVm", instance=arguments.reference(instance))]
+
+    async def unpauseVm(self, instance: str | int) -> list[Row]:
+        """Let a paused instance go on."""
+        return [await self._call("unpauseVm", instance=arguments.reference(instance))]
+
+    async def shutdownVm(self, instance: str | int) -> list[Row]:
+        """Press the instance's power button; its guest ends it, or not."""
+        return [await self._call("shutdownVm", instance=arguments.reference(instance))]
+
+    async def shutdownMany(self, basename: str) -> list[Row]:
+        """Press the power button of all instances that createMany made with this basename."""
+        return list(await self._call("shutdownMany", basename=basename))
+
+    async def vmmSpecificCall(self, instance: str | int, arg: str) -> list[Row]:
+        """A command to the instance's hypervisor; ``list`` names those there are. The answer is the row's ``text``."""
+        answer = await self._call("vmmSpecificCall", instance=arguments.reference(instance), arg=arg)
+        return [{"instance": instance, "text": answer}]
+
     async def getInstances(self) -> list[Row]:
         """All instances of the cell, sorted by id."""
         return list(await self._call("getInstances"))
@@ -154,7 +175,7 @@ class Cell:
         return [await self._call("whoami")]
 
     async def waitFor(self, ids: Sequence[int], until: str, timeout: float = 300.0) -> list[Row]:
-        """One row an instance (id, ok, state, reason), when all are ``until`` ("Running" or "gone"), failed, or out of time."""
+        """One row an instance (id, ok, state, reason), when all are ``until`` ("Running", "Paused", "gone"), failed, or out of time."""
         return list(await self._call("waitFor", CALL_SECONDS + timeout, ids=list(ids), until=until, timeout=timeout))
 
     async def _user_id(self, user: str | int | None) -> int | None:

@@ -100,6 +100,27 @@ VERBS: Final = (
         "destroyMany", "Destroys the instances of a createMany", Cell.destroyMany, (_BASENAME,),
         examples=("--basename vmname",), sentence=_nothing, waits_for="gone",
     ),
+    Verb(
+        "shutdownVm", "Presses the power button of a running instance", Cell.shutdownVm, (_INSTANCE,),
+        examples=("--instance 12345", "--instance vmname"), sentence=_nothing, waits_for="gone",
+    ),
+    Verb(
+        "shutdownMany", "Presses the power buttons of the instances of a createMany", Cell.shutdownMany, (_BASENAME,),
+        examples=("--basename vmname",), sentence=_nothing, waits_for="gone",
+    ),
+    Verb(
+        "pauseVm", "Lets a running instance stand still", Cell.pauseVm, (_INSTANCE,),
+        examples=("--instance 12345", "--instance vmname"), sentence=_nothing, waits_for="Paused",
+    ),
+    Verb(
+        "unpauseVm", "Lets a paused instance go on", Cell.unpauseVm, (_INSTANCE,),
+        examples=("--instance 12345", "--instance vmname"), sentence=_nothing, waits_for="Running",
+    ),
+    Verb(
+        "vmmSpecificCall", "Gives the instance's hypervisor a command: reset, or list to see those there are", Cell.vmmSpecificCall,
+        (_INSTANCE, _required("arg", "the command")), WORDS, ("--instance 12345 --arg reset", "--instance vmname --arg list"),
+        lambda rows, values: str(rows[0]["text"]),
+    ),
     Verb("getInstances", "Lists all instances", Cell.getInstances, examples=("", "--show-nics --hide-disk", "-o json")),
     Verb("getMyInstances", "Lists your instances", Cell.getMyInstances, examples=("",)),
     Verb("getHosts", "Lists the hosts", Cell.getHosts, shape=HOSTS, examples=("",)),

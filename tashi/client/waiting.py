@@ -57,5 +57,5 @@ async def wait_for(
         for outcome in outcomes
         if not outcome["ok"]
     ]
-    now = {row["id"]: row for row in await cell.getInstances()} if until == "Running" else {}
+    now = {row["id"]: row for row in await cell.getInstances()} if until != "gone" else {}
     return [now.get(row["id"], row) for row in rows], failures

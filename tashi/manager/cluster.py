@@ -51,6 +51,8 @@ class Cluster:
         self.settings: dict[str, str] = {}
         # indexes
         self.pending: set[int] = set()
+        self.in_grace: set[int] = set()
+        """Guests that have been asked to shut down and have time to do so."""
         self.by_name: dict[str, set[int]] = defaultdict(set)
         self.by_key: dict[tuple[str, str], int] = {}
         """Sender and resourceId, for the instances that still answer to it."""
@@ -159,6 +161,7 @@ class Cluster:
                 if new is None or new.host_id != old.host_id:
                     _discard(self.on_host, old.host_id, old.id)
             self.pending.discard(old.id)
+            self.in_grace.discard(old.id)
         if new is not None:
             if old is None:
                 self.by_name[new.name].add(new.id)
@@ -172,6 +175,8 @@ class Cluster:
                 self.loads[new.host_id].add(new)
             if new.state is InstanceState.Pending:
                 self.pending.add(new.id)
+            if new.grace_until is not None:
+                self.in_grace.add(new.id)
 
     def _index_request(self, old: Request | None, new: Request | None) -> None:
         if old is not None and old.done_at is None:

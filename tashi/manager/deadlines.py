@@ -7,6 +7,7 @@ from tashi.manager import requests
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.lifecycle import destroy
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.wishes import end_grace
 from tashi.model.request import Request
 from tashi.model.states import InstanceState
 
@@ -20,8 +21,13 @@ class Deadlines:
         self._remembered = 2 * settings.max_command_age
 
     def check(self) -> None:
-        """Answer what is overdue; forget what was answered long ago."""
+        """Answer what is overdue, and say of which guests there is no more to be hoped for."""
         now = self._cluster.clock.seconds()
+        grown_old = [number for number in sorted(self._cluster.in_grace) if (self._cluster.instances[number].grace_until or now) <= now]
+        if grown_old:
+            with self._cluster.transaction("end_grace") as tx:
+                for number in grown_old:
+                    end_grace(tx, self._cluster.instances[number], self._settings.shutdown_grace)
         open_ids = {number for group in self._cluster.open_requests.values() for number in group}
         overdue = [
             request

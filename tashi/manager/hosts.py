@@ -19,8 +19,9 @@ from tashi.interfaces import INodeLink
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.dispatch import Dispatch
 from tashi.manager.lifecycle import advance
-from tashi.manager.reconcile import Step, step_for, steps_for_missing
+from tashi.manager.reconcile import Step, ends_task, step_for, steps_for_missing
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.wishes import end_task
 from tashi.model.events import host_action
 from tashi.model.host import Host
 from tashi.model.names import check_hostname
@@ -117,7 +118,10 @@ class Hosts:
             if not host.up or host.facts != report.facts or (listed and host.decayed):
                 tx.put_host(msgspec.structs.replace(host, up=True, facts=report.facts, decayed=host.decayed and not listed))
             for observation in report.observations:
-                step = step_for(self._cluster.instances.get(observation.instance_id), host_id, observation)
+                instance = tx.instance(observation.instance_id)
+                if instance is not None and ends_task(instance, host_id, observation):
+                    instance = end_task(tx, instance, observation)
+                step = step_for(instance, host_id, observation)
                 if step is not None:
                     self._take(tx, step)
                 elif observation.instance_id not in self._cluster.instances:

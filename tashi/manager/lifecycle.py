@@ -15,6 +15,8 @@ from tashi.model.states import WITHOUT_A_HOST, Happening, InstanceState, step
 
 _ENDED_AS_WISHED = frozenset({InstanceState.Destroying, InstanceState.ShuttingDown, *WITHOUT_A_HOST})
 
+_PAST_TASKS = frozenset({InstanceState.Destroying, InstanceState.Exited, *WITHOUT_A_HOST})
+
 
 def advance(
     tx: Transaction, instance: Instance, happening: Happening, *, reason: str = "", error: TashiError | None = None, **changes: Any
@@ -29,6 +31,14 @@ def advance(
         changes["host_id"] = None
     elif state is InstanceState.Running:
         changes["refused_by"] = ()
+        if instance.tasks and state is not instance.state:
+            changes["generation"] = instance.generation + 1  # its host is told of the task anew
+    if state in _PAST_TASKS:
+        changes["tasks"] = ()
+    if state is not InstanceState.ShuttingDown:
+        changes["grace_until"] = None
+    if state is instance.state:
+        reason = reason or instance.reason
     after = msgspec.structs.replace(instance, state=state, reason=reason, **changes)
     if after == instance:
         return instance

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from tashi.model.instance import Instance, domain_uuid
-from tashi.model.orders import Destroy, Observation, Order, Seen, Start
+from tashi.model.orders import Destroy, Observation, Order, Pause, Reset, Seen, Shutdown, Start, Unpause
 from tashi.model.states import Happening, InstanceState, is_legal
 
 _MEANING: Final = {
@@ -17,6 +17,11 @@ _MEANING: Final = {
     Seen.PAUSED: Happening.SEEN_PAUSED,
     Seen.GONE: Happening.SEEN_GONE,
     Seen.FAILED: Happening.FAILED,
+}
+_DEEDS: Final[dict[InstanceState, type[Pause] | type[Unpause] | type[Shutdown]]] = {
+    InstanceState.Pausing: Pause,
+    InstanceState.Unpausing: Unpause,
+    InstanceState.ShuttingDown: Shutdown,
 }
 _UNTOUCHED_BY_SILENCE: Final = frozenset(
     {InstanceState.Activating, InstanceState.Resuming, InstanceState.PreparingDisk, InstanceState.Destroying}
@@ -34,13 +39,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 def order_for(instance: Instance, cell: UUID) -> Order | None:
     """The order that the instance's state calls for; None where its host has nothing to do. Repeating it does no harm."""
+    domain = str(domain_uuid(cell, instance.id))
     match instance.state:
         case InstanceState.Activating:
             return Start(
                 instance_id=instance.id,
                 generation=instance.generation,
                 name=instance.name,
-                uuid=str(domain_uuid(cell, instance.id)),
+                uuid=domain,
                 cores=instance.cores,
                 memory=instance.memory,
                 disks=instance.disks,
@@ -53,19 +59,36 @@ def order_for(instance: Instance, cell: UUID) -> Order | None:
                 hints=instance.hints,
             )
         case InstanceState.Destroying:
-            return Destroy(instance_id=instance.id, generation=instance.generation, uuid=str(domain_uuid(cell, instance.id)))
+            return Destroy(instance_id=instance.id, generation=instance.generation, uuid=domain)
+        case InstanceState.Pausing | InstanceState.Unpausing | InstanceState.ShuttingDown:
+            return _DEEDS[instance.state](instance_id=instance.id, generation=instance.generation, uuid=domain)
+        case InstanceState.Running if instance.tasks:
+            return Reset(instance_id=instance.id, generation=instance.generation, uuid=domain)
         case _:
             return None
 
 
 def step_for(instance: Instance | None, host_id: int, observation: Observation) -> Step | None:
     """What the observation means for the record: nothing when it speaks of another host's instance or of an older order."""
-    if instance is None or instance.host_id != host_id or observation.generation != instance.generation:
+    if instance is None or not _answers(instance, host_id, observation):
         return None
-    happening = _MEANING[observation.seen]
+    happening, reason = _MEANING[observation.seen], observation.reason
+    if observation.refused and instance.state in _DEEDS and observation.seen is not Seen.GONE:
+        happening, reason = Happening.FAILED, observation.refused
     if not is_legal(instance.state, happening):
         return None
-    return Step(instance_id=instance.id, happening=happening, reason=observation.reason)
+    return Step(instance_id=instance.id, happening=happening, reason=reason)
+
+
+def ends_task(instance: Instance, host_id: int, observation: Observation) -> bool:
+    """Whether the observation is the outcome of the task that the instance's host is at."""
+    return (
+        instance.state is InstanceState.Running
+        and bool(instance.tasks)
+        and _answers(instance, host_id, observation)
+        and observation.done
+        and observation.seen is not Seen.GONE
+    )
 
 
 def steps_for_missing(instances: Iterable[Instance], seen: frozenset[int]) -> list[Step]:
@@ -75,3 +98,7 @@ def steps_for_missing(instances: Iterable[Instance], seen: frozenset[int]) -> li
         for instance in instances
         if instance.id not in seen and instance.state not in _UNTOUCHED_BY_SILENCE
     ]
+
+
+def _answers(instance: Instance, host_id: int, observation: Observation) -> bool:
+    return instance.host_id == host_id and observation.generation == instance.generation

@@ -90,7 +90,8 @@ class ClusterManager(Service):
         self.outbox = Outbox(cluster)
         self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick)
         self.commands = Commands(cluster, self._store, creation, explanation, settings, planning.kick)
-        self.verbs = Verbs(cluster, creation, self._images, explanation, Waiting(reactor, cluster), self._priorities, planning.kick)
+        waiting = Waiting(reactor, cluster)
+        self.verbs = Verbs(cluster, creation, self._images, explanation, waiting, self._priorities, settings, planning.kick)
         deadlines = Deadlines(cluster, settings)
         self.hosts.begin()
 

@@ -18,6 +18,7 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     provision_timeout: float = 45.0
     max_command_age: float = 300.0
     expire_host_time: float = 30.0
+    shutdown_grace: float = 60.0
     layout_interval: float = 60.0
     max_memory: int = 0
     max_cores: int = 0

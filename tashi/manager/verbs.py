@@ -15,16 +15,25 @@ from tashi.manager.explanation import Explanation
 from tashi.manager.lifecycle import destroy
 from tashi.manager.lookup import the_instance
 from tashi.manager.operations import register_user, set_host_config, the_user_who_asks, unregister_user
-from tashi.manager.waiting import Waiting
+from tashi.manager.settings import ManagerSettings
+from tashi.manager.waiting import UNTIL, Waiting
+from tashi.manager.wishes import add_task, wish
 from tashi.model.events import audit_record
-from tashi.model.instance import Disk, Instance, InstanceSpec, Nic
+from tashi.model.instance import Disk, Instance, InstanceSpec, Nic, Task
 from tashi.model.names import shown
+from tashi.model.states import Happening
 from tashi.model.user import Principal
 from tashi.model.views import host_row, instance_row, plain, user_row
 
 Arguments = dict[str, Any]
 LONGEST_WAIT = 7 * 24 * 3600
-_CHANGES = frozenset({"createvm", "createmany", "destroyvm", "destroymany", "sethostconfig", "registeruser", "unregisteruser"})
+VMM_COMMANDS = ("list", "reset")
+_CHANGES = frozenset(
+    {
+        "createvm", "createmany", "destroyvm", "destroymany", "pausevm", "unpausevm", "shutdownvm", "shutdownmany", "vmmspecificcall",
+        "sethostconfig", "registeruser", "unregisteruser",
+    }
+)  # fmt: skip
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -51,6 +60,7 @@ class Verbs:
         explanation: Explanation,
         waiting: Waiting,
         server_priorities: dict[int, int],
+        settings: ManagerSettings,
         kick: Callable[[], None],
     ) -> None:
         self._cluster = cluster
@@ -59,12 +69,18 @@ class Verbs:
         self._explanation = explanation
         self._waiting = waiting
         self._server_priorities = server_priorities
+        self._settings = settings
         self._kick = kick
         self._table: dict[str, Callable[[Principal, Arguments], Any | Awaitable[Any]]] = {
             "createvm": self._create_vm,
             "createmany": self._create_many,
             "destroyvm": self._destroy_vm,
             "destroymany": self._destroy_many,
+            "pausevm": lambda who, arguments: self._wish(who, arguments, "pausevm", Happening.PAUSE_ASKED),
+            "unpausevm": lambda who, arguments: self._wish(who, arguments, "unpausevm", Happening.UNPAUSE_ASKED),
+            "shutdownvm": lambda who, arguments: self._wish(who, arguments, "shutdownvm", Happening.SHUTDOWN_ASKED),
+            "shutdownmany": self._shutdown_many,
+            "vmmspecificcall": self._vmm_specific_call,
             "getinstances": self._get_instances,
             "gethosts": self._get_hosts,
             "getusers": self._get_users,
@@ -124,6 +140,10 @@ class Verbs:
         return self._destroy(who, [instance], "destroyvm")[0]
 
     def _destroy_many(self, who: Principal, arguments: Arguments) -> Any:
+        return self._destroy(who, self._numbered(who, arguments), "destroymany")
+
+    def _numbered(self, who: Principal, arguments: Arguments) -> list[Instance]:
+        """The instances of a createMany, all of them the asker's."""
         base = arguments.get("basename")
         if not isinstance(base, str) or not base:
             raise YourMistake(BAD_ARGUMENT, "basename is missing; give the name that createMany was given")
@@ -135,7 +155,7 @@ class Verbs:
         ]
         if not named:
             raise YourMistake(UNKNOWN_ID, f"{base} is an unused basename")
-        return self._destroy(who, [self._owned(who, instance.id) for instance in named], "destroymany")
+        return [self._owned(who, instance.id) for instance in named]
 
     def _destroy(self, who: Principal, instances: Sequence[Instance], verb: str) -> list[dict[str, Any]]:
         rows = []
@@ -146,6 +166,34 @@ class Verbs:
                 rows.append(self._row(who, after or instance))
         self._kick()
         return rows
+
+    def _wish(self, who: Principal, arguments: Arguments, verb: str, happening: Happening) -> Any:
+        instance = self._owned(who, _reference(arguments, "instance"))
+        return self._wish_all(who, [instance], verb, happening)[0]
+
+    def _shutdown_many(self, who: Principal, arguments: Arguments) -> Any:
+        return self._wish_all(who, self._numbered(who, arguments), "shutdownmany", Happening.SHUTDOWN_ASKED)
+
+    def _wish_all(self, who: Principal, instances: Sequence[Instance], verb: str, happening: Happening) -> list[dict[str, Any]]:
+        rows = []
+        with self._cluster.transaction(verb) as tx:
+            for instance in instances:
+                after = wish(tx, instance, happening, reason=f"{happening.value} by {who.name}", grace=self._settings.shutdown_grace)
+                tx.tell(audit_record(who.name, verb, f"{instance.name} ({instance.id})", "OK"))
+                rows.append(self._row(who, after))
+        return rows
+
+    def _vmm_specific_call(self, who: Principal, arguments: Arguments) -> Any:
+        instance = self._owned(who, _reference(arguments, "instance"))
+        command = _text(arguments, "arg").lower()
+        if command == "list":
+            return "\n".join(VMM_COMMANDS)
+        if command not in VMM_COMMANDS:
+            raise YourMistake(BAD_ARGUMENT, f"Unknown command {shown(command)}; there are {', '.join(VMM_COMMANDS)}")
+        with self._cluster.transaction("reset_instance") as tx:
+            add_task(tx, instance, Task())
+            tx.tell(audit_record(who.name, "vmmspecificcall", f"reset {instance.name} ({instance.id})", "OK"))
+        return "Sent reset signal to instance"
 
     def _owned(self, who: Principal, reference: int | str) -> Instance:
         instance = the_instance(self._cluster, reference)
@@ -201,8 +249,8 @@ class Verbs:
             raise YourMistake(BAD_ARGUMENT, "ids is not a list of instance ids")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= LONGEST_WAIT:
             raise YourMistake(BAD_ARGUMENT, f"timeout is {shown(timeout)}; use seconds from 0 to {LONGEST_WAIT}")
-        if until not in ("Running", "gone"):
-            raise YourMistake(BAD_ARGUMENT, f"until is {until!r}; use Running or gone")
+        if until not in UNTIL:
+            raise YourMistake(BAD_ARGUMENT, f"until is {shown(until)}; use one of {', '.join(UNTIL)}")
         return self._waiting.wait(ids, until, float(timeout))
 
     def _row(self, who: Principal, instance: Instance) -> dict[str, Any]:

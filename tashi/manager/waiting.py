@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -13,6 +13,9 @@ from tashi.model.instance import Instance
 from tashi.model.states import InstanceState
 
 Row = dict[str, Any]
+UNTIL: Final = ("Running", "Paused", "gone")
+_AT_REST: Final = frozenset({InstanceState.Running, InstanceState.Paused, InstanceState.Suspended, InstanceState.Held})
+"""Where an instance stays until somebody wishes something else."""
 
 
 class Waiting:
@@ -25,7 +28,7 @@ class Waiting:
         cluster.watchers.append(self._changed)
 
     async def wait(self, ids: Sequence[int], until: str, timeout: float) -> list[Row]:
-        """One row an instance: ``id``, ``ok``, ``state``, ``reason``. ``until`` is Running or gone; ``timeout`` in seconds."""
+        """One row an instance: ``id``, ``ok``, ``state``, ``reason``. ``until`` is one of `UNTIL`; ``timeout`` in seconds."""
         waiter = _Waiter(set(ids), until)
         for instance_id in ids:
             self._waiters.setdefault(instance_id, []).append(waiter)
@@ -64,12 +67,11 @@ class _Waiter:
             self.done.callback(None)
 
     def look(self, instance: Instance) -> None:
-        match instance.state:
-            case InstanceState.Exited:
-                self.settle(instance.id, self.until == "gone", instance.state.name, instance.reason)
-            case InstanceState.Running | InstanceState.Held if self.until == "Running":
-                ok = instance.state is InstanceState.Running
-                self.settle(instance.id, ok, instance.state.name, instance.reason)
+        state = instance.state
+        if state is InstanceState.Exited:
+            self.settle(instance.id, self.until == "gone", state.name, instance.reason)
+        elif state in _AT_REST and self.until != "gone":
+            self.settle(instance.id, state.name == self.until, state.name, instance.reason)
 
     def settle(self, instance_id: int, ok: bool, state: str, reason: str) -> None:
         if instance_id in self.open:

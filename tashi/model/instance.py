@@ -26,6 +26,10 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ip: str | None = None
 
 
+class Task(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Something to be done to an instance while it runs: a reset. Those of one instance are done one after another."""
+
+
 class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What somebody asks for, checked at the door: memory in MB, cpu_speed in MHz per core, net_* in kbit/s."""
 
@@ -61,6 +65,8 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     placed_why: str = ""  # policy and score as recorded at placement
     refused_by: tuple[int, ...] = ()  # hosts that failed to start it
     group_name: str | None = None
+    tasks: tuple[Task, ...] = ()  # the first one is with its host while the instance runs
+    grace_until: float | None = None  # when a guest that was asked to shut down should have done so
 
     @property
     def takes_room(self) -> bool:

@@ -1,6 +1,6 @@
 """What a cluster manager and a node agent say to each other: orders down, observations up, each one JSON record.
 
--> Start, Destroy              the acknowledgement means only "I have it"
+-> Start, Destroy, a Deed       the acknowledgement means only "I have it"
 <- Report                      the facts of the host and what is seen of its instances; `full` lists all there are
 Every order carries the generation of its instance, every observation the generation it answers to: the older is void.
 """
@@ -42,7 +42,31 @@ class Destroy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="de
     uuid: str
 
 
-Order = Start | Destroy
+class Deed(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Something to be done to a domain that runs; one that has ended is only told so. Its outcome is an observation that is `done`."""
+
+    instance_id: int
+    generation: int
+    uuid: str
+
+
+class Pause(Deed, frozen=True, kw_only=True, rename="camel", tag="pause"):
+    """Let the domain stand still."""
+
+
+class Unpause(Deed, frozen=True, kw_only=True, rename="camel", tag="unpause"):
+    """Let the domain go on."""
+
+
+class Shutdown(Deed, frozen=True, kw_only=True, rename="camel", tag="shutdown"):
+    """Press the domain's power button; whether it ends is the guest's business."""
+
+
+class Reset(Deed, frozen=True, kw_only=True, rename="camel", tag="reset"):
+    """Press the domain's reset button, once for each generation."""
+
+
+Order = Start | Destroy | Pause | Unpause | Shutdown | Reset
 
 
 class Seen(enum.StrEnum):
@@ -51,11 +75,14 @@ class Seen(enum.StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     GONE = "gone"
-    FAILED = "failed"  # the order of this generation could not be carried out
+    FAILED = "failed"  # the Start or Destroy of this generation could not be carried out
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One sighting of one instance on the reporting host. ``at``: seconds since the epoch on the host's clock."""
+    """One sighting of one instance on the reporting host. ``at``: seconds since the epoch on the host's clock.
+
+    ``done``: the Deed of this generation has had its outcome; ``refused`` is why it could not be carried out, if it could not.
+    """
 
     instance_id: int
     generation: int
@@ -63,6 +90,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     reason: str = ""
     at: float = 0.0
     nics: tuple[Nic, ...] = ()
+    done: bool = False
+    refused: str = ""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

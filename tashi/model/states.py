@@ -138,6 +138,7 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     (_S.MigrateTrans, _H.MIGRATION_FAILED): _S.Running,
     (_S.Running, _H.SHUTDOWN_ASKED): _S.ShuttingDown,
     (_S.ShuttingDown, _H.SEEN_RUNNING): _S.ShuttingDown,
+    (_S.ShuttingDown, _H.SHUTDOWN_ASKED): _S.ShuttingDown,  # a guest that boots loses the first press of the button
     (_S.ShuttingDown, _H.FAILED): _S.Running,
     (_S.Destroying, _H.SEEN_RUNNING): _S.Destroying,
     (_S.Destroying, _H.SEEN_PAUSED): _S.Destroying,

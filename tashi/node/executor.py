@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
 from tashi.model.instance import domain_uuid
-from tashi.model.orders import Destroy, Observation, Order, Seen, Start
+from tashi.model.orders import Deed, Destroy, Observation, Order, Seen, Start
 from tashi.node.faults import HypervisorAway
 
 MOST_ENDED: Final = 10_000
@@ -38,6 +38,7 @@ class _Life:
         self.domain = domain
         self.generation = -1
         self.destroying = False  # the order of this generation is a Destroy
+        self.done: Observation | None = None  # the outcome of the deed of this generation, once there is one
         self.waiting: Order | None = None
         self.busy = False
         self.hint: Seen | None = None  # what libvirt said last, if nobody has looked since
@@ -120,11 +121,14 @@ class Executor:
         if (order.generation, destroying) < (life.generation, life.destroying):
             self.log.info("refused an old order for instance {id}", id=order.instance_id)
         elif (order.generation, destroying) > (life.generation, life.destroying):
-            life.generation, life.destroying, life.waiting = order.generation, destroying, order
+            life.generation, life.destroying, life.waiting, life.done = order.generation, destroying, order, None
             self._ended.pop(life.instance_id, None)
             self._proceed(life)
         elif not life.busy and life.waiting is None:  # otherwise its outcome is still to come
-            if life.last is None or life.last.seen in _ALIVE:
+            if isinstance(order, Deed) and life.done is None:
+                life.waiting = order  # whoever ran here before us may not have got to it
+                self._proceed(life)
+            elif life.last is None or life.last.seen in _ALIVE:
                 life.look = life.asked = True
                 self._proceed(life)
             elif destroying and life.last.seen is Seen.FAILED:
@@ -155,8 +159,10 @@ class Executor:
         else:
             life.hint = None
 
-    def _carry_out(self, cell: str, order: Order) -> Observation:
+    def _carry_out(self, cell: str, order: Order) -> Observation | None:
         """In a thread: the order's outcome. Whatever may be said of it to the owner is an observation, not an error."""
+        if isinstance(order, Deed):
+            return self._do(cell, order)
         try:
             if isinstance(order, Start):
                 return self._hypervisor.start(cell, order)
@@ -168,8 +174,26 @@ class Executor:
             seen, reason = Seen.FAILED, fault.message
         return Observation(instance_id=order.instance_id, generation=order.generation, seen=seen, reason=reason)
 
-    def _finished(self, observation: Observation, life: _Life) -> None:
+    def _do(self, cell: str, deed: Deed) -> Observation | None:
+        """What is seen of the domain after the deed, with what became of that; None: there is no such domain any more."""
+        refused = ""
+        try:
+            self._hypervisor.do(cell, deed)
+        except HypervisorAway:
+            raise
+        except OurFault as fault:
+            refused = fault.message[:LONGEST_REASON]
+        seen = self._hypervisor.settle(cell, deed.uuid)
+        return seen and msgspec.structs.replace(seen, generation=deed.generation, done=True, refused=refused)
+
+    def _finished(self, observation: Observation | None, life: _Life) -> None:
         life.busy = False
+        if observation is None:
+            life.asked = True
+            self._looked_at(None, life)
+            return
+        if observation.done and observation.generation == life.generation:
+            life.done = observation
         self._note(life, observation)
         self._proceed(life)
 
@@ -183,9 +207,12 @@ class Executor:
         self._proceed(life)
 
     def _answering(self, life: _Life, observation: Observation) -> Observation:
-        """A domain that was to be destroyed and is still there is seen in answer to that order."""
+        """A domain that was to be destroyed and is still there is seen in answer to that order; after a deed, in answer to it."""
         if life.destroying and observation.generation < life.generation:
             return msgspec.structs.replace(observation, generation=life.generation)
+        if life.done is not None and not life.busy and life.waiting is None:
+            done = life.done
+            return msgspec.structs.replace(observation, generation=done.generation, done=True, refused=done.refused)
         return observation
 
     def _failed(self, failure: Failure, life: _Life, order: Order | None) -> None:
@@ -198,8 +225,13 @@ class Executor:
             self._wait_for_hypervisor()
             return
         self.log.failure("instance {id} was not looked after", failure, id=life.instance_id)
-        if order is not None:
-            reason = "the node agent failed; its log says how"
+        reason = "the node agent failed; its log says how"
+        if isinstance(order, Deed):
+            if order.generation == life.generation:
+                number, generation = order.instance_id, order.generation
+                life.done = Observation(instance_id=number, generation=generation, seen=Seen.FAILED, done=True, refused=reason)
+                life.look = True
+        elif order is not None:
             self._note(life, Observation(instance_id=order.instance_id, generation=order.generation, seen=Seen.FAILED, reason=reason))
         self._proceed(life)
 

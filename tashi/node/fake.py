@@ -9,7 +9,7 @@ import msgspec
 from tashi import __version__
 from tashi.errors import INTERNAL, UNKNOWN_IMAGE, OurFault
 from tashi.model.host import HostFacts
-from tashi.model.orders import Observation, Seen, Start
+from tashi.model.orders import Deed, Observation, Pause, Reset, Seen, Shutdown, Start, Unpause
 from tashi.node.domain_xml import nics_of
 from tashi.node.faults import HypervisorAway
 
@@ -28,6 +28,9 @@ class FakeHypervisor:
         self.images = set(images)
         self.away = False
         self.begun: list[str] = []  # the calls so far, as "start 7"
+        self.refuses = ""  # why deeds cannot be done here; empty: they can
+        self.resets = 0
+        self.has_acpi = True  # guests heed their power button
         self._facts = facts or HostFacts(memory=8192, cores=8, cpu_speed=2000, version=__version__, hypervisor="test")
         self._domains: dict[str, _Domain] = {}
         self._listeners: list[Callable[[str | None, Seen | None, str], None]] = []
@@ -67,6 +70,29 @@ class FakeHypervisor:
             raise OurFault(INTERNAL, "the domain is not this cell's; it was left alone")
         if self._domains.pop(domain_uuid, None) is not None:
             self._tell(domain_uuid, Seen.GONE, "destroyed")
+
+    def do(self, cell: str, deed: Deed) -> None:
+        """See IHypervisor."""
+        self.begun.append(f"{type(deed).__name__.lower()} {deed.instance_id}")
+        self._answer()
+        domain = self._domains.get(deed.uuid)
+        if domain is None or domain.seen is Seen.GONE:
+            return
+        if domain.cell != cell:
+            raise OurFault(INTERNAL, "the domain is not this cell's; it was left alone")
+        again = domain.order.generation == deed.generation
+        domain.order = msgspec.structs.replace(domain.order, generation=deed.generation)
+        if self.refuses:
+            raise OurFault(INTERNAL, self.refuses)
+        match deed:
+            case Pause() if domain.seen is Seen.RUNNING:
+                self.change(deed.uuid, Seen.PAUSED)
+            case Unpause() if domain.seen is Seen.PAUSED:
+                self.change(deed.uuid, Seen.RUNNING)
+            case Shutdown() if self.has_acpi:
+                self.change(deed.uuid, Seen.GONE, "shut down")
+            case Reset() if not again:
+                self.resets += 1
 
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
         """See IHypervisor."""

@@ -17,7 +17,7 @@ import libvirt
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.host import HostFacts
 from tashi.model.instance import domain_name
-from tashi.model.orders import Observation, Seen, Start
+from tashi.model.orders import Deed, Observation, Pause, Reset, Seen, Shutdown, Start, Unpause
 from tashi.node.disks import Disks
 from tashi.node.domain_xml import NAMESPACE, PREFIX, Mark, domain_xml, mark_xml, nics_of, read_mark
 from tashi.node.libvirt_connection import LibvirtConnection
@@ -89,6 +89,20 @@ class LibvirtHypervisor:
             _own_mark(domain, cell)
             self._remove(domain)
 
+    def do(self, cell: str, deed: Deed) -> None:
+        """See IHypervisor."""
+        with self._connection.talking("it was not done") as connection, _gone_meanwhile():
+            domain = _find(connection, _canonical(deed.uuid))
+            if domain is None:
+                return
+            mark = _own_mark(domain, cell)
+            if domain.state()[0] in _ENDED:
+                return
+            again = mark.generation == deed.generation
+            _renewed(domain, mark, deed.generation)  # first, so that a reset never comes twice
+            if not (again and isinstance(deed, Reset)):
+                _do(domain, deed)
+
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
         """See IHypervisor."""
         domain_uuid = _canonical(domain_uuid)
@@ -153,6 +167,20 @@ class LibvirtHypervisor:
 
     def _console(self, name: str) -> Path:
         return self._consoles / f"{name}.log"
+
+
+def _do(domain: Any, deed: Deed) -> None:
+    """One deed on a live domain; a domain that is as it should be already is left so."""
+    paused = domain.state()[0] in _PAUSED
+    match deed:
+        case Pause() if not paused:
+            domain.suspend()
+        case Unpause() if paused:
+            domain.resume()
+        case Shutdown():
+            domain.shutdown()
+        case Reset():
+            domain.reset()
 
 
 def _canonical(text: str) -> str:

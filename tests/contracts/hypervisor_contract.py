@@ -9,7 +9,7 @@ from typing import Any
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
 from tashi.model.instance import Disk, domain_uuid
-from tashi.model.orders import Observation, Seen, Start
+from tashi.model.orders import Deed, Observation, Pause, Reset, Seen, Start, Unpause
 
 CELL = "6f1e2f1c-7b5e-4b57-8a52-0a6b1c8a2a11"
 OTHER_CELL = "0c9a0f0e-1111-4222-8333-444455556666"
@@ -28,6 +28,11 @@ def an_order(instance_id: int = 7, generation: int = 3, cell: str = CELL, **chan
         "disks": (Disk(uri="boot.img"),),
     }
     return Start(**(values | changes))
+
+
+def a_deed(kind: type[Deed], instance_id: int = 7, generation: int = 4, cell: str = CELL, **changes: Any) -> Any:
+    """An order about the domain of `an_order`, by default the next one."""
+    return kind(instance_id=instance_id, generation=generation, uuid=str(domain_uuid(uuid.UUID(cell), instance_id)), **changes)
 
 
 class HypervisorContract:
@@ -122,6 +127,37 @@ class HypervisorContract:
         self.pause(order.uuid)
         assert self.listed()[7].seen is Seen.PAUSED
         assert self.hypervisor.start(CELL, order).seen is Seen.PAUSED
+
+    def test_pause(self) -> None:
+        """A domain is paused and goes on, each as often as it is asked, and answers to the order."""
+        self.hypervisor.start(CELL, an_order())
+        for kind, generation, seen in ((Pause, 4, Seen.PAUSED), (Unpause, 5, Seen.RUNNING)):
+            for _ in range(2):
+                self.hypervisor.do(CELL, a_deed(kind, generation=generation))
+                assert self.listed()[7] == Observation(instance_id=7, generation=generation, seen=seen)
+
+    def test_reset(self) -> None:
+        """A domain that was reset runs."""
+        self.hypervisor.start(CELL, an_order())
+        for _ in range(2):
+            self.hypervisor.do(CELL, a_deed(Reset))
+        assert self.listed()[7] == Observation(instance_id=7, generation=4, seen=Seen.RUNNING)
+
+    def test_deed_on_nothing(self) -> None:
+        """Nothing is done to a domain that is not there, and it stays so."""
+        self.hypervisor.do(CELL, a_deed(Pause))
+        assert self.hypervisor.settle(CELL, an_order().uuid) is None
+
+    def test_deed_on_a_stranger(self) -> None:
+        """A domain of another cell is not paused."""
+        self.hypervisor.start(OTHER_CELL, an_order(cell=OTHER_CELL))
+        try:
+            self.hypervisor.do(CELL, a_deed(Pause, cell=OTHER_CELL))
+        except OurFault as fault:
+            assert "left alone" in fault.message
+        else:
+            raise AssertionError("it was touched")
+        assert self.listed(OTHER_CELL)[7].seen is Seen.RUNNING
 
     def test_listener(self) -> None:
         """The life of a domain is told as it happens."""

@@ -9,13 +9,13 @@ from pathlib import Path
 import libvirt
 from twisted.trial.unittest import TestCase
 
-from tashi.model.orders import Seen
+from tashi.model.orders import Seen, Shutdown
 from tashi.node.disks import Disks
 from tashi.node.fake import FakeHypervisor
 from tashi.node.libvirt_connection import LibvirtConnection
 from tashi.node.libvirt_guest import LibvirtHypervisor
 from tashi.node.libvirt_host import HostReader, Offer
-from tests.contracts.hypervisor_contract import HypervisorContract
+from tests.contracts.hypervisor_contract import CELL, HypervisorContract, a_deed, an_order
 
 NODE = """<node><cpu><mhz>2000</mhz><model>x86_64</model><active>64</active><nodes>1</nodes><sockets>4</sockets>
 <cores>16</cores><threads>1</threads></cpu><memory>16777216</memory></node>"""
@@ -66,6 +66,12 @@ class TestDriverTests(HypervisorContract, TestCase):
     def pause(self, domain: str) -> None:
         """See HypervisorContract."""
         self.connection.get().lookupByUUIDString(domain).suspend()
+
+    def test_shutdown(self) -> None:
+        """A guest that heeds its power button ends."""
+        self.hypervisor.start(CELL, an_order())
+        self.hypervisor.do(CELL, a_deed(Shutdown))
+        self.assertEqual(self.listed(), {})
 
     def test_offer(self) -> None:
         """The operator's cap is kept, and what is not capped is the node file's."""

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tashi.errors import OurFault
 from tashi.model.instance import Disk, domain_uuid
-from tashi.model.orders import Destroy, Observation, Seen, Start
+from tashi.model.orders import Deed, Destroy, Observation, Pause, Reset, Seen, Shutdown, Start
 from tashi.node.executor import Executor
 from tashi.node.fake import FakeHypervisor
 
@@ -38,6 +38,11 @@ def destroy(instance_id: int = 1, generation: int = 2) -> Destroy:
     return Destroy(instance_id=instance_id, generation=generation, uuid=uuid_of(instance_id))
 
 
+def deed(kind: type[Deed], instance_id: int = 1, generation: int = 2) -> Any:
+    """An order about a domain that runs."""
+    return kind(instance_id=instance_id, generation=generation, uuid=uuid_of(instance_id))
+
+
 class Calls:
     """Stands for the threads: calls run at once, or wait until they are let go."""
 
@@ -60,7 +65,7 @@ class Calls:
             maybeDeferred(function, *arguments).chainDeferred(result)
 
 
-class ExecutorTests(SynchronousTestCase):
+class ExecutorCase(SynchronousTestCase):
     """One host of the cell."""
 
     def setUp(self) -> None:
@@ -83,6 +88,10 @@ class ExecutorTests(SynchronousTestCase):
         told = [(seen.instance_id, seen.generation, seen.seen) for seen in self.told]
         self.told.clear()
         return told
+
+
+class ExecutorTests(ExecutorCase):
+    """Orders that begin and end domains."""
 
     def test_start_and_destroy(self) -> None:
         """A started instance is told running, a destroyed one gone, each once."""
@@ -262,3 +271,78 @@ class ExecutorTests(SynchronousTestCase):
     def stumble(self, cell: str, order: Start) -> Observation:
         """A start with a mistake in it."""
         raise ZeroDivisionError
+
+
+class DeedTests(ExecutorCase):
+    """Deeds on domains that run."""
+
+    def begin(self) -> None:
+        """One domain that runs, told."""
+        self.executor.give([start()])
+        self.told.clear()
+
+    def sight(self, what: Seen, generation: int = 2, **fields: Any) -> Observation:
+        """An observation of the domain."""
+        return Observation(instance_id=1, generation=generation, seen=what, **fields)
+
+    def test_done(self) -> None:
+        """A deed is told with what is seen after it, and repeated it is not done again."""
+        self.begin()
+        for _ in range(2):
+            self.executor.give([deed(Pause)])
+        self.assertEqual(self.told, [self.sight(Seen.PAUSED, done=True)] * 2)
+        self.assertEqual(self.host.begun.count("pause 1"), 1)
+
+    def test_refused(self) -> None:
+        """A deed that cannot be done is told as refused, and the end of its domain is told afterwards."""
+        self.begin()
+        self.host.refuses = "no"
+        self.executor.give([deed(Pause)])
+        self.assertEqual(self.told, [self.sight(Seen.RUNNING, done=True, refused="no")])
+        self.host.change(uuid_of(1), Seen.GONE, "crashed")
+        self.assertEqual((self.told[-1].seen, self.told[-1].reason, self.told[-1].generation), (Seen.GONE, "crashed", 2))
+
+    def test_domain_gone(self) -> None:
+        """A deed on a domain that has ended is answered with its end."""
+        self.begin()
+        self.host._domains.clear()
+        self.executor.give([deed(Pause)])
+        self.assertEqual([(told.seen, told.generation) for told in self.told], [(Seen.GONE, 2)])
+
+    def test_shutdown(self) -> None:
+        """A guest that shuts down at once is told gone, once."""
+        self.begin()
+        self.executor.give([deed(Shutdown)])
+        self.assertEqual([(told.seen, told.reason) for told in self.told], [(Seen.GONE, "shut down")])
+
+    def test_after_restart(self) -> None:
+        """An agent that starts does a deed it did not do itself, but a reset that was done is not done twice."""
+        self.begin()
+        self.host.do(CELL, deed(Reset))
+        self.executor = self.an_executor()
+        self.successResultOf(Deferred.fromCoroutine(self.executor.survey()))
+        self.executor.give([deed(Reset)])
+        self.assertEqual(self.host.resets, 1)
+        self.assertEqual(self.told[-1], self.sight(Seen.RUNNING, done=True))
+        self.executor.give([deed(Reset, generation=3)])
+        self.assertEqual(self.host.resets, 2)
+
+    def test_away(self) -> None:
+        """A deed waits until libvirt is back."""
+        self.begin()
+        self.host.vanish()
+        self.executor.give([deed(Pause)])
+        self.assertEqual(self.told, [])
+        self.host.away = False
+        self.clock.pump([1.0] * 12)
+        self.assertEqual(self.told[-1].seen, Seen.PAUSED)
+
+    def test_newer_order(self) -> None:
+        """A destroy overtakes a deed that waits."""
+        self.begin()
+        self.calls.held = True
+        self.executor.give([deed(Reset, generation=2), deed(Pause, generation=3), destroy(generation=4)])
+        while self.calls.waiting:
+            self.calls.let_go()
+        self.assertEqual((self.told[-1].seen, self.told[-1].generation), (Seen.GONE, 4))
+        self.assertNotIn("pause 1", self.host.begun)

@@ -7,9 +7,9 @@ from uuid import UUID
 import msgspec
 from hypothesis import given, settings
 
-from tashi.manager.reconcile import Step, order_for, step_for, steps_for_missing
-from tashi.model.instance import Instance, domain_uuid
-from tashi.model.orders import Destroy, Observation, Seen, Start
+from tashi.manager.reconcile import Step, ends_task, order_for, step_for, steps_for_missing
+from tashi.model.instance import Instance, Task, domain_uuid
+from tashi.model.orders import Destroy, Observation, Pause, Reset, Seen, Shutdown, Start, Unpause
 from tashi.model.states import Happening, InstanceState, is_legal, step
 from tests.builders import an_instance, seen
 from tests.strategies import instances, observations
@@ -36,8 +36,35 @@ def test_destroying_calls_for_a_destroy() -> None:
 
 def test_the_rest_calls_for_nothing() -> None:
     """In every other state the host has nothing to do."""
-    for state in set(S) - {S.Activating, S.Destroying}:
+    for state in set(S) - {S.Activating, S.Destroying, S.Pausing, S.Unpausing, S.ShuttingDown}:
         assert order_for(an_instance(state=state, host_id=1), CELL) is None
+
+
+def test_a_wish_calls_for_its_deed() -> None:
+    """What is asked of an instance on a host is an order about the same domain; a running one's first task is one, too."""
+    for state, deed in ((S.Pausing, Pause), (S.Unpausing, Unpause), (S.ShuttingDown, Shutdown), (S.Running, Reset)):
+        instance = an_instance(7, state=state, host_id=2, generation=4, tasks=(Task(),))
+        assert order_for(instance, CELL) == deed(instance_id=7, generation=4, uuid=str(domain_uuid(CELL, 7)))
+
+
+def test_a_refused_deed_fails_the_wish() -> None:
+    """An instance that its host could not pause runs on, and the words of the host say why; one that has ended has ended."""
+    instance = an_instance(7, state=S.Pausing, host_id=2, generation=4)
+    refused = seen(instance, done=True, refused="no")
+    assert step_for(instance, 2, refused) == Step(instance_id=7, happening=Happening.FAILED, reason="no")
+    assert step_for(instance, 2, msgspec.structs.replace(refused, seen=Seen.GONE)) == Step(instance_id=7, happening=Happening.SEEN_GONE)
+
+
+def test_what_ends_a_task() -> None:
+    """Only the outcome of the deed of this generation, from the instance's own host, while it runs."""
+    instance = an_instance(7, state=S.Running, host_id=2, generation=4, tasks=(Task(),))
+    outcome = seen(instance, done=True)
+    assert ends_task(instance, 2, outcome)
+    assert not ends_task(instance, 3, outcome)
+    for fields in ({"done": False}, {"generation": 3}, {"seen": Seen.GONE}):
+        assert not ends_task(instance, 2, msgspec.structs.replace(outcome, **fields))
+    for fields in ({"tasks": ()}, {"state": S.Pausing}):
+        assert not ends_task(msgspec.structs.replace(instance, **fields), 2, outcome)
 
 
 def test_a_sighting_from_the_instances_host_counts() -> None:
