@@ -10,15 +10,26 @@ from typing import Any, Final
 import msgspec
 
 from occi.categories import Category, Vocabulary
-from tashi.errors import BAD_ARGUMENT, BAD_SYNTAX, UNSUPPORTED_KIND, UNSUPPORTED_LINK, YourMistake
-from tashi.model.instance import DEFAULT_CPU_SHARE, Disk, InstanceSpec
-from tashi.model.names import MAX_CORES, MAX_MEMORY_MB, check_hints, check_hostname, check_image, check_integer, check_resource_id, shown
+from tashi.errors import BAD_ARGUMENT, BAD_SYNTAX, NOT_SUPPORTED_LIVE, UNSUPPORTED_KIND, UNSUPPORTED_LINK, YourMistake
+from tashi.model.instance import DEFAULT_CPU_SHARE, Disk, InstanceSpec, InstanceUpdate, Resources
+from tashi.model.names import (
+    CPU_SHARES,
+    DISK_WEIGHTS,
+    MAX_CORES,
+    MAX_KILOBITS,
+    MAX_MEMORY_MB,
+    check_hints,
+    check_hostname,
+    check_image,
+    check_integer,
+    check_resource_id,
+    shown,
+)
 
 GIGAHERTZ_BELOW: Final = 100
 """A cpu_speed below this is GHz, from here on MHz."""
 MAX_MEGAHERTZ: Final = 1_000_000
 MAX_USER_ID: Final = 2**32 - 1
-MAX_KILOBITS: Final = 2**31 - 1
 
 _USED: Final = frozenset(
     {
@@ -67,6 +78,39 @@ def parse_compute(value: Any, where: str, door: Door) -> Parsed:
     return Parsed(_spec(compute, meant, where, door), tuple(unknown))
 
 
+def read_update(value: Any, vocabulary: Vocabulary) -> InstanceUpdate:
+    """``[Compute with resourceId, [Category...]]`` or a bare Compute: what is absent or null stays as it is."""
+    parts = [value] if isinstance(value, dict) else value
+    if not isinstance(parts, list) or not 1 <= len(parts) <= 3 or not isinstance(parts[0], dict):
+        raise YourMistake(BAD_SYNTAX, f"the argument is {shown(value)}; use [Compute with resourceId, [Category, ...]]")
+    for links in (parts[0].get("links"), *parts[2:]):
+        if links not in (None, [], {}):
+            raise YourMistake(UNSUPPORTED_LINK, f"links is {shown(links)}; links are not supported, leave the list empty")
+    given = {key: value for key, value in parts[0].items() if value is not None}
+    meant, _ = _read_categories(parts[1] if len(parts) > 1 else None, "", vocabulary)
+
+    def integer(field: str, least: int, most: int, unit: str = "") -> int | None:
+        return check_integer(field, given[field], least, most, unit) if field in given else None
+
+    if _boolean(given, "restart", ""):
+        raise YourMistake(NOT_SUPPORTED_LIVE, "restart is true, and changes that need one are not available in this version")
+    return InstanceUpdate(
+        resource_id=check_resource_id("resourceId", _required(given, "resourceId", "")),
+        resources=Resources(
+            cpu_share=integer("cpu_share", *CPU_SHARES),
+            cpu_speed=_megahertz("cpu_speed", given["cpu_speed"]) if "cpu_speed" in given else None,
+            memory=integer("memory_size", 1, MAX_MEMORY_MB, "MB"),
+            disk_weight=integer("disk_weight", *DISK_WEIGHTS),
+            net_down=integer("net_down", 1, MAX_KILOBITS, "kbit/s"),
+            net_up=integer("net_up", 1, MAX_KILOBITS, "kbit/s"),
+        ),
+        name=check_hostname("hostname", given["hostname"]) if "hostname" in given else None,
+        cores=integer("cpu_cores", 1, MAX_CORES),
+        image=check_image("imageIdentifier", given["imageIdentifier"]) if "imageIdentifier" in given else None,
+        sla=meant.get("sla"),
+    )
+
+
 def _spec(compute: Mapping[str, Any], meant: Mapping[str, str], where: str, door: Door) -> InstanceSpec:
     given = {key: value for key, value in compute.items() if value is not None}
 
@@ -79,9 +123,9 @@ def _spec(compute: Mapping[str, Any], meant: Mapping[str, str], where: str, door
         disks=(Disk(uri=_image(given, meant, where, door.vocabulary), persistent=_boolean(given, "persistent", where)),),
         cores=integer("cpu_cores", 1, MAX_CORES, 1),
         memory=integer("memory_size", 1, MAX_MEMORY_MB, 128, "MB"),
-        cpu_share=integer("cpu_share", 2, 262_144, DEFAULT_CPU_SHARE),
+        cpu_share=integer("cpu_share", *CPU_SHARES, DEFAULT_CPU_SHARE),
         cpu_speed=_megahertz(where + "cpu_speed", given["cpu_speed"]) if "cpu_speed" in given else None,
-        disk_weight=integer("disk_weight", 100, 1000, None),
+        disk_weight=integer("disk_weight", *DISK_WEIGHTS, None),
         net_down=integer("net_down", 1, MAX_KILOBITS, None, "kbit/s"),
         net_up=integer("net_up", 1, MAX_KILOBITS, None, "kbit/s"),
         hints=_hints(given.get("hints", {}), meant, where),

@@ -10,10 +10,10 @@ from typing import Any, Final
 import msgspec
 
 from occi.categories import Vocabulary
-from occi.compute import Door, Parsed, duplicates, parse_compute
+from occi.compute import Door, Parsed, duplicates, parse_compute, read_update
 from occi.json_text import parse_json
 from tashi.errors import BAD_ARGUMENT, BAD_SYNTAX, CONFLICT, DUPLICATE_HOSTNAME, YourMistake
-from tashi.model.instance import InstanceSpec
+from tashi.model.instance import InstanceSpec, InstanceUpdate
 from tashi.model.names import check_hostname, check_integer, check_resource_id, shown
 
 MAX_ID: Final = 2**63 - 1
@@ -61,6 +61,11 @@ def parse_create_many(text: str, vocabulary: Vocabulary, may_be_notified: Callab
     for key in duplicates([each.spec.resource_id for each in parsed if each.spec.resource_id]):
         raise YourMistake(CONFLICT, f"resourceId {shown(key)} is used twice in one message; give each its own")
     return _creation(parsed)
+
+
+def parse_update(text: str, vocabulary: Vocabulary) -> InstanceUpdate:
+    """The argument of updatecompute."""
+    return read_update(parse_json(_some(text, "[Compute with resourceId, [Category, ...]]")), vocabulary)
 
 
 def parse_reference(text: str) -> int | str:

@@ -1,6 +1,6 @@
 """The message sink: one message in, one command or read for the cluster manager, and never a conversation.
 
--> createcompute, createmanycompute, deletecompute, sethostconfig   <- one final message, later, from the outbox
+-> createcompute, createmanycompute, updatecompute, deletecompute, sethostconfig   <- one final message, later, from the outbox
 -> getcompute, listcompute, explain, help, whoami                   <- one message, at once, without a trace
 -> anything else                                                    <- one refusal; strangers and empty messages: nothing
 """
@@ -17,7 +17,16 @@ from twisted.logger import Logger
 
 from occi import render
 from occi.categories import Vocabulary
-from occi.parse import Creation, parse_create, parse_create_many, parse_host_setting, parse_list, parse_reference, resource_id_in
+from occi.parse import (
+    Creation,
+    parse_create,
+    parse_create_many,
+    parse_host_setting,
+    parse_list,
+    parse_reference,
+    parse_update,
+    resource_id_in,
+)
 from tashi.errors import BUSY, EXPIRED, FORBIDDEN, INTERNAL, UNKNOWN_VERB, OurFault, TashiError, YourMistake
 from tashi.interfaces import ICommands
 from tashi.model.names import shown
@@ -26,6 +35,7 @@ from tashi.model.user import Principal
 from tashi.xmpp.grammar import IncomingMessage, is_silent, parse_body
 
 REMEMBERED_WORDS: Final = 1000
+_ABOUT_ONE: Final = frozenset({"createcompute", "updatecompute"})
 
 _log = Logger()
 
@@ -56,6 +66,7 @@ class Sink:
             "createcompute": self._create,
             "createmanycompute": self._create_many,
             "deletecompute": self._delete,
+            "updatecompute": self._update,
             "sethostconfig": self._set_host_config,
         }
 
@@ -94,7 +105,7 @@ class Sink:
             self._admit(who, message, verb)
             self._changes[verb](who, origin, argument)
         except YourMistake as mistake:
-            self._refuse(who, origin, message, mistake, resource_id_in(argument) if verb == "createcompute" else None)
+            self._refuse(who, origin, message, mistake, resource_id_in(argument) if verb in _ABOUT_ONE else None)
         except Exception:
             self._refuse(who, origin, message, self._our_fault(message))
 
@@ -142,6 +153,9 @@ class Sink:
 
     def _delete(self, who: Principal, origin: Origin, argument: str) -> None:
         self._commands.delete(who, origin, parse_reference(argument))
+
+    def _update(self, who: Principal, origin: Origin, argument: str) -> None:
+        self._commands.update(who, origin, parse_update(argument, self._vocabulary))
 
     def _set_host_config(self, who: Principal, origin: Origin, argument: str) -> None:
         setting = parse_host_setting(argument)

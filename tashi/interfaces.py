@@ -9,7 +9,7 @@ import msgspec
 
 from tashi.errors import TashiError
 from tashi.model.host import HostFacts
-from tashi.model.instance import InstanceSpec
+from tashi.model.instance import InstanceSpec, InstanceUpdate, Resources
 from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Order, Report, Seen, Start
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
@@ -54,6 +54,9 @@ class ICommands(Protocol):
 
     def delete(self, who: Principal, origin: Origin, reference: int | str) -> None:
         """Destroy the instance with this id, resourceId or hostname."""
+
+    def update(self, who: Principal, origin: Origin, update: InstanceUpdate) -> None:
+        """Adapt a running instance; answered when its host has done so or has refused."""
 
     def refuse(self, who: Principal, origin: Origin, error: TashiError, resource_id: str | None = None) -> None:
         """Answer a command that the door itself found wrong; the refusal is audited."""
@@ -135,9 +138,10 @@ class IHypervisor(Protocol):
     def destroy(self, cell: str, domain_uuid: str) -> None:
         """See to it that the domain is neither running nor defined and that its throw-away disks are gone."""
 
-    def do(self, cell: str, deed: Deed) -> None:
+    def do(self, cell: str, deed: Deed) -> Resources | None:
         """Do this to the domain, which answers to this order from now on; nothing when it is not there or has ended, which `settle`
-        tells. Done again it does no harm; a Reset is done once for each generation."""
+        tells. Done again it does no harm; a Reset is done once for each generation. Of an Adapt all is done or nothing, and what the
+        hypervisor then has is returned."""
 
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
         """What is seen of this domain; one that has ended is told GONE and nothing of it is left. None: there is no such domain."""

@@ -17,8 +17,8 @@ from tashi.interfaces import IStore
 from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
 from tashi.model.host import HostFacts
-from tashi.model.instance import Instance, InstanceSpec
-from tashi.model.orders import Deed, Destroy, NodeLogin, NodeWelcome, Observation, Order, Pause, Seen, Shutdown, Start, Unpause
+from tashi.model.instance import Instance, InstanceSpec, InstanceUpdate, Resources
+from tashi.model.orders import Adapt, Deed, Destroy, NodeLogin, NodeWelcome, Observation, Order, Pause, Seen, Shutdown, Start, Unpause
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
 from tashi.store.memory import MemoryStore
@@ -86,6 +86,8 @@ class FakeAgent:
         """Why a start fails; None: it does not."""
         self.refuses: Callable[[Deed], str] = lambda deed: ""
         """Why a deed is refused; empty: it is not."""
+        self.gives: Callable[[Resources], Resources] = lambda wished: wished
+        """What the hypervisor has after an adaptation."""
         self.paused: set[int] = set()
         self.deaf = False
         """Whether the guests here do not heed their power button."""
@@ -130,7 +132,8 @@ class FakeAgent:
                 told.append(Observation(**about, seen=Seen.GONE, reason="destroyed"))
             elif isinstance(order, Deed):
                 refused = self.refuses(order)
-                told.append(Observation(**about, seen=self._do(order, refused), done=True, refused=refused))
+                adapted = self.gives(order.wished) if isinstance(order, Adapt) and not refused else None
+                told.append(Observation(**about, seen=self._do(order, refused), done=True, refused=refused, adapted=adapted))
             elif (why := self.breaks(order)) is not None:
                 told.append(Observation(**about, seen=Seen.FAILED, reason=why))
             else:
@@ -247,6 +250,12 @@ class SmallCell:
     def delete(self, reference: int | str, stanza: str = "d1", who: Principal = ISM) -> None:
         """The ISM's deletecompute."""
         self.manager.commands.delete(who, an_origin(stanza, "deletecompute"), reference)
+
+    def update(self, resource_id: str, stanza: str = "u1", who: Principal = ISM, **fields: Any) -> None:
+        """The ISM's updatecompute; the fields are those of Resources, and beside them those of InstanceUpdate."""
+        resources = Resources(**{name: fields.pop(name) for name in list(fields) if name in Resources.__struct_fields__})
+        update = InstanceUpdate(resource_id=resource_id, resources=resources, **fields)
+        self.manager.commands.update(who, an_origin(stanza, "updatecompute"), update)
 
     def call(self, who: Principal, verb: str, **arguments: Any) -> Any:
         """A verb over Perspective Broker, and the moment that its answer takes."""

@@ -104,6 +104,23 @@ class Cell:
         """Press the power button of all instances that createMany made with this basename."""
         return list(await self._call("shutdownMany", basename=basename))
 
+    async def adaptCpuShare(self, instance: str | int, share: int) -> list[Row]:
+        """Weigh the instance's CPU time anew, 2 to 262144."""
+        return [await self._call("adaptCpuShare", instance=arguments.reference(instance), share=share)]
+
+    async def adaptMemoryLimit(self, instance: str | int, limit: int) -> list[Row]:
+        """Let the guest use so many MB of the memory it was made with."""
+        return [await self._call("adaptMemoryLimit", instance=arguments.reference(instance), limit=limit)]
+
+    async def adaptDiskBandwidth(self, instance: str | int, weight: int) -> list[Row]:
+        """Weigh the instance's disk time anew, 100 to 1000."""
+        return [await self._call("adaptDiskBandwidth", instance=arguments.reference(instance), weight=weight)]
+
+    async def adaptNetworkBandwidth(self, instance: str | int, downspeed: int | None = None, upspeed: int | None = None) -> list[Row]:
+        """Limit what the instance receives and sends, in kbit/s; None leaves it as it is."""
+        reference = arguments.reference(instance)
+        return [await self._call("adaptNetworkBandwidth", instance=reference, downspeed=downspeed, upspeed=upspeed)]
+
     async def vmmSpecificCall(self, instance: str | int, arg: str) -> list[Row]:
         """A command to the instance's hypervisor; ``list`` names those there are. The answer is the row's ``text``."""
         answer = await self._call("vmmSpecificCall", instance=arguments.reference(instance), arg=arg)
@@ -147,7 +164,7 @@ class Cell:
             host = hosts.get(instance["hostId"])
             if host is not None:
                 host["instances"].append(instance["name"])
-                host["usedMemory"] += instance["memory"]
+                host["usedMemory"] += instance.get("maxMemory", instance["memory"])
                 host["usedCores"] += instance["cores"]
         return list(hosts.values())
 
@@ -175,7 +192,7 @@ class Cell:
         return [await self._call("whoami")]
 
     async def waitFor(self, ids: Sequence[int], until: str, timeout: float = 300.0) -> list[Row]:
-        """One row an instance (id, ok, state, reason), when all are ``until`` ("Running", "Paused", "gone"), failed, or out of time."""
+        """One row an instance (id, ok, state, reason), when all are ``until`` (such as "Running" or "gone"), failed, or out of time."""
         return list(await self._call("waitFor", CALL_SECONDS + timeout, ids=list(ids), until=until, timeout=timeout))
 
     async def _user_id(self, user: str | int | None) -> int | None:

@@ -42,7 +42,7 @@ def _nics(row: Row) -> str:
 
 _INSTANCE_COLUMNS = (
     "id", "hostId", "name", "user", "state", "disk", "memory", "cores", "userId", "host", "cpuShare", "disks", "nics", "hints",
-    "resourceId", "fqdn", "reason", "decayed", "sla",
+    "resourceId", "fqdn", "reason", "decayed", "sla", "maxMemory", "cpuSpeed", "diskWeight", "netDown", "netUp",
 )  # fmt: skip
 _HOST_COLUMNS = (
     "id", "reserved", "name", "decayed", "up", "state", "version", "memory", "cores", "notes", "cpuSpeed", "config", "priority",

@@ -11,6 +11,7 @@ from tashi.client import arguments as convert
 from tashi.client.arguments import Converter
 from tashi.client.cell import Cell, Row
 from tashi.client.table import CALLER, HOSTS, IMAGES, INSTANCES, LAYOUT, SLOTS, USERS, WORDS, Shape
+from tashi.model.names import CPU_SHARES, DISK_WEIGHTS, MAX_KILOBITS
 
 Values = Mapping[str, Any]
 
@@ -115,6 +116,29 @@ VERBS: Final = (
     Verb(
         "unpauseVm", "Lets a paused instance go on", Cell.unpauseVm, (_INSTANCE,),
         examples=("--instance 12345", "--instance vmname"), sentence=_nothing, waits_for="Running",
+    ),
+    Verb(
+        "adaptCpuShare", "Weighs the CPU time of a running instance anew", Cell.adaptCpuShare,
+        (_required("share", "its weight among its neighbours", convert.whole("share", *CPU_SHARES)), _INSTANCE),
+        examples=("--share 512 --instance 12345", "--share 2048 --instance vmname --wait"), sentence=_nothing, waits_for="adapted",
+    ),
+    Verb(
+        "adaptMemoryLimit", "Lets a running instance use so much of its memory", Cell.adaptMemoryLimit,
+        (_required("limit", "memory in MB, at most what it was made with", convert.whole("limit", 1)), _INSTANCE),
+        examples=("--limit 96 --instance 12345", "--limit 96 --instance vmname --wait"), sentence=_nothing, waits_for="adapted",
+    ),
+    Verb(
+        "adaptDiskBandwidth", "Weighs the disk time of a running instance anew", Cell.adaptDiskBandwidth,
+        (_required("weight", "its weight among its neighbours", convert.whole("weight", *DISK_WEIGHTS)), _INSTANCE),
+        examples=("--weight 500 --instance vmname",), sentence=_nothing, waits_for="adapted",
+    ),
+    Verb(
+        "adaptNetworkBandwidth", "Limits what a running instance receives and sends", Cell.adaptNetworkBandwidth,
+        (
+            Argument("downspeed", "to the instance, in kbit/s", convert.whole("downspeed", 1, MAX_KILOBITS)),
+            Argument("upspeed", "from the instance, in kbit/s", convert.whole("upspeed", 1, MAX_KILOBITS)), _INSTANCE,
+        ),
+        examples=("--downspeed 8000 --upspeed 4000 --instance vmname",), sentence=_nothing, waits_for="adapted",
     ),
     Verb(
         "vmmSpecificCall", "Gives the instance's hypervisor a command: reset, or list to see those there are", Cell.vmmSpecificCall,

@@ -13,7 +13,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from tashi.errors import CONFLICT, FORBIDDEN, UNKNOWN_ID, TashiError, YourMistake
+from tashi.errors import CONFLICT, FORBIDDEN, NOT_SUPPORTED_LIVE, UNKNOWN_ID, TashiError, YourMistake
 from tashi.interfaces import IStore
 from tashi.manager import requests
 from tashi.manager.cluster import Cluster, stanza_key
@@ -23,8 +23,9 @@ from tashi.manager.lifecycle import destroy
 from tashi.manager.lookup import find_instance
 from tashi.manager.operations import set_host_config
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.wishes import adapt
 from tashi.model.events import audit_record
-from tashi.model.instance import Instance, InstanceSpec
+from tashi.model.instance import Instance, InstanceSpec, InstanceUpdate, Resources
 from tashi.model.names import shown
 from tashi.model.request import Origin
 from tashi.model.states import InstanceState
@@ -119,6 +120,27 @@ class Commands:
                     deadline=tx.now + self._settings.provision_timeout,
                 )
                 destroy(tx, instance.id, reason=f"deleted by {who.name}")
+
+    def update(self, who: Principal, origin: Origin, update: InstanceUpdate) -> None:
+        """See ICommands."""
+        if self._told_again(origin, repeatable=True):
+            return
+        instance = find_instance(self._cluster, update.resource_id)
+        try:
+            if instance is None:
+                raise _unknown(update.resource_id)
+            if not who.may_act_for(instance.user_id):
+                raise _not_yours(who, instance)
+            wished = _wished(instance, update)
+            with self._cluster.transaction("update_instance") as tx:
+                deadline = tx.now + self._settings.provision_timeout
+                request = requests.accept(tx, origin, (instance.id,), resource_id=instance.resource_id, deadline=deadline)
+                if wished == Resources():
+                    requests.succeed(tx, request, (instance,))
+                else:
+                    adapt(tx, instance, wished, self._settings.scheduling, who=who.name, verb=origin.verb, request=request.id)
+        except YourMistake as mistake:
+            self.refuse(who, origin, mistake, update.resource_id)
 
     def refuse(self, who: Principal, origin: Origin, error: TashiError, resource_id: str | None = None) -> None:
         """See ICommands."""
@@ -227,6 +249,25 @@ class Commands:
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         Deferred.fromCoroutine(work).addErrback(lambda failure: self.log.failure("a command failed", failure=failure))
+
+
+def _wished(instance: Instance, update: InstanceUpdate) -> Resources:
+    """What is to be another than it is; YourMistake(not-supported-live) for what cannot be while it runs."""
+    image = instance.disks[0].uri
+    for field, said, now in (
+        ("hostname", update.name, (instance.name,)),
+        ("cpu_cores", update.cores, (instance.cores,)),
+        ("imageIdentifier", update.image, (image, image.removesuffix(".img"))),
+        ("sla category", update.sla, (instance.sla,)),
+    ):
+        if said is not None and said not in now:
+            raise YourMistake(
+                NOT_SUPPORTED_LIVE,
+                f"{field} is {shown(now[0])} and cannot become {shown(said)} while {instance.name} runs; delete it and create another",
+            )
+    present = msgspec.structs.asdict(instance.resources)
+    wished = msgspec.structs.asdict(update.resources)
+    return Resources(**{name: value for name, value in wished.items() if value is not None and (instance.tasks or value != present[name])})
 
 
 def _unknown(reference: int | str) -> YourMistake:

@@ -73,7 +73,9 @@ class Convergence:
         return (user.priority if user else 0) + (sla.priority if sla else 0)
 
     def _place(self, tx: Transaction, instance: Instance, action: Place) -> None:
-        advance(tx, instance, Happening.PLACED, host_id=action.host_id, generation=instance.generation + 1, placed_why=action.why)
+        generation = instance.generation + 1
+        changes = {"host_id": action.host_id, "generation": generation, "started": generation, "placed_why": action.why}
+        advance(tx, instance, Happening.PLACED, **changes)  # type: ignore[arg-type]
         self._cursor = action.host_id
 
     def _postpone(self, tx: Transaction, instance: Instance, action: Postpone) -> None:

@@ -83,7 +83,7 @@ class Layout:
             "state": instance.state.name,
             "host": self._cluster.host_name(instance.host_id),
             "cores": instance.cores,
-            "memory": instance.memory,
+            "memory": instance.memory_limit or instance.memory,
             "cpuShare": instance.cpu_share,
             "sla": instance.sla,
         }

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from tashi.model.instance import Instance, domain_uuid
-from tashi.model.orders import Destroy, Observation, Order, Pause, Reset, Seen, Shutdown, Start, Unpause
+from tashi.model.orders import Adapt, Destroy, Observation, Order, Pause, Reset, Seen, Shutdown, Start, Unpause
 from tashi.model.states import Happening, InstanceState, is_legal
 
 _MEANING: Final = {
@@ -62,6 +62,8 @@ def order_for(instance: Instance, cell: UUID) -> Order | None:
             return Destroy(instance_id=instance.id, generation=instance.generation, uuid=domain)
         case InstanceState.Pausing | InstanceState.Unpausing | InstanceState.ShuttingDown:
             return _DEEDS[instance.state](instance_id=instance.id, generation=instance.generation, uuid=domain)
+        case InstanceState.Running if instance.tasks and (wished := instance.tasks[0].adapt) is not None:
+            return Adapt(instance_id=instance.id, generation=instance.generation, uuid=domain, wished=wished)
         case InstanceState.Running if instance.tasks:
             return Reset(instance_id=instance.id, generation=instance.generation, uuid=domain)
         case _:
@@ -69,11 +71,15 @@ def order_for(instance: Instance, cell: UUID) -> Order | None:
 
 
 def step_for(instance: Instance | None, host_id: int, observation: Observation) -> Step | None:
-    """What the observation means for the record: nothing when it speaks of another host's instance or of an older order."""
-    if instance is None or not _answers(instance, host_id, observation):
+    """What the observation means for the record: nothing when it speaks of another host's instance, of a domain of an older Start,
+    or of one that is to be destroyed before its host has heard so."""
+    if instance is None or instance.host_id != host_id:
+        return None
+    oldest = instance.generation if instance.state is InstanceState.Destroying else instance.started
+    if not oldest <= observation.generation <= instance.generation:
         return None
     happening, reason = _MEANING[observation.seen], observation.reason
-    if observation.refused and instance.state in _DEEDS and observation.seen is not Seen.GONE:
+    if observation.refused and instance.state in _DEEDS and _is_outcome(instance, observation):
         happening, reason = Happening.FAILED, observation.refused
     if not is_legal(instance.state, happening):
         return None
@@ -85,9 +91,8 @@ def ends_task(instance: Instance, host_id: int, observation: Observation) -> boo
     return (
         instance.state is InstanceState.Running
         and bool(instance.tasks)
-        and _answers(instance, host_id, observation)
-        and observation.done
-        and observation.seen is not Seen.GONE
+        and instance.host_id == host_id
+        and _is_outcome(instance, observation)
     )
 
 
@@ -100,5 +105,6 @@ def steps_for_missing(instances: Iterable[Instance], seen: frozenset[int]) -> li
     ]
 
 
-def _answers(instance: Instance, host_id: int, observation: Observation) -> bool:
-    return instance.host_id == host_id and observation.generation == instance.generation
+def _is_outcome(instance: Instance, observation: Observation) -> bool:
+    """Whether it tells what became of the last deed that the domain was ordered; of one that has ended only the end counts."""
+    return observation.done and observation.generation == instance.generation and observation.seen is not Seen.GONE

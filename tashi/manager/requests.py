@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from tashi.errors import INTERNAL, OurFault, TashiError
+from tashi.errors import CONFLICT, INTERNAL, NOT_SUPPORTED_LIVE, OurFault, TashiError, YourMistake
 from tashi.manager.cluster import Transaction
 from tashi.model import replies
 from tashi.model.events import audit_record
@@ -13,6 +13,7 @@ from tashi.model.request import Origin, Request
 from tashi.model.states import InstanceState
 
 CREATES = frozenset({"createcompute", "createmanycompute"})
+UPDATES = frozenset({"updatecompute"})
 _NOT_YET = frozenset({InstanceState.Pending, InstanceState.PreparingDisk, InstanceState.Activating, InstanceState.Held})
 _ENDED = frozenset({InstanceState.Held, InstanceState.Destroying, InstanceState.Exited})
 
@@ -53,6 +54,17 @@ def fail(tx: Transaction, request: Request, error: TashiError) -> None:
     _finish(tx, request, replies.error(request.origin.verb, error, request.resource_id, tx.now), error.code)
 
 
+def end(tx: Transaction, request_id: int, instance: Instance, refused: str) -> None:
+    """The host has done what was asked of the instance, or has ``refused`` it; a request that was answered meanwhile stays so."""
+    request = tx.request(request_id)
+    if request is None or request.done_at is not None:
+        return
+    if refused:
+        fail(tx, request, YourMistake(NOT_SUPPORTED_LIVE, f"{instance.name} was not changed: {refused}"))
+    else:
+        succeed(tx, request, (instance,))
+
+
 def has_started(instance: Instance) -> bool:
     """Whether it runs, or has run."""
     return instance.state not in _NOT_YET
@@ -80,6 +92,9 @@ def settle(tx: Transaction, instance: Instance, error: TashiError | None = None)
                 instances = tuple(other for other in map(tx.instance, request.instance_ids) if other is not None)
                 if all(map(has_started, instances)):
                     succeed(tx, request, instances)
+        elif request.origin.verb in UPDATES:
+            if instance.state in _ENDED:
+                fail(tx, request, YourMistake(CONFLICT, f"{instance.name} ended before it could be changed"))
         elif instance.state is InstanceState.Exited and all(tx.instance(other) is None for other in request.instance_ids):
             succeed(tx, request, (instance,))
     return doomed

@@ -17,10 +17,10 @@ from tashi.manager.lookup import the_instance
 from tashi.manager.operations import register_user, set_host_config, the_user_who_asks, unregister_user
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.waiting import UNTIL, Waiting
-from tashi.manager.wishes import add_task, wish
+from tashi.manager.wishes import adapt, add_task, wish
 from tashi.model.events import audit_record
-from tashi.model.instance import Disk, Instance, InstanceSpec, Nic, Task
-from tashi.model.names import shown
+from tashi.model.instance import Disk, Instance, InstanceSpec, Nic, Resources, Task
+from tashi.model.names import CPU_SHARES, DISK_WEIGHTS, MAX_KILOBITS, MAX_MEMORY_MB, check_integer, shown
 from tashi.model.states import Happening
 from tashi.model.user import Principal
 from tashi.model.views import host_row, instance_row, plain, user_row
@@ -28,10 +28,17 @@ from tashi.model.views import host_row, instance_row, plain, user_row
 Arguments = dict[str, Any]
 LONGEST_WAIT = 7 * 24 * 3600
 VMM_COMMANDS = ("list", "reset")
+_ADAPTATIONS = {  # the arguments of each: their name, the resource, the limits, the unit
+    "adaptcpushare": (("share", "cpu_share", *CPU_SHARES, ""),),
+    "adaptmemorylimit": (("limit", "memory", 1, MAX_MEMORY_MB, "MB"),),
+    "adaptdiskbandwidth": (("weight", "disk_weight", *DISK_WEIGHTS, ""),),
+    "adaptnetworkbandwidth": (("downspeed", "net_down", 1, MAX_KILOBITS, "kbit/s"), ("upspeed", "net_up", 1, MAX_KILOBITS, "kbit/s")),
+}
 _CHANGES = frozenset(
     {
         "createvm", "createmany", "destroyvm", "destroymany", "pausevm", "unpausevm", "shutdownvm", "shutdownmany", "vmmspecificcall",
-        "sethostconfig", "registeruser", "unregisteruser",
+        "adaptcpushare", "adaptmemorylimit", "adaptdiskbandwidth", "adaptnetworkbandwidth", "sethostconfig", "registeruser",
+        "unregisteruser",
     }
 )  # fmt: skip
 
@@ -81,6 +88,7 @@ class Verbs:
             "shutdownvm": lambda who, arguments: self._wish(who, arguments, "shutdownvm", Happening.SHUTDOWN_ASKED),
             "shutdownmany": self._shutdown_many,
             "vmmspecificcall": self._vmm_specific_call,
+            **{verb: self._adaptation(verb) for verb in _ADAPTATIONS},
             "getinstances": self._get_instances,
             "gethosts": self._get_hosts,
             "getusers": self._get_users,
@@ -191,9 +199,26 @@ class Verbs:
         if command not in VMM_COMMANDS:
             raise YourMistake(BAD_ARGUMENT, f"Unknown command {shown(command)}; there are {', '.join(VMM_COMMANDS)}")
         with self._cluster.transaction("reset_instance") as tx:
-            add_task(tx, instance, Task())
+            add_task(tx, instance, Task(who=who.name, verb="vmmspecificcall"))
             tx.tell(audit_record(who.name, "vmmspecificcall", f"reset {instance.name} ({instance.id})", "OK"))
         return "Sent reset signal to instance"
+
+    def _adaptation(self, verb: str) -> Callable[[Principal, Arguments], Any]:
+        def adapt_instance(who: Principal, arguments: Arguments) -> Any:
+            instance = self._owned(who, _reference(arguments, "instance"))
+            wished = {
+                field: check_integer(name, arguments[name], least, most, unit)
+                for name, field, least, most, unit in _ADAPTATIONS[verb]
+                if arguments.get(name) is not None
+            }
+            if not wished:
+                raise YourMistake(BAD_ARGUMENT, f"{' and '.join(name for name, *_ in _ADAPTATIONS[verb])} missing; say what it shall be")
+            with self._cluster.transaction(verb) as tx:
+                after = adapt(tx, instance, Resources(**wished), self._settings.scheduling, who=who.name, verb=verb)
+                tx.tell(audit_record(who.name, verb, f"{instance.name} ({instance.id})", "OK"))
+            return self._row(who, after)
+
+        return adapt_instance
 
     def _owned(self, who: Principal, reference: int | str) -> Instance:
         instance = the_instance(self._cluster, reference)

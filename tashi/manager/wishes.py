@@ -6,13 +6,16 @@ from typing import Final
 
 import msgspec
 
-from tashi.errors import BUSY, CONFLICT, YourMistake
+from tashi.errors import BUSY, CONFLICT, NO_SUITABLE_HOST, NOT_SUPPORTED_LIVE, YourMistake
+from tashi.manager import requests
 from tashi.manager.cluster import Transaction
 from tashi.manager.lifecycle import advance
-from tashi.model.events import vm_action
-from tashi.model.instance import Instance, Task
+from tashi.model.events import Event, audit_record, vm_action
+from tashi.model.instance import Instance, Resources, Task
 from tashi.model.orders import Observation
 from tashi.model.states import Happening, InstanceState, is_legal
+from tashi.scheduling.room import Room
+from tashi.scheduling.snapshot import SchedulingSettings
 
 MOST_TASKS: Final = 100
 _NEEDED: Final = {
@@ -52,10 +55,67 @@ def add_task(tx: Transaction, instance: Instance, task: Task) -> Instance:
 
 def end_task(tx: Transaction, instance: Instance, observation: Observation) -> Instance:
     """Its host has done the first task, or refused it; on to the next."""
-    rest = instance.tasks[1:]
-    after = msgspec.structs.replace(instance, tasks=rest, generation=instance.generation + bool(rest), reason=observation.refused)
+    task, *rest = instance.tasks
+    changes: dict[str, object] = {}
+    if task.adapt is not None and not observation.refused:
+        changes = _recorded(_said(observation.adapted or task.adapt))
+    after = msgspec.structs.replace(
+        instance, tasks=tuple(rest), generation=instance.generation + bool(rest), reason=observation.refused, **changes
+    )
     tx.put_instance(after)
+    if observation.refused:
+        if task.request is None:
+            tx.tell(audit_record(task.who, task.verb, f"{instance.name} ({instance.id})", f"refused: {observation.refused}"))
+    elif task.adapt is not None:
+        tx.tell(_adapted(tx, instance, after, task.adapt))
+    if task.request is not None:
+        requests.end(tx, task.request, after, observation.refused)
     return after
+
+
+def adapt(
+    tx: Transaction,
+    instance: Instance,
+    wished: Resources,
+    settings: SchedulingSettings,
+    *,
+    who: str,
+    verb: str,
+    request: int | None = None,
+) -> Instance:
+    """Have these resources given to the instance; YourMistake when it cannot have them, or not while it runs, or does not run."""
+    if wished.memory is not None and wished.memory > instance.memory:
+        raise YourMistake(
+            NOT_SUPPORTED_LIVE,
+            f"{instance.name} was made with {instance.memory} MB of memory and cannot have {wished.memory} while it runs; ask for less, or "
+            "for another instance",
+        )
+    host = tx.cluster.hosts.get(instance.host_id or 0)
+    if host is not None and wished.cpu_speed is not None and instance.state is InstanceState.Running:
+        load = tx.cluster.loads[host.id].copy()
+        load.remove(instance)
+        short = Room(host, settings, load).lacks_speed(msgspec.structs.replace(instance, cpu_speed=wished.cpu_speed))
+        if short is not None:
+            raise YourMistake(NO_SUITABLE_HOST, f"{instance.name} cannot have {wished.cpu_speed} MHz a core: its host {host.name} {short}")
+    return add_task(tx, instance, Task(adapt=wished, who=who, verb=verb, request=request))
+
+
+def _said(resources: Resources) -> dict[str, int]:
+    """What they say, by field."""
+    return {name: value for name, value in msgspec.structs.asdict(resources).items() if value is not None}
+
+
+def _recorded(values: dict[str, int]) -> dict[str, object]:
+    """The values under the names of the instance's record, whose memory is what was promised to it."""
+    return {"memory_limit" if name == "memory" else name: value for name, value in values.items()}
+
+
+def _adapted(tx: Transaction, before: Instance, after: Instance, wished: Resources) -> Event:
+    names = _said(wished)
+    old, new = (Resources(**{name: getattr(one.resources, name) for name in names}) for one in (before, after))
+    words = ", ".join(f"{name}: {getattr(old, name)} -> {getattr(new, name)}" for name in names)
+    event = vm_action("adapted", after, None, None, words, tx.cluster.host_name(after.host_id))
+    return event | {"before": msgspec.to_builtins(old), "after": msgspec.to_builtins(new)}
 
 
 def wrong_state(instance: Instance, needed: InstanceState) -> YourMistake:

@@ -26,8 +26,25 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ip: str | None = None
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Something to be done to an instance while it runs: a reset. Those of one instance are done one after another."""
+class Resources(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What can change while an instance runs, in the units of InstanceSpec; None: not said. ``memory`` is what its guest may use."""
+
+    cpu_share: int | None = None
+    cpu_speed: int | None = None
+    memory: int | None = None
+    disk_weight: int | None = None
+    net_down: int | None = None
+    net_up: int | None = None
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Something to be done to an instance while it runs: an adaptation, or without one a reset. Those of one instance are done one after
+    another. ``who`` asked by which ``verb``; ``request`` is the command that is owed the outcome."""
+
+    adapt: Resources | None = None
+    who: str = ""
+    verb: str = ""
+    request: int | None = None
 
 
 class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -50,6 +67,17 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     notification_uri: str | None = None
 
 
+class InstanceUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What somebody asks a running instance to become; None: as it is. Beside its resources nothing can change while it runs."""
+
+    resource_id: str
+    resources: Resources = Resources()
+    name: str | None = None
+    cores: int | None = None
+    image: str | None = None
+    sla: str | None = None
+
+
 class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=False):
     """One virtual machine of the cell. ``generation`` counts the orders given about it: an older order or sighting is void."""
 
@@ -57,6 +85,7 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     state: InstanceState = InstanceState.Pending
     host_id: int | None = None
     generation: int = 0
+    started: int = 0  # the generation of the Start that its domain is made by: no older sighting is of this domain
     decayed: bool = False
     reason: str = ""
     owner_jid: str | None = None  # bare JID of the requester; with resource_id the key of idempotency
@@ -66,7 +95,20 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     refused_by: tuple[int, ...] = ()  # hosts that failed to start it
     group_name: str | None = None
     tasks: tuple[Task, ...] = ()  # the first one is with its host while the instance runs
+    memory_limit: int | None = None  # MB of its memory that its guest may use; None: all
     grace_until: float | None = None  # when a guest that was asked to shut down should have done so
+
+    @property
+    def resources(self) -> Resources:
+        """What it has now of what can change."""
+        return Resources(
+            cpu_share=self.cpu_share,
+            cpu_speed=self.cpu_speed,
+            memory=self.memory_limit or self.memory,
+            disk_weight=self.disk_weight,
+            net_down=self.net_down,
+            net_up=self.net_up,
+        )
 
     @property
     def takes_room(self) -> bool:

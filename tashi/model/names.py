@@ -12,6 +12,9 @@ from tashi.errors import BAD_ARGUMENT, YourMistake
 
 MAX_MEMORY_MB: Final = 2**31
 MAX_CORES: Final = 2**31  # what no host has is refused with a reason per host
+CPU_SHARES: Final = (2, 262_144)
+DISK_WEIGHTS: Final = (100, 1000)
+MAX_KILOBITS: Final = 2**31 - 1
 MAX_HINTS: Final = 64
 _HOSTNAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _IMAGE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
@@ -83,9 +86,7 @@ def check_hints(field: str, value: object) -> dict[str, str]:
         raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}; use an object of at most {MAX_HINTS} strings")
     for key, hint in value.items():
         if not isinstance(key, str) or not 1 <= len(key) <= 64 or not key.isprintable() or key.startswith("__"):
-            raise YourMistake(
-                BAD_ARGUMENT, f"{field} has the key {shown(key)}; use 1 to 64 printable characters that do not begin with __"
-            )
+            raise YourMistake(BAD_ARGUMENT, f"{field} has the key {shown(key)}; use 1 to 64 printable characters that do not begin with __")
         if not isinstance(hint, str) or len(hint) > 255 or not hint.isprintable():
             raise YourMistake(BAD_ARGUMENT, f"{field}.{key} is {shown(hint)}; use a string of at most 255 printable characters")
     return value

@@ -12,7 +12,7 @@ import enum
 import msgspec
 
 from tashi.model.host import HostFacts
-from tashi.model.instance import Disk, Nic
+from tashi.model.instance import Disk, Nic, Resources
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="start"):
@@ -66,7 +66,13 @@ class Reset(Deed, frozen=True, kw_only=True, rename="camel", tag="reset"):
     """Press the domain's reset button, once for each generation."""
 
 
-Order = Start | Destroy | Pause | Unpause | Shutdown | Reset
+class Adapt(Deed, frozen=True, kw_only=True, rename="camel", tag="adapt"):
+    """Give the domain these resources, all of them or none."""
+
+    wished: Resources
+
+
+Order = Start | Destroy | Pause | Unpause | Shutdown | Reset | Adapt
 
 
 class Seen(enum.StrEnum):
@@ -92,6 +98,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     nics: tuple[Nic, ...] = ()
     done: bool = False
     refused: str = ""
+    adapted: Resources | None = None  # what the hypervisor has, read back after an Adapt
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

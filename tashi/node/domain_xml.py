@@ -30,6 +30,10 @@ _CPU_MODEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _BRIDGE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,15}")
 _TRUE: Final = ("1", "true", "yes", "on")
 
+PERIOD: Final = 100_000
+"""Microseconds within which a core's quota is counted."""
+_LEAST_QUOTA: Final = 1000
+
 ElementTree.register_namespace(PREFIX, NAMESPACE)
 
 
@@ -51,17 +55,39 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     name: str
 
 
-def domain_xml(order: Start, *, cell: str, kind: str, disks: Sequence[AttachedDisk], bridges: Mapping[int, str], console: str) -> str:
-    """The domain XML of an order: ``kind`` is libvirt's type (kvm, qemu, test), ``console`` the file that keeps what the guest prints.
+def domain_xml(
+    order: Start,
+    *,
+    cell: str,
+    kind: str,
+    disks: Sequence[AttachedDisk],
+    bridges: Mapping[int, str],
+    console: str,
+    megahertz: int = 0,
+) -> str:
+    """The domain XML of an order: ``kind`` is libvirt's type (kvm, qemu, test), ``console`` the file that keeps what the guest prints,
+    ``megahertz`` the speed of the host's cores.
 
     Raises OurFault(bad-argument) when the order asks for something this host cannot give.
     """
     try:
-        return ElementTree.tostring(_domain(order, cell, kind, disks, bridges, console), encoding="unicode")
+        return ElementTree.tostring(_domain(order, cell, kind, disks, bridges, console, megahertz), encoding="unicode")
     except OurFault:
         raise
     except TashiError as error:
         raise OurFault(error.code, error.message) from None
+
+
+def quota(speed: int, megahertz: int) -> int:
+    """Microseconds of each `PERIOD` that make a core of the host as fast as ``speed`` MHz; never more than the whole core."""
+    if megahertz <= 0:
+        raise OurFault(BAD_ARGUMENT, "this host does not tell how fast its cores are, so that their speed cannot be limited")
+    return max(_LEAST_QUOTA, min(PERIOD, round(PERIOD * speed / megahertz)))
+
+
+def kilobytes(kilobits: int) -> int:
+    """Whole kilobytes a second, as libvirt counts, that hold so many kbit/s."""
+    return -(-kilobits // 8)
 
 
 def mark_xml(mark: Mark) -> str:
@@ -91,7 +117,7 @@ def nics_of(order: Start) -> tuple[Nic, ...]:
 
 
 def _domain(
-    order: Start, cell: str, kind: str, disks: Sequence[AttachedDisk], bridges: Mapping[int, str], console: str
+    order: Start, cell: str, kind: str, disks: Sequence[AttachedDisk], bridges: Mapping[int, str], console: str, megahertz: int
 ) -> ElementTree.Element:
     check_hostname("name", order.name)
     domain = ElementTree.Element("domain", type=kind)
@@ -101,9 +127,7 @@ def _domain(
     _add(_add(domain, "metadata"), f"{{{NAMESPACE}}}instance", **_mark_attributes(mark))
     _add(domain, "memory", str(order.memory), unit="MiB")
     _add(domain, "vcpu", str(order.cores))
-    if order.cpu_share != DEFAULT_CPU_SHARE:
-        shares = check_integer("cpuShare", order.cpu_share, 2, 262_144)
-        _add(_add(domain, "cputune"), "shares", str(shares))
+    _add_tuning(domain, order, megahertz)
     system = _add(domain, "os")
     _add(system, "type", "hvm", arch="x86_64")
     _add(system, "boot", dev="hd")
@@ -119,6 +143,19 @@ def _domain(
     _add(domain, "on_crash", "destroy")
     _add_devices(domain, order, disks, bridges, console)
     return domain
+
+
+def _add_tuning(domain: ElementTree.Element, order: Start, megahertz: int) -> None:
+    """What the order is given of the host's time and disks; libvirt starts no domain whose share it cannot keep."""
+    if order.cpu_share != DEFAULT_CPU_SHARE or order.cpu_speed:
+        tuning = _add(domain, "cputune")
+        if order.cpu_share != DEFAULT_CPU_SHARE:
+            _add(tuning, "shares", str(check_integer("cpuShare", order.cpu_share, 2, 262_144)))
+        if order.cpu_speed:
+            _add(tuning, "period", str(PERIOD))
+            _add(tuning, "quota", str(quota(order.cpu_speed, megahertz)))
+    if order.disk_weight:
+        _add(_add(domain, "blkiotune"), "weight", str(check_integer("disk_weight", order.disk_weight, 100, 1000)))
 
 
 def _add_cpu(domain: ElementTree.Element, kind: str, hints: Mapping[str, str]) -> None:
@@ -149,6 +186,11 @@ def _add_devices(
         _add(interface, "mac", address=check_mac("mac", nic.mac))
         _add(interface, "source", bridge=bridge)
         _add(interface, "model", type=nic_model)
+        if order.net_down or order.net_up:
+            bandwidth = _add(interface, "bandwidth")
+            for direction, limit in (("inbound", order.net_down), ("outbound", order.net_up)):
+                if limit:
+                    _add(bandwidth, direction, average=str(kilobytes(limit)))
     serial = _add(devices, "serial", type="pty")
     _add(serial, "log", file=console, append="on")
     _add(serial, "target", port="0")

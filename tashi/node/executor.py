@@ -176,15 +176,15 @@ class Executor:
 
     def _do(self, cell: str, deed: Deed) -> Observation | None:
         """What is seen of the domain after the deed, with what became of that; None: there is no such domain any more."""
-        refused = ""
+        refused, adapted = "", None
         try:
-            self._hypervisor.do(cell, deed)
+            adapted = self._hypervisor.do(cell, deed)
         except HypervisorAway:
             raise
         except OurFault as fault:
             refused = fault.message[:LONGEST_REASON]
         seen = self._hypervisor.settle(cell, deed.uuid)
-        return seen and msgspec.structs.replace(seen, generation=deed.generation, done=True, refused=refused)
+        return seen and msgspec.structs.replace(seen, generation=deed.generation, done=True, refused=refused, adapted=adapted)
 
     def _finished(self, observation: Observation | None, life: _Life) -> None:
         life.busy = False
@@ -212,7 +212,8 @@ class Executor:
             return msgspec.structs.replace(observation, generation=life.generation)
         if life.done is not None and not life.busy and life.waiting is None:
             done = life.done
-            return msgspec.structs.replace(observation, generation=done.generation, done=True, refused=done.refused)
+            outcome = {"generation": done.generation, "done": True, "refused": done.refused, "adapted": done.adapted}
+            return msgspec.structs.replace(observation, **outcome)
         return observation
 
     def _failed(self, failure: Failure, life: _Life, order: Order | None) -> None:

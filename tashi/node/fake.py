@@ -9,8 +9,9 @@ import msgspec
 from tashi import __version__
 from tashi.errors import INTERNAL, UNKNOWN_IMAGE, OurFault
 from tashi.model.host import HostFacts
-from tashi.model.orders import Deed, Observation, Pause, Reset, Seen, Shutdown, Start, Unpause
-from tashi.node.domain_xml import nics_of
+from tashi.model.instance import Resources
+from tashi.model.orders import Adapt, Deed, Observation, Pause, Reset, Seen, Shutdown, Start, Unpause
+from tashi.node.domain_xml import kilobytes, nics_of
 from tashi.node.faults import HypervisorAway
 
 
@@ -71,13 +72,13 @@ class FakeHypervisor:
         if self._domains.pop(domain_uuid, None) is not None:
             self._tell(domain_uuid, Seen.GONE, "destroyed")
 
-    def do(self, cell: str, deed: Deed) -> None:
+    def do(self, cell: str, deed: Deed) -> Resources | None:
         """See IHypervisor."""
         self.begun.append(f"{type(deed).__name__.lower()} {deed.instance_id}")
         self._answer()
         domain = self._domains.get(deed.uuid)
         if domain is None or domain.seen is Seen.GONE:
-            return
+            return None
         if domain.cell != cell:
             raise OurFault(INTERNAL, "the domain is not this cell's; it was left alone")
         again = domain.order.generation == deed.generation
@@ -93,6 +94,9 @@ class FakeHypervisor:
                 self.change(deed.uuid, Seen.GONE, "shut down")
             case Reset() if not again:
                 self.resets += 1
+            case Adapt():
+                return _whole(deed.wished)
+        return None
 
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
         """See IHypervisor."""
@@ -133,6 +137,12 @@ class FakeHypervisor:
     def _tell(self, domain_uuid: str | None, seen: Seen | None, reason: str = "") -> None:
         for listener in self._listeners:
             listener(domain_uuid, seen, reason)
+
+
+def _whole(wished: Resources) -> Resources:
+    """Bandwidths in whole kilobytes, as a host has them."""
+    down, up = (value and kilobytes(value) * 8 for value in (wished.net_down, wished.net_up))
+    return msgspec.structs.replace(wished, net_down=down, net_up=up)
 
 
 def _observation(domain: _Domain) -> Observation:

@@ -16,10 +16,11 @@ import libvirt
 
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.host import HostFacts
-from tashi.model.instance import domain_name
-from tashi.model.orders import Deed, Observation, Pause, Reset, Seen, Shutdown, Start, Unpause
+from tashi.model.instance import Resources, domain_name
+from tashi.model.orders import Adapt, Deed, Observation, Pause, Reset, Seen, Shutdown, Start, Unpause
 from tashi.node.disks import Disks
 from tashi.node.domain_xml import NAMESPACE, PREFIX, Mark, domain_xml, mark_xml, nics_of, read_mark
+from tashi.node.libvirt_adapt import adapt
 from tashi.node.libvirt_connection import LibvirtConnection
 from tashi.node.libvirt_events import Listener
 from tashi.node.libvirt_host import HostReader
@@ -89,19 +90,23 @@ class LibvirtHypervisor:
             _own_mark(domain, cell)
             self._remove(domain)
 
-    def do(self, cell: str, deed: Deed) -> None:
+    def do(self, cell: str, deed: Deed) -> Resources | None:
         """See IHypervisor."""
-        with self._connection.talking("it was not done") as connection, _gone_meanwhile():
+        with self._connection.talking("the host refuses") as connection, _gone_meanwhile():
             domain = _find(connection, _canonical(deed.uuid))
             if domain is None:
-                return
+                return None
             mark = _own_mark(domain, cell)
             if domain.state()[0] in _ENDED:
-                return
+                return None
             again = mark.generation == deed.generation
             _renewed(domain, mark, deed.generation)  # first, so that a reset never comes twice
+            if isinstance(deed, Adapt):
+                simulated = self._host.domain_kind(connection) == "test"
+                return adapt(domain, deed.wished, simulated=simulated, megahertz=connection.getInfo()[3])
             if not (again and isinstance(deed, Reset)):
                 _do(domain, deed)
+        return None
 
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
         """See IHypervisor."""
@@ -138,7 +143,8 @@ class LibvirtHypervisor:
         console = self._console(domain_name(order.instance_id, order.name))
         domain = None
         try:
-            xml = domain_xml(order, cell=cell, kind=kind, disks=disks, bridges=self._bridges, console=str(console))
+            megahertz = connection.getInfo()[3]
+            xml = domain_xml(order, cell=cell, kind=kind, disks=disks, bridges=self._bridges, console=str(console), megahertz=megahertz)
             if simulated:
                 connection.createXML(xml)
                 return

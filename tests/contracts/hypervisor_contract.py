@@ -8,8 +8,8 @@ from typing import Any
 
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
-from tashi.model.instance import Disk, domain_uuid
-from tashi.model.orders import Deed, Observation, Pause, Reset, Seen, Start, Unpause
+from tashi.model.instance import Disk, Resources, domain_uuid
+from tashi.model.orders import Adapt, Deed, Observation, Pause, Reset, Seen, Start, Unpause
 
 CELL = "6f1e2f1c-7b5e-4b57-8a52-0a6b1c8a2a11"
 OTHER_CELL = "0c9a0f0e-1111-4222-8333-444455556666"
@@ -143,9 +143,21 @@ class HypervisorContract:
             self.hypervisor.do(CELL, a_deed(Reset))
         assert self.listed()[7] == Observation(instance_id=7, generation=4, seen=Seen.RUNNING)
 
+    def test_adapt(self) -> None:
+        """What was adapted is returned as the hypervisor has it, and nothing else is mentioned."""
+        self.hypervisor.start(CELL, an_order())
+        wished = Resources(cpu_share=512, disk_weight=300)
+        for generation in (4, 4, 5):
+            assert self.hypervisor.do(CELL, a_deed(Adapt, generation=generation, wished=wished)) == wished
+        assert self.listed()[7].generation == 5
+        half = self.hypervisor.facts().cpu_speed // 2
+        adapted = self.hypervisor.do(CELL, a_deed(Adapt, generation=6, wished=Resources(cpu_speed=half)))
+        assert adapted is not None and abs((adapted.cpu_speed or 0) - half) <= 1
+
     def test_deed_on_nothing(self) -> None:
         """Nothing is done to a domain that is not there, and it stays so."""
         self.hypervisor.do(CELL, a_deed(Pause))
+        assert self.hypervisor.do(CELL, a_deed(Adapt, generation=5, wished=Resources(cpu_share=512))) is None
         assert self.hypervisor.settle(CELL, an_order().uuid) is None
 
     def test_deed_on_a_stranger(self) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import libvirt
 from twisted.trial.unittest import TestCase
 
-from tashi.model.orders import Seen, Shutdown
+from tashi.errors import OurFault
+from tashi.model.instance import Nic, Resources
+from tashi.model.orders import Adapt, Seen, Shutdown
 from tashi.node.disks import Disks
 from tashi.node.fake import FakeHypervisor
 from tashi.node.libvirt_connection import LibvirtConnection
@@ -72,6 +74,29 @@ class TestDriverTests(HypervisorContract, TestCase):
         self.hypervisor.start(CELL, an_order())
         self.hypervisor.do(CELL, a_deed(Shutdown))
         self.assertEqual(self.listed(), {})
+
+    def test_resources_of_a_start(self) -> None:
+        """A domain is made with what its order gives it, and adapted beyond that; bandwidths are whole kilobytes, rounded up."""
+        order = an_order(cpu_share=2048, cpu_speed=1000, disk_weight=200, net_down=8001, nics=(Nic(network=10),))
+        self.hypervisor.start(CELL, order)
+        domain = self.connection.get().lookupByUUIDString(order.uuid)
+        for text in ("<shares>2048<", "<quota>50000<", "<weight>200<", "<inbound average='1001'/>"):
+            self.assertIn(text, domain.XMLDesc())
+        wished = Resources(memory=16, net_down=801, net_up=1)
+        adapted = self.hypervisor.do(CELL, a_deed(Adapt, wished=wished))
+        self.assertEqual(adapted, Resources(memory=16, net_down=808, net_up=8))
+        self.assertEqual(domain.info()[1:3], [32 * 1024, 16 * 1024])
+
+    def test_all_or_nothing(self) -> None:
+        """Of an adaptation that libvirt refuses in part nothing stays."""
+        order = an_order(disk_weight=200)
+        self.hypervisor.start(CELL, order)
+        with self.assertRaisesRegex(OurFault, "no network card"):
+            self.hypervisor.do(CELL, a_deed(Adapt, wished=Resources(disk_weight=500, net_up=8)))
+        with self.assertRaises(OurFault):
+            self.hypervisor.do(CELL, a_deed(Adapt, generation=5, wished=Resources(disk_weight=500, memory=2**31 - 1)))
+        domain = self.connection.get().lookupByUUIDString(order.uuid)
+        self.assertEqual((domain.blkioParameters()["weight"], domain.info()[2]), (200, 32 * 1024))
 
     def test_offer(self) -> None:
         """The operator's cap is kept, and what is not capped is the node file's."""

@@ -165,8 +165,14 @@ def table() -> Iterator[Any]:
                      '{"hostId":1,"elemName":"a","value":7}', '{"hostId":1,"elemName":"a","value":"b\\n"}', "[]"):  # fmt: skip
         yield row(f"sethostconfig {argument}", f"sethostconfig {argument}", "bad-argument", "", "admin")
     yield row("sethostconfig of no host", 'sethostconfig {"hostId":99,"elemName":"a","value":"b"}', "unknown-id", "99", "admin")
-    for verb in ("frobnicate", "create", "createcompute2", "<b>", "__class__", "x" * 100_000, "крeate", "updatecompute", "/me", "eval"):
+    for verb in ("frobnicate", "create", "createcompute2", "<b>", "__class__", "x" * 100_000, "крeate", "update", "/me", "eval"):
         yield row(f"verb {verb:.20}", f"{verb} {GOOD}", "unknown-verb")
+    for fields in ('"cpu_share":1', '"memory_size":0', '"disk_weight":99', '"net_up":true', '"cpu_speed":-1', '"restart":"yes"'):
+        yield row(f"updatecompute {fields}", f'updatecompute {{"resourceId":"key-bobs",{fields}}}', "bad-argument", fields.split('"')[1])
+    yield row("updatecompute of nothing", 'updatecompute {"cpu_share":512}', "bad-argument", "resourceId")
+    yield row("updatecompute of nobody", 'updatecompute {"resourceId":"nobody","cpu_share":512}', "unknown-id", "nobody")
+    yield row("updatecompute of cores", 'updatecompute {"resourceId":"key-bobs","cpu_cores":2}', "not-supported-live", "cpu_cores")
+    yield row("updatecompute of too much", 'updatecompute {"resourceId":"key-bobs","memory_size":4096}', "not-supported-live", "4096")
     yield row("more cores than any host", create(cpu_cores=1025), "no-suitable-host", "node1: ")
     yield row("absurdly many cores", create(cpu_cores=10_000_000), "no-suitable-host", "node1: ")
     yield row("more memory than any host", create(memory_size=2**31), "no-suitable-host", "node1: ")

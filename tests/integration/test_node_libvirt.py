@@ -18,16 +18,17 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tashi.model.instance import Disk
-from tashi.model.orders import Destroy, Observation, Seen
-from tashi.node import kvm_probe
+from tashi.errors import OurFault
+from tashi.model.instance import Disk, Resources
+from tashi.model.orders import Adapt, Destroy, Observation, Seen
+from tashi.node import kvm_probe, libvirt_adapt
 from tashi.node.disks import Disks
 from tashi.node.executor import Executor
 from tashi.node.libvirt_connection import LibvirtConnection
 from tashi.node.libvirt_guest import LibvirtHypervisor
 from tashi.node.libvirt_host import HostReader, Offer
 from tashi.node.threads import Threads
-from tests.contracts.hypervisor_contract import CELL, HypervisorContract, an_order
+from tests.contracts.hypervisor_contract import CELL, HypervisorContract, a_deed, an_order
 from tests.integration.private_libvirtd import PrivateLibvirtd, wait_until
 
 pytestmark = pytest.mark.integration
@@ -98,6 +99,24 @@ class QemuContractTests(HypervisorContract, QemuCase):
     def pause(self, domain: str) -> None:
         """See HypervisorContract."""
         self.connection.get().lookupByUUIDString(domain).suspend()
+
+    def test_adapt(self) -> None:
+        """See HypervisorContract; a machine without control groups for its guests refuses in libvirt's words."""
+        try:
+            super().test_adapt()
+        except OurFault as fault:
+            self.assertIn("cgroup", fault.message)
+            self.assertEqual(self.listed()[7].seen, Seen.RUNNING)
+
+    def test_no_balloon(self) -> None:
+        """A guest that gives no memory back keeps what it has, and is said to."""
+        self.patch(libvirt_adapt, "BALLOON_SECONDS", 0.5)
+        self.hypervisor.start(CELL, an_order())
+        with self.assertRaisesRegex(OurFault, "balloon stands at 32 MB"):
+            self.hypervisor.do(CELL, a_deed(Adapt, wished=Resources(memory=16)))
+        domain = self.connection.get().lookupByUUIDString(an_order().uuid)
+        for flags in (0, libvirt.VIR_DOMAIN_XML_INACTIVE):
+            self.assertIn("<currentMemory unit='KiB'>32768<", domain.XMLDesc(flags))
 
 
 class QemuTests(QemuCase):

@@ -149,3 +149,19 @@ def test_task_over_a_pause() -> None:
     assert cell.instance("web").tasks == ()
     cell.work()
     assert cell.state("web") == "none"
+
+
+def test_silent_host() -> None:
+    """A wish is lost with its host's silence; what the host then says of the domain counts, though it never heard of the wish."""
+    cell, agent = _running()
+    cell.call(ALICE, "pauseVm", instance="web")
+    agent.lose_link()
+    cell.live(40)
+    assert cell.state("web") == "Orphaned"
+    agent.login(cell)
+    cell.work()
+    assert cell.state("web") == "Running"
+    agent.domains.clear()
+    agent.tell(full=True)
+    cell.settle()
+    assert cell.state("web") == "none"

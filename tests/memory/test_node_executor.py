@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tashi.errors import OurFault
-from tashi.model.instance import Disk, domain_uuid
-from tashi.model.orders import Deed, Destroy, Observation, Pause, Reset, Seen, Shutdown, Start
+from tashi.model.instance import Disk, Resources, domain_uuid
+from tashi.model.orders import Adapt, Deed, Destroy, Observation, Pause, Reset, Seen, Shutdown, Start
 from tashi.node.executor import Executor
 from tashi.node.fake import FakeHypervisor
 
@@ -301,6 +301,15 @@ class DeedTests(ExecutorCase):
         self.assertEqual(self.told, [self.sight(Seen.RUNNING, done=True, refused="no")])
         self.host.change(uuid_of(1), Seen.GONE, "crashed")
         self.assertEqual((self.told[-1].seen, self.told[-1].reason, self.told[-1].generation), (Seen.GONE, "crashed", 2))
+
+    def test_adapted(self) -> None:
+        """What the hypervisor has after an adaptation is told, and stays part of what is told until the next order."""
+        self.begin()
+        wished = Resources(net_down=801)
+        self.executor.give([Adapt(instance_id=1, generation=2, uuid=uuid_of(1), wished=wished)])
+        self.assertEqual(self.told, [self.sight(Seen.RUNNING, done=True, adapted=Resources(net_down=808))])
+        self.host.change(uuid_of(1), Seen.PAUSED)
+        self.assertEqual(self.told[-1], self.sight(Seen.PAUSED, done=True, adapted=Resources(net_down=808)))
 
     def test_domain_gone(self) -> None:
         """A deed on a domain that has ended is answered with its end."""

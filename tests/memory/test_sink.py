@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 from occi.categories import Vocabulary
 from occi.sink import Sink
 from tashi.errors import UNKNOWN_ID, TashiError, YourMistake
-from tashi.model.instance import InstanceSpec
+from tashi.model.instance import InstanceSpec, InstanceUpdate, Resources
 from tashi.model.request import Origin
 from tashi.model.user import Principal
 from tashi.xmpp.grammar import IncomingMessage
@@ -43,6 +43,9 @@ class Commands:
 
     def delete(self, who: Principal, origin: Origin, reference: int | str) -> None:
         self._note(origin, "delete", reference)
+
+    def update(self, who: Principal, origin: Origin, update: InstanceUpdate) -> None:
+        self._note(origin, "update", update.resource_id, update.resources)
 
     def set_host_config(self, who: Principal, origin: Origin, host: int | str, name: str, value: str) -> None:
         self._note(origin, "set", host, name, value)
@@ -137,6 +140,11 @@ class SinkTests(TestCase):
         """What is for admins is refused to others, before its argument is looked at."""
         assert self.say("sethostconfig nonsense") == [("refuse", "forbidden")]
 
+    def test_update(self) -> None:
+        """An update becomes one command that names the instance and what it shall have; a wrong one is refused by its resourceId."""
+        self.assertEqual(self.say('updatecompute {"resourceId": "k", "cpu_share": 512}'), [("update", "k", Resources(cpu_share=512))])
+        self.assertEqual(self.say('updatecompute {"resourceId": "k", "cpu_share": 1}'), [("refuse", "bad-argument", "k")])
+
     def test_refusals(self) -> None:
         """What is wrong is refused once, with the code that says what."""
         cases = {
@@ -145,7 +153,8 @@ class SinkTests(TestCase):
             "createcompute {}": "bad-argument",
             "deletecompute 10; drop": "bad-argument",
             "frobnicate": "unknown-verb",
-            "updatecompute {}": "unknown-verb",
+            "updatecompute {}": "bad-argument",
+            "reprovisioncompute {}": "unknown-verb",
             "{": "unknown-verb",
             "x" * 300_000: "bad-syntax",
             "\x00\ud800": "unknown-verb",

@@ -31,7 +31,7 @@ def a_domain(
     order: Start, kind: str = "qemu", disks: tuple[AttachedDisk, ...] = (), bridges: dict[int, str] | None = None
 ) -> ElementTree.Element:
     """The order's XML, parsed again."""
-    text = domain_xml(order, cell=CELL, kind=kind, disks=disks, bridges=bridges or {}, console="/console/7.log")
+    text = domain_xml(order, cell=CELL, kind=kind, disks=disks, bridges=bridges or {}, console="/console/7.log", megahertz=2000)
     return ElementTree.fromstring(text)
 
 
@@ -118,6 +118,35 @@ def test_cpu_share() -> None:
     """Only a share that differs from the usual one needs the machine's control groups."""
     assert a_domain(an_order(cpu_share=512)).findtext("cputune/shares") == "512"
     assert a_domain(an_order()).find("cputune") is None
+
+
+@pytest.mark.parametrize(("speed", "share"), [(1500, "75000"), (2000, "100000"), (5000, "100000"), (1, "1000")])
+def test_cpu_speed(speed: int, share: str) -> None:
+    """A speed is a quota of each core's time: all of it at most, and never nothing."""
+    domain = a_domain(an_order(cpu_speed=speed))
+    assert (domain.findtext("cputune/period"), domain.findtext("cputune/quota")) == ("100000", share)
+
+
+def test_cpu_speed_of_an_unknown_host() -> None:
+    """A host that does not know its own speed cannot keep another."""
+    with pytest.raises(OurFault, match="how fast"):
+        domain_xml(an_order(cpu_speed=1000), cell=CELL, kind="qemu", disks=(), bridges={}, console="/c")
+
+
+def test_disk_weight() -> None:
+    """Only a weight that was asked for needs the machine's control groups."""
+    assert a_domain(an_order(disk_weight=300)).findtext("blkiotune/weight") == "300"
+    assert a_domain(an_order()).find("blkiotune") is None
+
+
+def test_bandwidth() -> None:
+    """Limits stand on every network card, in whole kilobytes, rounded up; what is not limited is not mentioned."""
+    domain = a_domain(an_order(nics=(Nic(network=10), Nic(network=10)), net_down=1001), bridges={10: "br10"})
+    for card in domain.findall("devices/interface"):
+        assert attribute(card, "bandwidth/inbound", "average") == "126"
+        assert card.find("bandwidth/outbound") is None
+    domain = a_domain(an_order(nics=(Nic(network=10),), net_down=8, net_up=16), bridges={10: "br10"})
+    assert attribute(domain, "devices/interface/bandwidth/outbound", "average") == "2"
 
 
 def test_hints() -> None:

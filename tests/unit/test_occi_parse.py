@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from occi.categories import Vocabulary
-from occi.parse import Creation, digest, parse_create, parse_create_many, parse_host_setting, parse_list, parse_reference
+from occi.parse import Creation, digest, parse_create, parse_create_many, parse_host_setting, parse_list, parse_reference, parse_update
 from tashi.errors import BAD_ARGUMENT, BAD_SYNTAX, CODES, CONFLICT, DUPLICATE_HOSTNAME, UNSUPPORTED_KIND, UNSUPPORTED_LINK, YourMistake
-from tashi.model.instance import Disk, InstanceSpec
+from tashi.model.instance import Disk, InstanceSpec, InstanceUpdate, Resources
 from tashi.xmpp.grammar import parse_body
 
 SAMPLE = (
@@ -329,3 +329,43 @@ def test_any_text(text: str) -> None:
             parse(text)
         except YourMistake as mistake:
             assert mistake.code in CODES
+
+
+def test_update() -> None:
+    """An update says what shall be another, in a createcompute's words; null and absent are as it is."""
+    assert parse_update('{"resourceId": "k"}', WORDS) == InstanceUpdate(resource_id="k")
+    text = (
+        '[{"resourceId": "k", "cpu_share": 512, "cpu_speed": 1.5, "memory_size": 64, "disk_weight": null, "net_down": 800, "links": null,'
+        '"cpu_cores": 1, "imageIdentifier": "tashi", "hostname": "web"}, [{"scheme": "http://provider.com/category#sla", "term": "gold"}]]'
+    )
+    assert parse_update(text, WORDS) == InstanceUpdate(
+        resource_id="k", name="web", cores=1, image="tashi", sla="gold",
+        resources=Resources(cpu_share=512, cpu_speed=1500, memory=64, net_down=800),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "field"),
+    [
+        ("", "bad-syntax", "argument"),
+        ("[]", "bad-syntax", "argument"),
+        ("[7]", "bad-syntax", "argument"),
+        ("{}", "bad-argument", "resourceId"),
+        ('{"resourceId": 7}', "bad-argument", "resourceId"),
+        ('{"resourceId": "k", "cpu_share": 1}', "bad-argument", "cpu_share"),
+        ('{"resourceId": "k", "cpu_share": 262145}', "bad-argument", "cpu_share"),
+        ('{"resourceId": "k", "memory_size": 0}', "bad-argument", "memory_size"),
+        ('{"resourceId": "k", "disk_weight": 1001}', "bad-argument", "disk_weight"),
+        ('{"resourceId": "k", "net_up": "8"}', "bad-argument", "net_up"),
+        ('{"resourceId": "k", "cpu_speed": true}', "bad-argument", "cpu_speed"),
+        ('{"resourceId": "k", "cpu_cores": 0}', "bad-argument", "cpu_cores"),
+        ('{"resourceId": "k", "restart": true}', "not-supported-live", "restart"),
+        ('[{"resourceId": "k"}, [], [7]]', "unsupported-link", "links"),
+    ],
+)
+def test_wrong_updates(text: str, code: str, field: str) -> None:
+    """Each mistake in an update has its code, and names its field."""
+    with pytest.raises(YourMistake) as caught:
+        parse_update(text, WORDS)
+    assert caught.value.code == code
+    assert field in caught.value.message

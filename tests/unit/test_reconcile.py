@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import given, settings
 
 from tashi.manager.reconcile import Step, ends_task, order_for, step_for, steps_for_missing
-from tashi.model.instance import Instance, Task, domain_uuid
-from tashi.model.orders import Destroy, Observation, Pause, Reset, Seen, Shutdown, Start, Unpause
+from tashi.model.instance import Instance, Resources, Task, domain_uuid
+from tashi.model.orders import Adapt, Destroy, Observation, Pause, Reset, Seen, Shutdown, Start, Unpause
 from tashi.model.states import Happening, InstanceState, is_legal, step
 from tests.builders import an_instance, seen
 from tests.strategies import instances, observations
@@ -47,11 +47,19 @@ def test_a_wish_calls_for_its_deed() -> None:
         assert order_for(instance, CELL) == deed(instance_id=7, generation=4, uuid=str(domain_uuid(CELL, 7)))
 
 
+def test_an_adaptation_is_a_task() -> None:
+    """The first task that wishes for resources is the order to give them."""
+    wished = Resources(cpu_share=512)
+    instance = an_instance(7, host_id=2, generation=4, tasks=(Task(adapt=wished), Task()))
+    assert order_for(instance, CELL) == Adapt(instance_id=7, generation=4, uuid=str(domain_uuid(CELL, 7)), wished=wished)
+
+
 def test_a_refused_deed_fails_the_wish() -> None:
     """An instance that its host could not pause runs on, and the words of the host say why; one that has ended has ended."""
     instance = an_instance(7, state=S.Pausing, host_id=2, generation=4)
     refused = seen(instance, done=True, refused="no")
     assert step_for(instance, 2, refused) == Step(instance_id=7, happening=Happening.FAILED, reason="no")
+    assert step_for(instance, 2, msgspec.structs.replace(refused, generation=3)) == Step(instance_id=7, happening=Happening.SEEN_RUNNING)
     assert step_for(instance, 2, msgspec.structs.replace(refused, seen=Seen.GONE)) == Step(instance_id=7, happening=Happening.SEEN_GONE)
 
 
@@ -81,10 +89,11 @@ def test_a_sighting_from_another_host_is_void() -> None:
 
 
 def test_a_sighting_of_another_generation_is_void() -> None:
-    """What answers an older order, or one never given, says nothing of now."""
-    instance = an_instance(7, state=S.Running, host_id=2, generation=3)
-    for generation in (2, 4):
+    """What answers an older start, or an order never given, says nothing of now; the order before the last was about the same domain."""
+    instance = an_instance(7, state=S.Running, host_id=2, generation=4, started=3)
+    for generation in (2, 5):
         assert step_for(instance, 2, seen(instance, Seen.GONE, generation=generation)) is None
+    assert step_for(instance, 2, seen(instance, Seen.GONE, generation=3)) == Step(instance_id=7, happening=Happening.SEEN_GONE)
 
 
 def test_a_sighting_of_nothing_known_is_void() -> None:

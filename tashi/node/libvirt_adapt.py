@@ -1,0 +1,163 @@
+"""What can be changed of a domain that runs, by libvirt: read, written live and then into its definition, and read back.
+
+Either all of what is wished is applied or nothing: what was written before a failure is written back. One flag at a time, because libvirt's
+Python binding refuses LIVE and CONFIG together. On the test driver, which has no CPU scheduler, a share or speed is as good as applied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, Final
+from xml.etree import ElementTree
+
+import libvirt
+import msgspec
+
+from tashi.errors import NOT_SUPPORTED_LIVE, OurFault
+from tashi.model.instance import Resources
+from tashi.node.domain_xml import PERIOD, kilobytes, quota
+
+BALLOON_SECONDS: Final = 10.0
+"""How long a guest may take to give back memory, or take it."""
+_BALLOON_STEP: Final = 0.1
+_SLACK_KB: Final = 1024  # balloons move in whole pages
+
+Raw = dict[str, Any]
+
+
+class _Knob(msgspec.Struct, frozen=True):
+    """One thing libvirt can change: what it is now, in libvirt's words and units, and how it is written."""
+
+    field: str
+    read: Callable[[Any], Raw]
+    write: Callable[[Any, Raw, int], None]
+    raw_of: Callable[[int], Raw]
+    value_of: Callable[[Raw], int]
+
+
+def adapt(domain: Any, wished: Resources, *, simulated: bool, megahertz: int) -> Resources:
+    """Apply what is wished, and say what the hypervisor then has of it; OurFault or libvirt's error when nothing was changed.
+
+    ``megahertz``: of the machine's cores.
+    """
+    knobs = [knob for knob in _knobs(domain, simulated, megahertz) if getattr(wished, knob.field) is not None]
+    places = _places(domain, simulated)
+    before = [knob.read(domain) for knob in knobs]
+    for place, knob in enumerate(knobs):
+        try:
+            raw = knob.raw_of(getattr(wished, knob.field))
+            for where in places:
+                knob.write(domain, raw, where)
+        except (libvirt.libvirtError, OurFault):
+            for done, old in zip(knobs[: place + 1], before, strict=False):
+                for where in places:
+                    with contextlib.suppress(libvirt.libvirtError, OurFault):  # the first failure is the one to tell of
+                        done.write(domain, old, where)
+            raise
+    return Resources(**{knob.field: knob.value_of(knob.read(domain)) for knob in knobs})
+
+
+def _knobs(domain: Any, simulated: bool, megahertz: int) -> list[_Knob]:
+    cards = _cards(domain)
+    return [
+        *((_pretended("cpu_share"), _pretended("cpu_speed")) if simulated else (_share(), _speed(megahertz))),
+        _Knob("disk_weight", _read_weight, _write_weight, lambda value: {"weight": value}, _only),
+        _bandwidth("net_down", "inbound.average", cards),
+        _bandwidth("net_up", "outbound.average", cards),
+        _Knob("memory", _read_memory, _write_memory, lambda value: {"kb": value * 1024}, lambda raw: -(-raw["kb"] // 1024)),
+    ]
+
+
+def _pretended(field: str) -> _Knob:
+    kept: Raw = {}
+    return _Knob(field, lambda domain: kept, lambda domain, raw, where: kept.update(raw), lambda value: {field: value}, _only)
+
+
+def _share() -> _Knob:
+    return _Knob("cpu_share", _scheduler("cpu_shares"), _write_scheduler, lambda value: {"cpu_shares": value}, _only)
+
+
+def _only(raw: Raw) -> int:
+    (value,) = raw.values()
+    return int(value)
+
+
+def _speed(megahertz: int) -> _Knob:
+    return _Knob(
+        "cpu_speed",
+        _scheduler("vcpu_period", "vcpu_quota"),
+        _write_scheduler,
+        lambda value: {"vcpu_period": PERIOD, "vcpu_quota": quota(value, megahertz)},
+        lambda raw: round(raw["vcpu_quota"] * megahertz / raw["vcpu_period"]),
+    )
+
+
+def _places(domain: Any, simulated: bool) -> tuple[int, ...]:
+    if simulated or not domain.isPersistent():
+        return (0,)
+    return libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+
+
+def _scheduler(*names: str) -> Callable[[Any], Raw]:
+    def read(domain: Any) -> Raw:
+        found = domain.schedulerParametersFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise OurFault(NOT_SUPPORTED_LIVE, f"the host does not control the CPU time of its guests: it knows no {missing[0]}")
+        return {name: found[name] for name in names}
+
+    return read
+
+
+def _write_scheduler(domain: Any, raw: Raw, where: int) -> None:
+    domain.setSchedulerParametersFlags(raw, where)
+
+
+def _read_weight(domain: Any) -> Raw:
+    return {"weight": domain.blkioParameters(libvirt.VIR_DOMAIN_AFFECT_LIVE)["weight"]}
+
+
+def _write_weight(domain: Any, raw: Raw, where: int) -> None:
+    domain.setBlkioParameters(raw, where)
+
+
+def _cards(domain: Any) -> list[str]:
+    """The MAC addresses of the domain's network cards."""
+    return [card.attrib["address"] for card in ElementTree.fromstring(domain.XMLDesc()).iterfind("devices/interface/mac")]
+
+
+def _bandwidth(field: str, name: str, cards: list[str]) -> _Knob:
+    """One direction of all the network cards; libvirt counts in kilobytes a second."""
+
+    def read(domain: Any) -> Raw:
+        if not cards:
+            raise OurFault(NOT_SUPPORTED_LIVE, "it has no network card whose bandwidth could be limited")
+        return {name: max(domain.interfaceParameters(card, 0)[name] for card in cards)}
+
+    def write(domain: Any, raw: Raw, where: int) -> None:
+        for card in cards:
+            domain.setInterfaceParameters(card, raw, where)
+
+    return _Knob(field, read, write, lambda value: {name: kilobytes(value)}, lambda raw: raw[name] * 8)
+
+
+def _read_memory(domain: Any) -> Raw:
+    return {"kb": domain.info()[2]}
+
+
+def _write_memory(domain: Any, raw: Raw, where: int) -> None:
+    """Set the balloon; a running guest is waited for, since only its own driver gives memory back."""
+    domain.setMemoryFlags(raw["kb"], where)
+    if where == libvirt.VIR_DOMAIN_AFFECT_CONFIG:
+        return
+    deadline = time.monotonic() + BALLOON_SECONDS
+    while abs((now := domain.info()[2]) - raw["kb"]) > _SLACK_KB:
+        if time.monotonic() > deadline:
+            raise OurFault(
+                NOT_SUPPORTED_LIVE,
+                f"the guest's balloon stands at {now // 1024} MB {BALLOON_SECONDS:g} s after it was set to {raw['kb'] // 1024} MB; "
+                "a guest needs a virtio balloon driver for this, and memory to spare",
+            )
+        time.sleep(_BALLOON_STEP)
