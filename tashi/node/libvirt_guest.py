@@ -143,7 +143,7 @@ class LibvirtHypervisor:
         console = self._console(domain_name(order.instance_id, order.name))
         domain = None
         try:
-            megahertz = connection.getInfo()[3]
+            megahertz = connection.getInfo()[3] if order.cpu_speed else 0
             xml = domain_xml(order, cell=cell, kind=kind, disks=disks, bridges=self._bridges, console=str(console), megahertz=megahertz)
             if simulated:
                 connection.createXML(xml)

@@ -82,6 +82,22 @@ def other(cell: RunningCell) -> Guest:
     return Guest(cell, "brief")
 
 
+def test_simulated_host(simulated_cell: RunningCell) -> None:
+    """A test:/// host does all of it, too, so that programs can be tried on it."""
+    cell = simulated_cell
+    cell.cli("createVm", "--name", "tried", "--disks", "tashi.img", "--wait")
+    for words in (
+        ("adaptCpuShare", "--share", "512"), ("adaptMemoryLimit", "--limit", "64"), ("adaptDiskBandwidth", "--weight", "300"),
+        ("adaptNetworkBandwidth", "--downspeed", "801", "--upspeed", "400"), ("pauseVm",), ("unpauseVm",),
+    ):  # fmt: skip
+        assert cell.cli(*words, "--instance", "tried", "--wait") == ""
+    cell.cli("vmmSpecificCall", "--instance", "tried", "--arg", "reset")
+    row = next(row for row in cell.instances() if row["name"] == "tried")
+    assert (row["cpuShare"], row["memory"], row["diskWeight"], row["netDown"], row["netUp"]) == (512, 64, 300, 808, 400)
+    cell.cli("shutdownVm", "--instance", "tried", "--wait")
+    assert "tried" not in [row["name"] for row in cell.instances()]
+
+
 def test_pause(guest: Guest, other: Guest) -> None:
     """A paused guest's heart stands still while another one's beats, and beats on when it is unpaused."""
     assert guest.do("pauseVm", "--wait") == ""
