@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import sys
 from pathlib import Path
@@ -30,10 +31,13 @@ from tashi.wire import certificates
 from tashi.wire.portal import Door
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_SWITCH_SECONDS = 0.0005
+"""How long a thread that is done with the disk or libvirt waits for a busy reactor to let it go on; Python's own 5 ms add up."""
 
 
 def control_plane(reactor: Any, config: Config | None = None) -> Service:
     """The control plane of one cell; ends the program with words when the configuration cannot be used."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
     config = config or _loaded("ClusterManager", "Agent")
     return ControlPlane(reactor, config)
 
@@ -42,6 +46,7 @@ def node_agent(reactor: Any, config: Config | None = None) -> Service:
     """The agent of this machine."""
     from tashi.node.service import make_service
 
+    sys.setswitchinterval(_SWITCH_SECONDS)
     return make_service(config or _loaded("NodeManager"), reactor)
 
 
@@ -108,6 +113,7 @@ class ControlPlane(Service):
 
             make_service(reactor, config.xmpp, manager.commands, manager.outbox, _vocabulary(config)).setServiceParent(self._doors)
         self._doors.startService()
+        gc.freeze()  # all that is here stays: searching it for garbage again and again would hold the reactor for tens of milliseconds
         service = config.cluster_manager_service
         self.log.info(
             "ready: {socket} for users, {host}:{port} for agents", socket=str(config.manager_socket), host=service.host, port=service.port

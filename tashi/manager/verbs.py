@@ -177,10 +177,10 @@ class Verbs:
                 tx,
                 who,
                 _text(arguments, "name"),
-                arguments.get("passwd"),
+                _optional_text(arguments, "passwd"),
                 arguments.get("priority") or 0,
                 arguments.get("userId"),
-                arguments.get("jid"),
+                _optional_text(arguments, "jid"),
             )
         return user_row(user)
 
@@ -197,7 +197,7 @@ class Verbs:
 
     def _wait_for(self, who: Principal, arguments: Arguments) -> Awaitable[Any]:
         ids, until, timeout = arguments.get("ids"), arguments.get("until"), arguments.get("timeout", 300)
-        if not isinstance(ids, list) or not all(isinstance(one, int) for one in ids):
+        if not isinstance(ids, list) or not all(type(one) is int for one in ids):
             raise YourMistake(BAD_ARGUMENT, "ids is not a list of instance ids")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= LONGEST_WAIT:
             raise YourMistake(BAD_ARGUMENT, f"timeout is {shown(timeout)}; use seconds from 0 to {LONGEST_WAIT}")
@@ -236,3 +236,7 @@ def _text(arguments: Arguments, name: str) -> str:
     if not isinstance(value, str):
         raise YourMistake(BAD_ARGUMENT, f"{name} is missing or no text")
     return value
+
+
+def _optional_text(arguments: Arguments, name: str) -> str | None:
+    return _text(arguments, name) if arguments.get(name) is not None else None

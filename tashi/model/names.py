@@ -83,9 +83,7 @@ def check_hints(field: str, value: object) -> dict[str, str]:
         raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}; use an object of at most {MAX_HINTS} strings")
     for key, hint in value.items():
         if not isinstance(key, str) or not 1 <= len(key) <= 64 or not key.isprintable() or key.startswith("__"):
-            raise YourMistake(
-                BAD_ARGUMENT, f"{field} has the key {shown(key)}; use 1 to 64 printable characters that do not begin with __"
-            )
+            raise YourMistake(BAD_ARGUMENT, f"{field} has the key {shown(key)}; use 1 to 64 printable characters that do not begin with __")
         if not isinstance(hint, str) or len(hint) > 255 or not hint.isprintable():
             raise YourMistake(BAD_ARGUMENT, f"{field}.{key} is {shown(hint)}; use a string of at most 255 printable characters")
     return value
