@@ -150,8 +150,8 @@ class Commands:
             return
         try:
             with self._cluster.transaction("set_host_config") as tx:
-                set_host_config(tx, who, host, name, value)
-                requests.succeed(tx, requests.accept(tx, origin, ()), ())
+                after = set_host_config(tx, who, host, name, value)
+                requests.succeed(tx, requests.accept(tx, origin, ()), (), target=f"{after.name} {name}={value}")
         except YourMistake as mistake:
             self._refuse(who, origin, mistake)
         self._kick()

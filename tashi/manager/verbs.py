@@ -167,7 +167,9 @@ class Verbs:
 
     def _set_host_config(self, who: Principal, arguments: Arguments) -> Any:
         with self._cluster.transaction("set_host_config") as tx:
-            host = set_host_config(tx, who, _reference(arguments, "hostId"), _text(arguments, "elemName"), str(arguments.get("value", "")))
+            name, value = _text(arguments, "elemName"), str(arguments.get("value", ""))
+            host = set_host_config(tx, who, _reference(arguments, "hostId"), name, value)
+            tx.tell(audit_record(who.name, "sethostconfig", f"{host.name} {name}={value}", "OK"))
         self._kick()
         return self._host_row(host.id)
 

@@ -166,6 +166,13 @@ class Executor:
             raise
         except OurFault as fault:
             seen, reason = Seen.FAILED, fault.message
+        except Exception:
+            # Whether it runs is not known, and what is told to have failed may be started elsewhere: look before saying so.
+            self.log.failure("instance {id}: an order was not carried out", id=order.instance_id)
+            found = self._hypervisor.settle(cell, order.uuid)
+            if isinstance(order, Start) and found is not None and found.seen in _ALIVE:
+                return msgspec.structs.replace(found, generation=order.generation)
+            seen, reason = Seen.FAILED, "the node agent failed; its log says how"
         return Observation(instance_id=order.instance_id, generation=order.generation, seen=seen, reason=reason)
 
     def _finished(self, observation: Observation, life: _Life) -> None:
@@ -189,7 +196,7 @@ class Executor:
         return observation
 
     def _failed(self, failure: Failure, life: _Life, order: Order | None) -> None:
-        """A call that gave no outcome: libvirt is away, or the program is at fault."""
+        """A call that gave no outcome: libvirt is away, or the program is at fault. Nothing is told; the order will be repeated."""
         life.busy = False
         if failure.check(HypervisorAway):
             if life.waiting is None:
@@ -198,9 +205,6 @@ class Executor:
             self._wait_for_hypervisor()
             return
         self.log.failure("instance {id} was not looked after", failure, id=life.instance_id)
-        if order is not None:
-            reason = "the node agent failed; its log says how"
-            self._note(life, Observation(instance_id=order.instance_id, generation=order.generation, seen=Seen.FAILED, reason=reason))
         self._proceed(life)
 
     def _broken(self, failure: Failure) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.integration.cells import Peer, RunningCell, compute, running_cell, until
 from tests.integration.conversation import say
-
-Story = Callable[[RunningCell], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +56,7 @@ def test_the_same_stanza_twice_is_one_machine(cell: RunningCell) -> None:
 
 
 def test_a_resource_id_names_one_machine(cell: RunningCell) -> None:
-    """Equal content gives the same ids, other content is a conflict, another sender's key is another, and a key is free again when its VM is gone."""
+    """Equal content gives the same ids, other content is a conflict; another sender's key is another; a key is free when its VM is gone."""
 
     async def story() -> None:
         async with cell.peer("ism") as ism, cell.peer("alice") as alice:
@@ -128,13 +126,14 @@ def test_who_has_left_finds_the_reply_waiting(cell: RunningCell) -> None:
     async def leave() -> None:
         async with cell.peer("alice", "hasty") as alice:
             alice.say(cell.sink, compute("waits"))
+            alice.client.register_plugin("xep_0199")
             await alice.client.plugin["xep_0199"].send_ping(cell.description["xmpp"]["domain"])
 
     async def come_back() -> dict[str, Any]:
         async with cell.peer("alice", "later") as alice:
             return (await alice.replies(1))[0]
 
-    asyncio.run(_with_ping(leave))
+    asyncio.run(leave())
     cell.wait_for_instances(lambda rows: any((row["name"], row["state"]) == ("waits", "Running") for row in rows))
     reply = asyncio.run(come_back())
     assert (reply["status"], reply["resources"]) == ("OK", ["waits"])
@@ -206,7 +205,7 @@ def test_a_notification_goes_where_it_may(small_cell: RunningCell) -> None:
 
 
 def test_what_finds_no_room_in_time_leaves_nothing(small_cell: RunningCell) -> None:
-    """A create that no host could take within provisionTimeout is told why each host did not, and there is no VM of it; busy is told as busy."""
+    """A create that no host took within provisionTimeout is told why, and leaves no VM; more commands than may wait are told busy."""
 
     async def story() -> None:
         async with small_cell.peer("alice") as alice:
@@ -303,7 +302,9 @@ async def _server_dies(cell: RunningCell) -> None:
         for command in commands.values():
             ism.say(cell.sink, command)
         await ism.replies(5)
+        ends = [asyncio.ensure_future(peer.client.wait_until("disconnected", timeout=20)) for peer in (llms, ism)]
         cell.kill("xmpp")
+        await asyncio.gather(*ends)  # by now both have read all that the server had sent
         keep(ism)
         heard += events(llms)
     await asyncio.to_thread(cell.start)
@@ -342,7 +343,3 @@ def bodies(peer: Peer) -> list[dict[str, Any]]:
 
 def events(peer: Peer) -> list[dict[str, Any]]:
     return [body for body in bodies(peer) if "seq" in body]
-
-
-async def _with_ping(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    await story()

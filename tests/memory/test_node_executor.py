@@ -243,6 +243,19 @@ class ExecutorTests(SynchronousTestCase):
         self.assertEqual(self.seen(), [(1, 1, Seen.FAILED), (1, 2, Seen.RUNNING)])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_a_fault_of_ours_after_the_start(self) -> None:
+        """A mistake made when the domain runs already is not told as a failed start, which another host would repeat."""
+        works = self.host.start
+
+        def start_and_stumble(cell: str, order: Start) -> Observation:
+            works(cell, order)
+            raise ZeroDivisionError
+
+        self.host.start = start_and_stumble  # type: ignore[method-assign]
+        self.executor.give([start()])
+        self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING)])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_another_cell(self) -> None:
         """What belongs to the former cell is not spoken of in the new one."""
         self.executor.give([start()])
