@@ -12,6 +12,7 @@ from typing import IO, Any
 from twisted.application.service import MultiService, Service
 from twisted.internet import endpoints, ssl
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.spread import pb
 
@@ -152,13 +153,16 @@ class ControlPlane(Service):
     def _cannot_open(self, failure: Any) -> None:
         if not self.running:
             return
-        if failure.check(TashiError, OSError):
-            self.log.critical("the control plane cannot start: {why}", why=failure.getErrorMessage())
-            print(f"tashi: the control plane cannot start: {failure.getErrorMessage()}", file=sys.stderr)
+        if failure.check(TashiError, OSError, CannotListenError):
+            why = failure.getErrorMessage()
         else:
-            self.log.critical("the control plane cannot start: {failure}", failure=failure.getTraceback())
+            why = f"a fault of ours ({failure.type.__name__}); the log says more"
+            self.log.failure("cannot start", failure=failure)
+        self.log.critical("the control plane cannot start: {why}", why=why)
+        # twistd has put a log in the place of sys.stderr
+        print(f"tashi: the control plane cannot start: {why}", file=sys.__stderr__)
         self._reactor.addSystemEventTrigger("after", "shutdown", lambda: os._exit(1))  # twistd itself would end with 0
-        self._reactor.stop()
+        self._reactor.callWhenRunning(self._reactor.stop)  # what fails at once fails before the reactor runs
 
 
 def _lock(state_dir: Path) -> IO[str]:

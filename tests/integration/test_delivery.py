@@ -171,11 +171,15 @@ def test_an_admin_configures_a_host(cell: RunningCell) -> None:
             command = 'sethostconfig {"hostId":1,"elemName":"rack","value":"7"}'
             assert (await ism.ask(cell.sink, command))["code"] == "forbidden"
             assert (await admin.ask(cell.sink, command))["status"] == "OK"
-            await llms.until(lambda messages: any(event.get("action") == "configSet" for event in events(llms)))
-            records = [event for event in events(llms) if event["type"] == "auditRecord" and event["verb"] == "sethostconfig"]
-            assert {(record["who"], record["result"]) for record in records} >= {("ism@cell.test", "forbidden")}
-            assert any(record["who"] == "admin@cell.test" and record["result"] == "OK" for record in records)
-            assert sum(record["who"] == "admin@cell.test" for record in records) == 1, records
+            assert (await admin.ask(cell.sink, command.replace('"hostId":1', '"hostId":9')))["code"] == "unknown-id"
+
+            def audited() -> list[tuple[str, str]]:
+                records = [event for event in events(llms) if event.get("verb") == "sethostconfig"]
+                return [(event["who"], event["result"]) for event in records if event["who"] != "root"]  # as whom the cell was set up
+
+            await llms.until(lambda messages: ("admin@cell.test", "unknown-id") in audited())
+            assert audited() == [("ism@cell.test", "forbidden"), ("admin@cell.test", "OK"), ("admin@cell.test", "unknown-id")]
+            assert [event["action"] for event in events(llms) if event["type"] == "hostAction"][-1] == "configSet"
 
     asyncio.run(story())
     assert json.loads(cell.cli("getHosts", "-o", "json"))[0]["config"]["rack"] == "7"
