@@ -56,7 +56,7 @@ FORBIDDEN: Final = (
 """Who never imports whom, and why."""
 
 MAY_IMPORT_APP: Final = ("tashi.tap", "tashi.node_tap")
-MAY_IMPORT_THE_REACTOR: Final = ("tashi.tap", "tashi.node_tap", "tashi.client.command", "tashi.client.cell")
+MAY_IMPORT_THE_REACTOR: Final = ("tashi.tap", "tashi.node_tap", "tashi.client.process", "tashi.client.cell")
 
 
 class Source(NamedTuple):
