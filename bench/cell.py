@@ -99,8 +99,8 @@ def bench_cell(*options: str) -> Iterator[BenchCell]:
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         state_dir = Path(directory).resolve() / "cell"
         command = [sys.executable, "-m", "tashi.client", "sandbox"]
-        options = ("--hypervisor", "test", *options)
-        subprocess.run([*command, "--state-dir", str(state_dir), "--detach", *options], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        command += ["--state-dir", str(state_dir), "--detach", "--quiet", "--hypervisor", "test", *options]
+        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         try:
             layout = load_layout(state_dir)
             assert layout is not None

@@ -116,7 +116,7 @@ class Peer:
                 self._received += chunk
 
     def _header(self) -> bytes:
-        text = f"<?xml version='1.0'?><stream:stream to='{self._server['domain']}' version='1.0' xmlns='{CLIENT}' xmlns:stream='{_STREAMS}'>"
+        text = f"<stream:stream to='{self._server['domain']}' version='1.0' xmlns='{CLIENT}' xmlns:stream='{_STREAMS}'>"
         return text.encode()
 
 

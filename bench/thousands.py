@@ -76,7 +76,8 @@ def _command(cell: BenchCell) -> float:
 
 async def _pages(cell: BenchCell) -> tuple[list[float], list[float]]:
     """Seconds for all pages of listcompute, one asked for after the other, and for the same texts between two bare clients."""
-    ours, bare = [], []
+    ours: list[float] = []
+    bare: list[float] = []
     for _ in range(RUNS):
         async with online(cell.facts, "ism") as ism:
             begun = time.perf_counter()
@@ -98,7 +99,11 @@ async def _carried(cell: BenchCell, bodies: list[str]) -> float:
     async with online(cell.facts, "ism", "there") as asking, online(cell.facts, "alice", "back") as answering:
         answers = [message(asking.full, body, number) for number, body in enumerate(bodies)]
         loop = asyncio.get_running_loop()
-        answering.on_message = lambda: loop.create_task(answering.send(answers[answering.count - 1])) and None
+
+        def answer() -> None:
+            loop.create_task(answering.send(answers[answering.count - 1]))
+
+        answering.on_message = answer
         begun = time.perf_counter()
         for number in range(len(bodies)):
             await asking.send(message(answering.full, f"page {number}", number))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import IO, Any
 from twisted.application.service import MultiService, Service
 from twisted.internet import endpoints, ssl
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.spread import pb
 
@@ -30,10 +32,13 @@ from tashi.wire import certificates
 from tashi.wire.portal import Door
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_SWITCH_SECONDS = 0.0005
+"""How long a thread that is done with the disk or libvirt waits for a busy reactor to let it go on; Python's own 5 ms add up."""
 
 
 def control_plane(reactor: Any, config: Config | None = None) -> Service:
     """The control plane of one cell; ends the program with words when the configuration cannot be used."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
     config = config or _loaded("ClusterManager", "Agent")
     return ControlPlane(reactor, config)
 
@@ -42,6 +47,7 @@ def node_agent(reactor: Any, config: Config | None = None) -> Service:
     """The agent of this machine."""
     from tashi.node.service import make_service
 
+    sys.setswitchinterval(_SWITCH_SECONDS)
     return make_service(config or _loaded("NodeManager"), reactor)
 
 
@@ -108,6 +114,7 @@ class ControlPlane(Service):
 
             make_service(reactor, config.xmpp, manager.commands, manager.outbox, _vocabulary(config)).setServiceParent(self._doors)
         self._doors.startService()
+        gc.freeze()  # all that is here stays: searching it for garbage again and again would hold the reactor for tens of milliseconds
         service = config.cluster_manager_service
         self.log.info(
             "ready: {socket} for users, {host}:{port} for agents", socket=str(config.manager_socket), host=service.host, port=service.port
@@ -146,13 +153,16 @@ class ControlPlane(Service):
     def _cannot_open(self, failure: Any) -> None:
         if not self.running:
             return
-        if failure.check(TashiError, OSError):
-            self.log.critical("the control plane cannot start: {why}", why=failure.getErrorMessage())
-            print(f"tashi: the control plane cannot start: {failure.getErrorMessage()}", file=sys.stderr)
+        if failure.check(TashiError, OSError, CannotListenError):
+            why = failure.getErrorMessage()
         else:
-            self.log.critical("the control plane cannot start: {failure}", failure=failure.getTraceback())
+            why = f"a fault of ours ({failure.type.__name__}); the log says more"
+            self.log.failure("cannot start", failure=failure)
+        self.log.critical("the control plane cannot start: {why}", why=why)
+        # twistd has put a log in the place of sys.stderr
+        print(f"tashi: the control plane cannot start: {why}", file=sys.__stderr__)
         self._reactor.addSystemEventTrigger("after", "shutdown", lambda: os._exit(1))  # twistd itself would end with 0
-        self._reactor.stop()
+        self._reactor.callWhenRunning(self._reactor.stop)  # what fails at once fails before the reactor runs
 
 
 def _lock(state_dir: Path) -> IO[str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from tashi.client import table
 from tashi.client.cell import CannotReach, Cell, connect
 from tashi.client.parse import Command, WrongUsage, parse
+from tashi.client.process import run_to_end
 from tashi.client.usage import example_lines, full_usage, verb_usage
 from tashi.client.verbs import Program, Verb
 from tashi.errors import FORBIDDEN, TashiError
@@ -58,7 +59,11 @@ def _run(command: Command) -> int:
 
         return int(importlib.import_module(verb.module).main(list(command.rest)) or 0)
     command = _with_password(command)
-    return run_to_end(lambda reactor: execute(command, reactor))
+    code = run_to_end(lambda reactor: execute(command, reactor))
+    if code is None:
+        _say("interrupted; what the control plane has been asked for stands: look with `tashi getInstances`")
+        return INTERRUPTED
+    return code
 
 
 async def execute(command: Command, reactor: Any, socket: str | None = None) -> int:
@@ -103,50 +108,6 @@ def exit_code(error: TashiError) -> int:
     if error.code == FORBIDDEN:
         return NOT_ALLOWED
     return NO_SUCH_THING if error.code.startswith("unknown-") else FAILED
-
-
-def run_to_end(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int:
-    """Run the process's reactor for as long as the work takes, and return its exit code; only once in a process."""
-    reactor = _reactor()
-    from twisted.internet.defer import CancelledError, Deferred
-    from twisted.python.failure import Failure
-
-    outcome: list[int | Failure] = []
-
-    def start() -> None:
-        deferred = Deferred.fromCoroutine(work(reactor))
-        interruption = reactor.addSystemEventTrigger("before", "shutdown", deferred.cancel)
-
-        def end(result: int | Failure) -> None:
-            outcome.append(result)
-            if not (isinstance(result, Failure) and result.check(CancelledError)):
-                reactor.removeSystemEventTrigger(interruption)
-                reactor.stop()
-
-        deferred.addBoth(end)
-
-    reactor.callWhenRunning(start)
-    reactor.run()
-    result = outcome[0]
-    if not isinstance(result, Failure):
-        return result
-    if result.check(CancelledError):
-        _say("interrupted; what the control plane has been asked for stands: look with `tashi getInstances`")
-        return INTERRUPTED
-    result.raiseException()
-
-
-def _reactor() -> Any:
-    # A unix socket needs no TLS, and loading OpenSSL would be a third of the time until the first answer.
-    unwanted = "OpenSSL" not in sys.modules and "twisted.internet.reactor" not in sys.modules
-    if unwanted:
-        sys.modules["OpenSSL"] = None  # type: ignore[assignment]
-    try:
-        from twisted.internet import reactor
-    finally:
-        if unwanted:
-            del sys.modules["OpenSSL"]
-    return reactor
 
 
 def _with_password(command: Command) -> Command:

@@ -8,8 +8,8 @@ from typing import Any
 import argcomplete
 
 from tashi.client.cell import connect
-from tashi.client.command import run_to_end
 from tashi.client.parse import FORMATS
+from tashi.client.process import run_to_end
 from tashi.client.verbs import PROGRAMS, VERBS, Argument, Verb
 
 

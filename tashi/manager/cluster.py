@@ -96,6 +96,10 @@ class Cluster:
             self.journal.write([Change("settings", name, value)])
         return self.settings[name]
 
+    def remark(self, instance_id: int, reason: str) -> None:
+        """Let an instance's record say why it waits: nothing that is written or told, since every pass finds it out again."""
+        self.instances[instance_id] = msgspec.structs.replace(self.instances[instance_id], reason=reason)
+
     # IOutbox
     def outgoing(self) -> Sequence[Outgoing]:
         """The committed rows that have not arrived yet, oldest first."""

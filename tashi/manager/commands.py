@@ -82,7 +82,7 @@ class Commands:
             fresh = [spec for spec, _, existing in wanted if existing is None]
             checked = iter(self._creation.check(who, fresh) if fresh or not wanted else ())
         except YourMistake as mistake:
-            self.refuse(who, origin, mistake, resource_id)
+            self._refuse(who, origin, mistake, resource_id)
             return
         self._kick()  # first of all: the plan is made in time to be written with what it is for
         with self._cluster.transaction("create_instances") as tx:
@@ -109,7 +109,7 @@ class Commands:
         if instance is None:
             self._in_background(self._delete_gone(who, origin, reference))
         elif not who.may_act_for(instance.user_id):
-            self.refuse(who, origin, _not_yours(who, instance), instance.resource_id)
+            self._refuse(who, origin, _not_yours(who, instance), instance.resource_id)
         else:
             with self._cluster.transaction("delete_instance") as tx:
                 requests.accept(
@@ -143,7 +143,11 @@ class Commands:
             self.refuse(who, origin, mistake, update.resource_id)
 
     def refuse(self, who: Principal, origin: Origin, error: TashiError, resource_id: str | None = None) -> None:
-        """See ICommands."""
+        """See ICommands. A stanza that was a command before has its outcome already: that is told, not this."""
+        if not self._told_again(origin, repeatable=False):
+            self._refuse(who, origin, error, resource_id)
+
+    def _refuse(self, who: Principal, origin: Origin, error: TashiError, resource_id: str | None = None) -> None:
         with self._cluster.transaction("refuse_command") as tx:
             request = requests.accept(tx, origin, (), resource_id=resource_id)
             requests.fail(tx, request, error)
@@ -164,12 +168,14 @@ class Commands:
 
     def set_host_config(self, who: Principal, origin: Origin, host: int | str, name: str, value: str) -> None:
         """See ICommands."""
+        if self._told_again(origin, repeatable=True):
+            return
         try:
             with self._cluster.transaction("set_host_config") as tx:
-                set_host_config(tx, who, host, name, value)
-                requests.succeed(tx, requests.accept(tx, origin, ()), ())
+                after = set_host_config(tx, who, host, name, value)
+                requests.succeed(tx, requests.accept(tx, origin, ()), (), target=f"{after.name} {name}={value}")
         except YourMistake as mistake:
-            self.refuse(who, origin, mistake)
+            self._refuse(who, origin, mistake)
         self._kick()
 
     async def get(self, who: Principal, reference: int | str) -> dict[str, Any]:
@@ -234,9 +240,9 @@ class Commands:
         if self._told_again(origin, repeatable=True):  # it came twice while history was read
             return
         if gone is None:
-            self.refuse(who, origin, _unknown(reference))
+            self._refuse(who, origin, _unknown(reference))
         elif not who.may_act_for(gone.user_id):
-            self.refuse(who, origin, _not_yours(who, gone), gone.resource_id)
+            self._refuse(who, origin, _not_yours(who, gone), gone.resource_id)
         else:
             with self._cluster.transaction("delete_gone_instance") as tx:
                 requests.succeed(tx, requests.accept(tx, origin, (gone.id,), resource_id=gone.resource_id), (gone,))

@@ -5,7 +5,6 @@ An event kicks it; the scheduleDelay is only the longest time without a pass.
 
 from __future__ import annotations
 
-import msgspec
 from twisted.logger import Logger
 
 from tashi.errors import NO_SUITABLE_HOST, YourMistake
@@ -41,6 +40,7 @@ class Convergence:
         if problems:
             self.log.error("a plan was not carried out: {problems}", problems="; ".join(problems))
             return
+        words: dict[int, str] = {}  # instances that need the same are refused in the same words
         with self._cluster.transaction("carry_out_plan") as tx:
             for action in plan.actions:
                 instance = tx.instance(action.instance_id)
@@ -50,7 +50,10 @@ class Convergence:
                     case Place():
                         self._place(tx, instance, action)
                     case Postpone():
-                        self._postpone(tx, instance, action)
+                        key = id(action.refusals)
+                        if key not in words:
+                            words[key] = in_words(action.refusals)
+                        self._postpone(tx, instance, words[key])
 
     def snapshot(self) -> Snapshot:
         """The cluster as the policy sees it."""
@@ -78,11 +81,11 @@ class Convergence:
         advance(tx, instance, Happening.PLACED, **changes)  # type: ignore[arg-type]
         self._cursor = action.host_id
 
-    def _postpone(self, tx: Transaction, instance: Instance, action: Postpone) -> None:
-        reason = in_words(action.refusals)
+    def _postpone(self, tx: Transaction, instance: Instance, reason: str) -> None:
         if instance.refused_by and set(instance.refused_by) >= set(self._cluster.hosts):
             error = YourMistake(NO_SUITABLE_HOST, f"no host could start {instance.name}: {instance.reason}")
             advance(tx, instance, Happening.FAILED, reason=instance.reason, error=error)
         elif reason != instance.reason and not instance.refused_by:
-            tx.put_instance(msgspec.structs.replace(instance, reason=reason))
-            self.log.info("{instance} waits for a place: {reason}", instance=instance.name, reason=reason)
+            if not instance.reason:
+                self.log.info("{instance} waits for a place: {reason}", instance=instance.name, reason=reason)
+            self._cluster.remark(instance.id, reason)

@@ -13,7 +13,7 @@ class KickableLoop:
     """Calls ``work()`` at least every ``interval`` seconds once started, and soon after `kick`.
 
     Kicks of one reactor turn make one round. Rounds that follow each other closely are held ``pause`` seconds apart, so that a
-    flood of kicks becomes a few large rounds.
+    flood of kicks becomes a few large rounds, and twice as long as the last one took, so that large rounds leave time for the rest.
     """
 
     log = Logger()
@@ -26,7 +26,8 @@ class KickableLoop:
         self._pause = pause
         self._next: DelayedCall | None = None
         self._kicked = False
-        self._last = -pause
+        self._ended = float("-inf")
+        self._took = 0.0
         self.running = False
 
     def start(self) -> None:
@@ -43,7 +44,8 @@ class KickableLoop:
         """A round is wanted now."""
         if self.running and not self._kicked:
             self._kicked = True
-            self._plan(max(0.0, self._last + self._pause - self._reactor.seconds()))
+            wait = self._ended + max(self._pause, 2 * self._took) - self._reactor.seconds()
+            self._plan(min(max(0.0, wait), self._interval))  # the clock may have jumped
 
     def _plan(self, delay: float) -> None:
         if self._next is not None and self._next.active():
@@ -52,10 +54,12 @@ class KickableLoop:
 
     def _round(self) -> None:
         self._kicked = False
-        self._last = self._reactor.seconds()
+        began = self._reactor.seconds()
         try:
             self._work()
         except Exception:
             self.log.failure("a round of {name} failed; the next is in {interval} s", name=self._name, interval=self._interval)
+        self._ended = self._reactor.seconds()
+        self._took = self._ended - began
         if self.running and not self._kicked:
             self._plan(self._interval)

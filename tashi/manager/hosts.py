@@ -28,6 +28,9 @@ from tashi.model.names import check_hostname
 from tashi.model.orders import NodeLogin, NodeWelcome, Report
 from tashi.model.states import Happening, HostState, is_legal
 
+LONGEST_GAP = 10.0
+"""Seconds between two looks at the leases, beyond which the time between them does not count."""
+
 
 class Hosts:
     """`tashi.interfaces.INodeDoor`: what agents may say, and the watch over their leases."""
@@ -54,6 +57,7 @@ class Hosts:
         self._links: dict[int, INodeLink] = {}
         self._heard: dict[int, float] = {}
         self._listing: dict[int, set[int]] = {}
+        self._checked: float | None = None
 
     def begin(self) -> None:
         """After a restart nothing is known of any host: each has a lease to come back in before its instances are Orphaned."""
@@ -154,6 +158,10 @@ class Hosts:
     def check_leases(self) -> None:
         """Declare down what has been silent for longer than its lease; call it about once a second."""
         now = self._cluster.clock.seconds()
+        gap = now - self._checked if self._checked is not None else 0.0
+        self._checked = now
+        if not 0 <= gap <= LONGEST_GAP:  # the clock jumped, or we slept: what was said meanwhile could not be heard
+            self._heard = {host_id: heard + gap for host_id, heard in self._heard.items()}
         for host in list(self._cluster.hosts.values()):
             silent = now - self._heard.setdefault(host.id, now)
             if silent <= self._settings.expire_host_time:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ from tashi.model.host import Host
 from tashi.model.instance import Instance
 
 PART_BYTES = 80 * 1024
+MOST_NAMES = 500
+_encoder = msgspec.json.Encoder()
 
 
 class Layout:
@@ -34,28 +37,31 @@ class Layout:
     def tell(self) -> None:
         """One vmLayout event, or several parts of one."""
         cluster = self._cluster
-        entries: list[tuple[str, dict[str, Any]]] = [("hosts", self._host(host)) for host in cluster.hosts.values()]
-        entries += [("vms", self._vm(instance)) for instance in cluster.instances.values()]
-        parts: list[dict[str, list[Any]]] = [{"hosts": [], "vms": []}]
+        # as text from here on: it is written once, and ten thousand dictionaries would keep the garbage collector busy
+        entries = [("hosts", _encoder.encode(entry)) for host in cluster.hosts.values() for entry in self._host(host)]
+        entries += [("vms", _encoder.encode(self._vm(instance))) for instance in cluster.instances.values()]
+        parts: list[dict[str, list[msgspec.Raw]]] = [{"hosts": [], "vms": []}]
         size = 0
         for kind, entry in entries:
-            size += len(msgspec.json.encode(entry)) + 1
+            size += len(entry) + 1
             if size > PART_BYTES:
                 parts.append({"hosts": [], "vms": []})
-                size = len(msgspec.json.encode(entry))
-            parts[-1][kind].append(entry)
+                size = len(entry) + 1
+            parts[-1][kind].append(msgspec.Raw(entry))
         words = f"{len(cluster.hosts)} hosts, {len(cluster.instances)} instances"
         with cluster.transaction("tell_layout") as tx:
             for number, part in enumerate(parts, start=1):
                 tx.tell({"type": "vmLayout", "description": words, "part": number, "parts": len(parts), **part})
 
-    def _host(self, host: Host) -> dict[str, Any]:
+    def _host(self, host: Host) -> Iterator[dict[str, Any]]:
+        """The host's entry; a host that holds very many instances has several, each with some of their names."""
         facts = host.facts
         instances = [self._cluster.instances[number] for number in sorted(self._cluster.on_host.get(host.id, ()))]
         memory = sum(instance.memory for instance in instances)
         cores = sum(instance.cores for instance in instances)
         speed = sum(instance.cores * (instance.cpu_speed or 0) for instance in instances)
-        return {
+        names = [fqdn(instance) for instance in instances]
+        entry = {
             "type": "host",
             "id": host.id,
             "name": host.name,
@@ -70,8 +76,9 @@ class Layout:
             "cpuUsage": speed,
             "load": memory + cores * 512 + speed,
             "priority": self._priorities.get(host.id, 0),
-            "vmList": [fqdn(instance) for instance in instances],
         }
+        for start in range(0, max(1, len(names)), MOST_NAMES):
+            yield {**entry, "vmList": names[start : start + MOST_NAMES]}
 
     def _vm(self, instance: Instance) -> dict[str, Any]:
         return {

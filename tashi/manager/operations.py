@@ -42,7 +42,6 @@ def set_host_config(tx: Transaction, who: Principal, host: int | str, name: str,
     after = msgspec.structs.replace(found, config=config)
     tx.put_host(after)
     tx.tell(host_action("configSet", after, f"{name} = {value}"))
-    tx.tell(audit_record(who.name, "sethostconfig", f"{after.name} {name}={value}", "OK"))
     return after
 
 

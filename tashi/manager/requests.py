@@ -43,10 +43,10 @@ def accept(
     return request
 
 
-def succeed(tx: Transaction, request: Request, instances: tuple[Instance, ...]) -> None:
-    """The outcome is OK."""
+def succeed(tx: Transaction, request: Request, instances: tuple[Instance, ...], target: str = "") -> None:
+    """The outcome is OK. ``target`` is what the audit trail names where there are no instances."""
     host = tx.cluster.host_name(instances[0].host_id) if instances else None
-    _finish(tx, request, replies.ok(request.origin.verb, instances, host, tx.now), "OK")
+    _finish(tx, request, replies.ok(request.origin.verb, instances, host, tx.now), "OK", target)
 
 
 def fail(tx: Transaction, request: Request, error: TashiError) -> None:
@@ -100,10 +100,10 @@ def settle(tx: Transaction, instance: Instance, error: TashiError | None = None)
     return doomed
 
 
-def _finish(tx: Transaction, request: Request, body: str, result: str) -> None:
+def _finish(tx: Transaction, request: Request, body: str, result: str, target: str = "") -> None:
     tx.put_request(msgspec.structs.replace(request, done_at=tx.now, outcome=body))
     tx.send(request.origin, body, request.id)
     if request.notify and request.notify != request.origin.sender:
         tx.send(request.origin, body, request.id, to=request.notify)
-    target = request.resource_id or " ".join(map(str, request.instance_ids))
+    target = target or request.resource_id or " ".join(map(str, request.instance_ids))
     tx.tell(audit_record(request.origin.sender, request.origin.verb, target, result))

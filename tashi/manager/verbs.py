@@ -240,7 +240,9 @@ class Verbs:
 
     def _set_host_config(self, who: Principal, arguments: Arguments) -> Any:
         with self._cluster.transaction("set_host_config") as tx:
-            host = set_host_config(tx, who, _reference(arguments, "hostId"), _text(arguments, "elemName"), str(arguments.get("value", "")))
+            name, value = _text(arguments, "elemName"), str(arguments.get("value", ""))
+            host = set_host_config(tx, who, _reference(arguments, "hostId"), name, value)
+            tx.tell(audit_record(who.name, "sethostconfig", f"{host.name} {name}={value}", "OK"))
         self._kick()
         return self._host_row(host.id)
 
@@ -250,10 +252,10 @@ class Verbs:
                 tx,
                 who,
                 _text(arguments, "name"),
-                arguments.get("passwd"),
+                _optional_text(arguments, "passwd"),
                 arguments.get("priority") or 0,
                 arguments.get("userId"),
-                arguments.get("jid"),
+                _optional_text(arguments, "jid"),
             )
         return user_row(user)
 
@@ -270,7 +272,7 @@ class Verbs:
 
     def _wait_for(self, who: Principal, arguments: Arguments) -> Awaitable[Any]:
         ids, until, timeout = arguments.get("ids"), arguments.get("until"), arguments.get("timeout", 300)
-        if not isinstance(ids, list) or not all(isinstance(one, int) for one in ids):
+        if not isinstance(ids, list) or not all(type(one) is int for one in ids):
             raise YourMistake(BAD_ARGUMENT, "ids is not a list of instance ids")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= LONGEST_WAIT:
             raise YourMistake(BAD_ARGUMENT, f"timeout is {shown(timeout)}; use seconds from 0 to {LONGEST_WAIT}")
@@ -309,3 +311,7 @@ def _text(arguments: Arguments, name: str) -> str:
     if not isinstance(value, str):
         raise YourMistake(BAD_ARGUMENT, f"{name} is missing or no text")
     return value
+
+
+def _optional_text(arguments: Arguments, name: str) -> str | None:
+    return _text(arguments, name) if arguments.get(name) is not None else None

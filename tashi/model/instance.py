@@ -1,4 +1,7 @@
-"""An instance: a virtual machine as it is wished and as it was last seen, and the specification it is asked for by."""
+"""An instance: a virtual machine as it is wished and as it was last seen, and the specification it is asked for by.
+
+gc=False: there are many of them and no cycles in them, so the garbage collector need not search them.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from tashi.model.states import ON_A_HOST, InstanceState
 DEFAULT_CPU_SHARE = 1024
 
 
-class Disk(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Disk(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """One disk: ``uri`` is a file name inside the image directory; a disk that is not persistent forgets its changes."""
 
     uri: str
     persistent: bool = False
 
 
-class Nic(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Nic(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """One network card on the network with this id (a VLAN id where networks are VLANs)."""
 
     network: int = 0
@@ -26,7 +29,7 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ip: str | None = None
 
 
-class Resources(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Resources(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """What can change while an instance runs, in the units of InstanceSpec; None: not said. ``memory`` is what its guest may use."""
 
     cpu_share: int | None = None
@@ -37,7 +40,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     net_up: int | None = None
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Task(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """Something to be done to an instance while it runs: an adaptation, or without one a reset. Those of one instance are done one after
     another. ``who`` asked by which ``verb``; ``request`` is the command that is owed the outcome."""
 
@@ -47,7 +50,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     request: int | None = None
 
 
-class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """What somebody asks for, checked at the door: memory in MB, cpu_speed in MHz per core, net_* in kbit/s."""
 
     name: str
@@ -78,7 +81,7 @@ class InstanceUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     sla: str | None = None
 
 
-class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=False):
+class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=False, gc=False):
     """One virtual machine of the cell. ``generation`` counts the orders given about it: an older order or sighting is void."""
 
     id: int

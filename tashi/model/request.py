@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Origin(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Origin(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """Where a command came from, so that its answer finds the way back: the stanza's full JID, type, thread and id."""
 
     sender: str  # bare JID
@@ -17,7 +17,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     fingerprint: str = ""  # digest of the body: one id with two bodies is two commands
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """A command accepted and owed one outcome: ``done_at`` is set by the transaction that writes the reply.
 
     ``deadline`` is in seconds since the epoch.
@@ -35,7 +35,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     outcome: str | None = None  # the body of the reply, once there is one
 
 
-class Outgoing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """One row of the outbox: a reply to one JID, or an event to every subscriber (``to`` empty)."""
 
     id: int

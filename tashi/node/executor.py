@@ -172,6 +172,13 @@ class Executor:
             raise
         except OurFault as fault:
             seen, reason = Seen.FAILED, fault.message
+        except Exception:
+            # Whether it runs is not known, and what is told to have failed may be started elsewhere: look before saying so.
+            self.log.failure("instance {id}: an order was not carried out", id=order.instance_id)
+            found = self._hypervisor.settle(cell, order.uuid)
+            if isinstance(order, Start) and found is not None and found.seen in _ALIVE:
+                return msgspec.structs.replace(found, generation=order.generation)
+            seen, reason = Seen.FAILED, "the node agent failed; its log says how"
         return Observation(instance_id=order.instance_id, generation=order.generation, seen=seen, reason=reason)
 
     def _do(self, cell: str, deed: Deed) -> Observation | None:
@@ -183,6 +190,9 @@ class Executor:
             raise
         except OurFault as fault:
             refused = fault.message[:LONGEST_REASON]
+        except Exception:
+            self.log.failure("instance {id}: a deed was not carried out", id=deed.instance_id)
+            refused = "the node agent failed; its log says how"
         seen = self._hypervisor.settle(cell, deed.uuid)
         return seen and msgspec.structs.replace(seen, generation=deed.generation, done=True, refused=refused, adapted=adapted)
 
@@ -217,7 +227,7 @@ class Executor:
         return observation
 
     def _failed(self, failure: Failure, life: _Life, order: Order | None) -> None:
-        """A call that gave no outcome: libvirt is away, or the program is at fault."""
+        """A call that gave no outcome: libvirt is away, or the program is at fault. Nothing is told; the order will be repeated."""
         life.busy = False
         if failure.check(HypervisorAway):
             if life.waiting is None:
@@ -226,14 +236,6 @@ class Executor:
             self._wait_for_hypervisor()
             return
         self.log.failure("instance {id} was not looked after", failure, id=life.instance_id)
-        reason = "the node agent failed; its log says how"
-        if isinstance(order, Deed):
-            if order.generation == life.generation:
-                number, generation = order.instance_id, order.generation
-                life.done = Observation(instance_id=number, generation=generation, seen=Seen.FAILED, done=True, refused=reason)
-                life.look = True
-        elif order is not None:
-            self._note(life, Observation(instance_id=order.instance_id, generation=order.generation, seen=Seen.FAILED, reason=reason))
         self._proceed(life)
 
     def _broken(self, failure: Failure) -> None:

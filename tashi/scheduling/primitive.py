@@ -6,12 +6,14 @@ instance takes it; with allowElsewhere any other does when it cannot.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from tashi.model.instance import Instance
 from tashi.scheduling.filters import objection
 from tashi.scheduling.plan import Action, Place, Plan, Postpone, Refusal
 from tashi.scheduling.room import Room, rooms_of
 from tashi.scheduling.snapshot import Snapshot
-from tashi.scheduling.terms import is_true, persistent_disks
+from tashi.scheduling.terms import is_true, needs, persistent_disks
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -20,15 +22,21 @@ def plan(snapshot: Snapshot) -> Plan:
     cycle = sorted(rooms)
     cursor = snapshot.cursor
     actions: list[Action] = []
+    hopeless: dict[Hashable, tuple[Refusal, ...]] = {}  # rooms only fill up while a plan is made
     for instance in snapshot.pending:
         taken = [disk for disk in persistent_disks(instance) if any(disk in room.load.disks for room in rooms.values())]
         if taken:
             reason = f"the persistent disk {min(taken)} is in use by another instance"
             actions.append(Postpone(instance_id=instance.id, refusals=_everywhere(rooms, reason)))
             continue
+        need = needs(instance)
+        if need in hopeless:
+            actions.append(Postpone(instance_id=instance.id, refusals=hopeless[need]))
+            continue
         chosen, refusals = _choose(instance, rooms, cycle, cursor, _is_dense(instance, snapshot))
         if chosen is None:
-            actions.append(Postpone(instance_id=instance.id, refusals=tuple(refusals)))
+            hopeless[need] = tuple(refusals)
+            actions.append(Postpone(instance_id=instance.id, refusals=hopeless[need]))
             continue
         why = f"Primitive{' densePack' if _is_dense(instance, snapshot) else ''}: {chosen.load.count} instances there before"
         chosen.add(instance)

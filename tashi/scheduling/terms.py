@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from tashi.model.instance import Instance
 
 _TRUE = frozenset({"true", "yes", "1"})
@@ -15,6 +17,13 @@ def is_true(text: str | None) -> bool:
 def wants_isolation(instance: Instance) -> bool:
     """No instance of another user may be on the same host, now or later."""
     return is_true(instance.hints.get("isolation"))
+
+
+def needs(instance: Instance) -> Hashable:
+    """What decides where an instance may go, but for its persistent disks: two with equal needs are refused alike."""
+    networks = tuple(nic.network for nic in instance.nics)
+    failures = (instance.refused_by, instance.reason) if instance.refused_by else ()
+    return instance.cores, instance.memory, instance.cpu_speed, instance.user_id, networks, failures, tuple(instance.hints.items())
 
 
 def persistent_disks(instance: Instance) -> frozenset[str]:

@@ -45,8 +45,13 @@ class SQLiteStore:
 
     async def load(self) -> Mapping[str, Mapping[int | str, Any]]:
         """See IStore; makes the tables of a new file."""
-        await self._pool.runWithConnection(_migrate, self._path)
-        return await self._pool.runInteraction(_load)
+        try:
+            await self._pool.runWithConnection(_migrate, self._path)
+            return await self._pool.runInteraction(_load)
+        except sqlite3.DatabaseError as error:
+            raise OurFault(
+                INTERNAL, f"the database {self._path} cannot be used: {error}; put its last copy in its place, or name another in [SQL] uri"
+            ) from error
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """See IStore."""

@@ -1,9 +1,9 @@
 """The cell's own certificate authority: made at the first start in the state directory, so that agents can verify whom they talk to.
 
-    ca.pem           for every agent (public)
-    ca.key           only here
-    manager.pem      key and certificate of the control plane, issued for MANAGER_NAME, renewed before it ends
-    join.secret      for every agent that is to join (secret)
+ca.pem           for every agent (public)
+ca.key           only here
+manager.pem      key and certificate of the control plane, issued for MANAGER_NAME, renewed before it ends
+join.secret      for every agent that is to join (secret)
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ class SQLiteStoreTest(StoreContract, TestCase):
         """A file that is something else is an error, and stays what it is."""
         with open(self.path, "w") as file:
             file.write("not a database, but somebody's letter\n" * 100)
-        with self.assertRaises(sqlite3.DatabaseError):
+        with self.assertRaisesRegex(OurFault, "cannot be used: file is not a database"):
             await self.make().load()
         with open(self.path) as file:
             self.assertTrue(file.read().startswith("not a database"))

@@ -183,8 +183,11 @@ class Peers(TestCase):
             self.assertEqual((error.get("code"), pages), (code, 1), f"{text[:100]!r}: {page[:200]!r}")
             self.assertTrue(error["message"].isprintable(), error)
         for call in ((), (b"{}", 7), (7,), (None,), (["x"],)):
-            with self.assertRaises(pb.RemoteError):
-                await avatar.callRemote("call", *call)
+            try:
+                _, _, page = await avatar.callRemote("call", *call)
+            except pb.RemoteError:
+                continue
+            self.assertIn("error", json.loads(page))
         for token, index in ((1, 1), (99, 0), ("x", 1), (1, "x"), (None, None), (1, -1)):
             self.assertEqual(await avatar.callRemote("more", token, index), b"")
         self.flushLoggedErrors()

@@ -1,7 +1,9 @@
 """kill -9 of any process at a bad moment: afterwards every command has one outcome and every machine runs once."""
 
 import asyncio
+import json
 from collections import defaultdict
+from typing import Any
 
 from tests.integration.cells import RunningCell, compute, running_cell
 
@@ -36,16 +38,14 @@ async def _forty(cell: RunningCell) -> None:
         assert len(set(ids)) == FORTY, "no VM answers for two commands"
 
 
-def _outcomes(messages: list) -> dict:
+def _outcomes(messages: list[Any]) -> dict[str, tuple[str, int | None]]:
     """What each resourceId was told; a stanza id that comes twice must say the same."""
-    import json
-
     by_stanza: dict[str, str] = {}
-    told: dict[str, set] = defaultdict(set)
+    told: dict[str, set[tuple[str, int | None]]] = defaultdict(set)
     for message in messages:
         assert by_stanza.setdefault(message["id"], message["body"]) == message["body"]
         reply = json.loads(message["body"])
-        told[reply["resourceId"]].add((reply["status"], tuple(reply.get("ids", ()))[0]))
+        told[reply["resourceId"]].add((reply["status"], reply["ids"][0] if reply["status"] == "OK" else None))
     assert all(len(outcomes) == 1 for outcomes in told.values()), told
     return {key: next(iter(outcomes)) for key, outcomes in told.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tashi.errors import EXPIRED, YourMistake
 from tashi.model.instance import Disk
 from tashi.model.orders import Observation, Seen
 from tashi.model.sla import SlaClass
@@ -511,3 +512,30 @@ def test_the_count_of_waiting_commands_falls_with_each_answer() -> None:
     cell.join(FakeAgent("h1", some_facts()))
     cell.work()
     assert cell.manager.commands.queued(str(ISM.jid)) == 0
+
+
+def test_a_refusal_does_not_overtake_an_outcome() -> None:
+    """A stanza that comes again too late, or when its sender's queue is full, keeps the outcome that it has or will have."""
+    late = YourMistake(EXPIRED, "too late")
+    cell = _cell()
+    cell.create(a_spec(resource_id="r"), stanza="s1")
+    cell.manager.commands.refuse(ISM, an_origin("s1"), late)
+    cell.work()
+    cell.deliver()
+    cell.manager.commands.refuse(ISM, an_origin("s1"), late)
+    cell.settle()
+    first, again = [row for row in cell.outgoing if row.to]
+    assert (again.body, again.stanza_id, _codes(cell)) == (first.body, first.stanza_id, ["OK"])
+
+
+def test_a_setting_told_twice_is_answered_once() -> None:
+    """sethostconfig is one command like any other."""
+    admin = Principal(name="root@example.org", admin=True, jid="root@example.org")
+    cell = _cell()
+    for _ in range(2):
+        cell.manager.commands.set_host_config(admin, an_origin("s1", "sethostconfig"), "h1", "location", "ie")
+        cell.settle()
+    cell.manager.commands.set_host_config(ISM, an_origin("s2", "sethostconfig"), "h1", "location", "de")
+    cell.settle()
+    assert _codes(cell) == ["OK", "forbidden"]
+    assert cell.manager.cluster.hosts[1].config == {"location": "ie"}

@@ -252,6 +252,19 @@ class ExecutorTests(ExecutorCase):
         self.assertEqual(self.seen(), [(1, 1, Seen.FAILED), (1, 2, Seen.RUNNING)])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_a_fault_of_ours_after_the_start(self) -> None:
+        """A mistake made when the domain runs already is not told as a failed start, which another host would repeat."""
+        works = self.host.start
+
+        def start_and_stumble(cell: str, order: Start) -> Observation:
+            works(cell, order)
+            raise ZeroDivisionError
+
+        self.host.start = start_and_stumble  # type: ignore[method-assign]
+        self.executor.give([start()])
+        self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING)])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_another_cell(self) -> None:
         """What belongs to the former cell is not spoken of in the new one."""
         self.executor.give([start()])
@@ -310,6 +323,15 @@ class DeedTests(ExecutorCase):
         self.assertEqual(self.told, [self.sight(Seen.RUNNING, done=True, adapted=Resources(net_down=808))])
         self.host.change(uuid_of(1), Seen.PAUSED)
         self.assertEqual(self.told[-1], self.sight(Seen.PAUSED, done=True, adapted=Resources(net_down=808)))
+
+    def test_our_fault(self) -> None:
+        """A deed that stumbles over a fault of ours is told as refused, and what is seen of its domain with it."""
+        self.begin()
+        self.patch(self.host, "do", lambda cell, deed: 1 / 0)
+        self.executor.give([deed(Pause)])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        (told,) = self.told
+        self.assertEqual((told.seen, told.done, "agent failed" in told.refused), (Seen.RUNNING, True, True))
 
     def test_domain_gone(self) -> None:
         """A deed on a domain that has ended is answered with its end."""

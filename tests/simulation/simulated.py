@@ -307,6 +307,11 @@ class Sender:
         verb = "createcompute" if len(specs) == 1 else "createmanycompute"
         self._send(thread, verb, lambda origin: self._create(origin, specs), "")
 
+    def ask_for(self, name: str) -> str:
+        """A small machine of this name; the command's thread."""
+        self._send(name, "createcompute", lambda origin: self._create(origin, [a_spec(name)]), "")
+        return name
+
     def repeat(self) -> None:
         """Send again whatever has no answer."""
         if self._cell.up:

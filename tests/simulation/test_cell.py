@@ -37,6 +37,7 @@ def test_whatever_happens_a_cell_keeps_its_promises(seed: int) -> None:
         if world.chance.random() < 0.02:
             sender.repeat()
     _true_in_the_end(cell, sender)
+    _works_on(world, cell, sender)
 
 
 def _make_trouble(world: World, cell: Cell, sender: Sender) -> None:
@@ -89,3 +90,13 @@ def _true_in_the_end(cell: Cell, sender: Sender) -> None:
     # every event was told, under its own number, without a gap
     assert sorted(cell.events) == list(range(1, len(cell.events) + 1))
     assert [bodies for bodies in cell.events.values() if len(bodies) != 1] == []
+
+
+def _works_on(world: World, cell: Cell, sender: Sender) -> None:
+    """A cell that has come through it all still starts a machine, unless it is full."""
+    thread = sender.ask_for("one-more")
+    for _ in range(round(60 / STEP)):
+        world.clock.advance(STEP)
+    outcome = outcome_of(cell.told[thread])
+    full = all(load.cores == 4 or load.memory == 4096 for load in cell.manager.cluster.loads.values())
+    assert outcome["status"] == "OK" or full, outcome

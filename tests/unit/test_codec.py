@@ -15,21 +15,21 @@ from tashi.wire.codec import PAGE_BYTES, decode, encode, pages
 from tests.strategies import instances, orders, reports
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(instances())
 def test_an_instance_survives_the_wire(instance: Instance) -> None:
     """What is decoded is what was encoded."""
     assert decode(encode(instance), Instance) == instance
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.lists(orders(), max_size=3))
 def test_orders_survive_the_wire(wanted: list[Any]) -> None:
     """Each order is still the kind that it was."""
     assert decode(encode(wanted), list[Order]) == wanted
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(reports())
 def test_a_report_survives_the_wire(report: Report) -> None:
     """So does a report."""

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -56,14 +56,29 @@ FORBIDDEN: Final = (
 """Who never imports whom, and why."""
 
 MAY_IMPORT_APP: Final = ("tashi.tap", "tashi.node_tap")
-MAY_IMPORT_THE_REACTOR: Final = ("tashi.tap", "tashi.node_tap", "tashi.client.command", "tashi.client.cell")
+MAY_IMPORT_THE_REACTOR: Final = ("tashi.tap", "tashi.node_tap", "tashi.client.process", "tashi.client.cell")
+
+
+class Source(NamedTuple):
+    """One file of the house."""
+
+    path: Path
+    text: str
+    tree: ast.Module
+
+
+@cache
+def _sources() -> dict[str, Source]:
+    """Every module of the house."""
+    paths = [path for top in ("tashi", "occi") for path in sorted((ROOT / top).rglob("*.py"))]
+    return {_name(path): Source(path, text, ast.parse(text)) for path in paths for text in [path.read_text()]}
 
 
 @cache
 def _imports() -> dict[str, frozenset[str]]:
-    """For each module of the house what it imports, wherever in the file, down to the names of modules."""
-    modules = {_name(path): path for top in ("tashi", "occi") for path in (ROOT / top).rglob("*.py")}
-    return {name: frozenset(_imported(path, frozenset(modules))) for name, path in modules.items()}
+    """For each module what it imports, wherever in the file, down to the names of modules."""
+    modules = frozenset(_sources())
+    return {name: frozenset(_imported(source, modules)) for name, source in _sources().items()}
 
 
 def _name(path: Path) -> str:
@@ -71,12 +86,12 @@ def _name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _imported(path: Path, modules: frozenset[str]) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+def _imported(source: Source, modules: frozenset[str]) -> Iterator[str]:
+    for node in ast.walk(source.tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively; say the whole name"
+            assert node.level == 0, f"{source.path} imports relatively; say the whole name"
             base = node.module or ""
             ours = {f"{base}.{alias.name}" for alias in node.names} & modules
             yield from ours or {f"{base}.{alias.name}" for alias in node.names} | {base}
@@ -86,6 +101,7 @@ def _within(module: str, room: str) -> bool:
     return module == room or module.startswith(f"{room}.")
 
 
+@cache
 def _floor(module: str) -> int:
     homes = [(len(room), floor) for floor, (_, rooms) in enumerate(FLOORS) for room in rooms.split() if _within(module, room)]
     return max(homes)[1]
@@ -191,16 +207,11 @@ def test_the_reactor_is_an_argument() -> None:
 
 def test_files_have_one_subject() -> None:
     """A file that grows beyond 360 lines usually has two subjects."""
-    long = [str(path) for top in ("tashi", "occi") for path in (ROOT / top).rglob("*.py") if len(path.read_text().splitlines()) > 360]
+    long = [name for name, source in _sources().items() if len(source.text.splitlines()) > 360]
     assert long == []
 
 
 def test_every_module_says_what_it_promises() -> None:
     """Each module that holds anything begins with its promise."""
-    silent = [
-        name
-        for top in ("tashi", "occi")
-        for path in (ROOT / top).rglob("*.py")
-        if (text := path.read_text()).strip() and not ast.get_docstring(ast.parse(text)) and (name := str(path))
-    ]
+    silent = [name for name, source in _sources().items() if source.text.strip() and not ast.get_docstring(source.tree)]
     assert silent == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tashi.errors import BAD_ARGUMENT, YourMistake
@@ -62,6 +62,7 @@ def test_bad_macs(mac: object) -> None:
         check_mac("mac", mac)
 
 
+@settings(max_examples=40)
 @given(st.text())
 def test_any_text_is_a_resource_id_or_refused(text: str) -> None:
     """A resourceId is opaque, but printable and short."""
@@ -72,6 +73,7 @@ def test_any_text_is_a_resource_id_or_refused(text: str) -> None:
             check_resource_id("resourceId", text)
 
 
+@settings(max_examples=40)
 @given(st.text())
 def test_what_is_shown_is_one_short_line(text: str) -> None:
     """An error shows whatever it was given without control characters and without length."""

@@ -110,7 +110,7 @@ def test_cpu_speed(said: float, megahertz: int) -> None:
     [
         *[("hostname", name) for name in ("", "-a", "a b", "a/b", "a\n", "a\x00", "ä", "a" * 64, "<b/>", "a'/>", 7, ["a"], True)],
         *[("imageIdentifier", name) for name in ("../x", "/dev/sda", "json:{}", "nbd:h:1", ".x", "a\x00", "", "a..b", "x" * 129, 7, {})],
-        *[("userId", value) for value in ("1000", 1000.0, True, -1, 2**31, [])],
+        *[("userId", value) for value in ("1000", 1000.0, True, -1, 2**32, [])],
         *[("cpu_cores", value) for value in (0, -1, 1.0, "1", True, 2**40)],
         *[("memory_size", value) for value in (0, -5, 512.0, "512", False, 2**31 + 1)],
         *[("cpu_speed", value) for value in (0, -1, "2", True, 1e9, 0.0001, [2])],

@@ -114,7 +114,7 @@ def test_an_order_under_way_is_not_concluded_from_a_list() -> None:
         assert steps_for_missing([an_instance(state=state, host_id=1)], frozenset()) == []
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(instances(), observations())
 def test_a_step_is_always_legal(instance: Instance, observation: Observation) -> None:
     """Whatever a host says, what follows from it is in the state table."""
@@ -125,7 +125,7 @@ def test_a_step_is_always_legal(instance: Instance, observation: Observation) ->
         assert is_legal(instance.state, found.happening)
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(instances(), observations())
 def test_the_same_sighting_twice_says_nothing_new(instance: Instance, observation: Observation) -> None:
     """Carried out once, a sighting leads no further: the state it led to is where it leads again, or it is not legal there."""
