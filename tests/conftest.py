@@ -1,4 +1,4 @@
-"""Two rules for all tests: in continuous integration a skipped integration test has failed, and files go to temporary directories."""
+"""Two rules for all tests: in continuous integration a skipped test has failed, and files go to temporary directories."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Turn a skip into a failure that says what is missing."""
     report = (yield).get_result()
-    if _CI and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("integration") is not None:
+    if _CI and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, and in CI nothing may be: {report.longrepr}"
 
