@@ -204,6 +204,8 @@ def _settings(config: Config) -> ManagerSettings:
         max_command_age=xmpp.max_command_age,
         expire_host_time=service.expire_host_time,
         shutdown_grace=service.shutdown_grace,
+        max_migrations=service.max_migrations,
+        max_migrations_per_host=service.max_host_migrations,
         layout_interval=xmpp.layout_interval,
         max_memory=service.max_memory,
         max_cores=service.max_cores,

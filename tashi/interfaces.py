@@ -10,7 +10,7 @@ import msgspec
 from tashi.errors import TashiError
 from tashi.model.host import HostFacts
 from tashi.model.instance import InstanceSpec, InstanceUpdate, Resources
-from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Order, Report, Seen, Start
+from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Offer, Order, Report, Seen, Start
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
 
@@ -138,10 +138,18 @@ class IHypervisor(Protocol):
     def destroy(self, cell: str, domain_uuid: str) -> None:
         """See to it that the domain is neither running nor defined and that its throw-away disks are gone."""
 
-    def do(self, cell: str, deed: Deed) -> Resources | None:
+    def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """Do this to the domain, which answers to this order from now on; nothing when it is not there or has ended, which `settle`
         tells. Done again it does no harm; a Reset is done once for each generation. Of an Adapt all is done or nothing, and what the
-        hypervisor then has is returned."""
+        hypervisor then has is returned; of a Depart or Receive the Offer, of a Suspend SAVED. A Migrate or Suspend returns when it is
+        at its end."""
+
+    def progress(self, cell: str, domain_uuid: str) -> int | None:
+        """Percent done of what is under way on this domain and takes long; None: nothing is. What has come to a standstill or takes too
+        long is ended, as failed."""
+
+    def abort(self, cell: str, domain_uuid: str) -> None:
+        """End soon, as failed, what is under way on this domain that takes long; nothing when nothing is."""
 
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
         """What is seen of this domain; one that has ended is told GONE and nothing of it is left. None: there is no such domain."""

@@ -104,6 +104,26 @@ class Cell:
         """Press the power button of all instances that createMany made with this basename."""
         return list(await self._call("shutdownMany", basename=basename))
 
+    async def suspendVm(self, instance: str | int) -> list[Row]:
+        """Keep the instance's memory in the shared directory, and free its host."""
+        return [await self._call("suspendVm", instance=arguments.reference(instance))]
+
+    async def resumeVm(self, instance: str | int) -> list[Row]:
+        """Let a suspended instance go on, on whichever host has room."""
+        return [await self._call("resumeVm", instance=arguments.reference(instance))]
+
+    async def migrateVm(self, instance: str | int, dst: str | int) -> list[Row]:
+        """Move a running instance to the host ``dst`` while it runs."""
+        return [await self._call("migrateVm", instance=arguments.reference(instance), dst=arguments.reference(dst))]
+
+    async def drainHost(self, host: str | int) -> list[Row]:
+        """Let the host take nothing new, and move what runs there elsewhere; the rows are the instances it still has."""
+        return list(await self._call("drainHost", host=arguments.reference(host)))
+
+    async def setHostState(self, host: str | int, state: str) -> list[Row]:
+        """Normal: the host takes instances; Drained: it takes none."""
+        return [await self._call("setHostState", host=arguments.reference(host), state=state)]
+
     async def adaptCpuShare(self, instance: str | int, share: int) -> list[Row]:
         """Weigh the instance's CPU time anew, 2 to 262144."""
         return [await self._call("adaptCpuShare", instance=arguments.reference(instance), share=share)]

@@ -118,6 +118,21 @@ VERBS: Final = (
         examples=("--instance 12345", "--instance vmname"), sentence=_nothing, waits_for="Running",
     ),
     Verb(
+        "suspendVm", "Keeps a running instance's memory and frees its host", Cell.suspendVm, (_INSTANCE,),
+        examples=("--instance 12345", "--instance vmname"), sentence=lambda rows, values: f"{rows[0]['name']} is suspending.",
+        waits_for="Suspended",
+    ),
+    Verb(
+        "resumeVm", "Lets a suspended instance go on, on any host", Cell.resumeVm, (_INSTANCE,),
+        examples=("--instance 12345", "--instance vmname"), sentence=lambda rows, values: f"{rows[0]['name']} is resuming.",
+        waits_for="Running",
+    ),
+    Verb(
+        "migrateVm", "Moves a running instance to another host while it runs", Cell.migrateVm,
+        (_INSTANCE, _required("dst", "the host to move to, by id or name", convert.reference, "getHosts")),
+        examples=("--instance 12345 --dst vmhost1", "--instance vmname --dst 73 --wait"), sentence=_nothing, waits_for="migrated",
+    ),
+    Verb(
         "adaptCpuShare", "Weighs the CPU time of a running instance anew", Cell.adaptCpuShare,
         (_required("share", "its weight among its neighbours", convert.whole("share", *CPU_SHARES)), _INSTANCE),
         examples=("--share 512 --instance 12345", "--share 2048 --instance vmname --wait"), sentence=_nothing, waits_for="adapted",
@@ -174,6 +189,16 @@ VERBS: Final = (
         ),
         HOSTS, ("--hostId 2 --elemName auditability --value True",),
         lambda rows, values: f"{values['elemName']} of host {values['hostId']} is now {values['value']}",
+    ),
+    Verb(
+        "drainHost", "Moves what runs on a host elsewhere, and lets it take nothing new (administrators)", Cell.drainHost,
+        (_required("host", "the host, by id or name", convert.reference, "getHosts"),),
+        examples=("--host node3 --wait",), waits_for="migrated",
+    ),
+    Verb(
+        "setHostState", "Normal: a host takes instances; Drained: it takes none (administrators)", Cell.setHostState,
+        (_required("host", "the host, by id or name", convert.reference, "getHosts"), _required("state", "Normal or Drained")),
+        HOSTS, ("--host node3 --state Normal",), lambda rows, values: f"Host state set to {rows[0]['state']}.",
     ),
     Verb(
         "registerUser", "Registers a user (administrators)", Cell.registerUser,

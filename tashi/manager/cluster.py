@@ -1,12 +1,10 @@
 """The cluster's records: immutable, in memory, changed only by named transactions that are journalled before anyone is told.
 
-A list never touches the database. What the cluster manager asks again and again (who waits for a place, what a host holds,
-who is owed an answer) is kept as an index beside the records.
+A list never touches the database.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -16,13 +14,12 @@ from twisted.logger import Logger
 
 from tashi.interfaces import Change
 from tashi.manager.journal import Journal
+from tashi.manager.records import Records
 from tashi.model.events import Event, seal
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.request import Origin, Outgoing, Request
-from tashi.model.states import InstanceState
 from tashi.model.user import User
-from tashi.scheduling.load import Load
 
 
 class Clock(Protocol):
@@ -31,39 +28,18 @@ class Clock(Protocol):
     def seconds(self) -> float: ...
 
 
-class Cluster:
+class Cluster(Records):
     """All that one cell knows, and the only way to change it: ``with cluster.transaction("name") as tx``."""
 
     log = Logger()
 
     def __init__(self, clock: Clock, journal: Journal, source: str, *, publishing: bool) -> None:
+        super().__init__()
         self.clock = clock
         self.journal = journal
         self.source = source
         self.publishing = publishing
         """Whether anybody reads events; with no subscriber none are kept."""
-        self.instances: dict[int, Instance] = {}
-        self.hosts: dict[int, Host] = {}
-        self.users: dict[int, User] = {}
-        self.requests: dict[int, Request] = {}
-        self.outbox: dict[int, Outgoing] = {}
-        self.counters: dict[str, int] = {}
-        self.settings: dict[str, str] = {}
-        # indexes
-        self.pending: set[int] = set()
-        self.in_grace: set[int] = set()
-        """Guests that have been asked to shut down and have time to do so."""
-        self.by_name: dict[str, set[int]] = defaultdict(set)
-        self.by_key: dict[tuple[str, str], int] = {}
-        """Sender and resourceId, for the instances that still answer to it."""
-        self.by_resource: dict[str, set[int]] = defaultdict(set)
-        self.on_host: dict[int, set[int]] = defaultdict(set)
-        self.loads: dict[int, Load] = defaultdict(Load)
-        """What the instances on each host take together."""
-        self.by_jid: dict[str, User] = {}
-        self.open_requests: dict[int, set[int]] = defaultdict(set)
-        self.stanzas: dict[tuple[str, str, str], int] = {}
-        self.queued: dict[str, int] = defaultdict(int)
         # who wants to know of changes, in the turn they are made
         self.watchers: list[Callable[[Instance | Host], None]] = []
         self.outbox_listeners: list[Callable[[], None]] = []
@@ -79,7 +55,7 @@ class Cluster:
         self.settings.update(tables["settings"])
         for name in ("hosts", "users", "instances", "requests", "outbox"):
             for key, record in tables[name].items():
-                self._apply(name, key, record)
+                self.apply(name, key, record)
         self._stored_outbox.update(self.outbox)
 
     @contextmanager
@@ -130,74 +106,6 @@ class Cluster:
         """The name of the host with this id; None for no host, or one that was unregistered."""
         host = self.hosts.get(host_id) if host_id is not None else None
         return host.name if host else None
-
-    def _apply(self, table: str, key: Any, record: Any) -> None:
-        match table:
-            case "instances":
-                self._index_instance(self.instances.get(key), record)
-                _put(self.instances, key, record)
-            case "hosts":
-                _put(self.hosts, key, record)
-            case "users":
-                old = self.users.get(key)
-                if old is not None and old.jid:
-                    self.by_jid.pop(old.jid, None)
-                if record is not None and record.jid:
-                    self.by_jid[record.jid] = record
-                _put(self.users, key, record)
-            case "requests":
-                self._index_request(self.requests.get(key), record)
-                _put(self.requests, key, record)
-            case "outbox":
-                _put(self.outbox, key, record)
-
-    def _index_instance(self, old: Instance | None, new: Instance | None) -> None:
-        if old is not None:
-            if new is None or new.name != old.name:
-                _discard(self.by_name, old.name, old.id)
-            if new is None and old.resource_id is not None:
-                _discard(self.by_resource, old.resource_id, old.id)
-            key = _key_of(old)
-            if key is not None and self.by_key.get(key) == old.id:
-                del self.by_key[key]
-            if old.host_id is not None:
-                self.loads[old.host_id].remove(old)
-                if new is None or new.host_id != old.host_id:
-                    _discard(self.on_host, old.host_id, old.id)
-            self.pending.discard(old.id)
-            self.in_grace.discard(old.id)
-        if new is not None:
-            if old is None:
-                self.by_name[new.name].add(new.id)
-                if new.resource_id is not None:
-                    self.by_resource[new.resource_id].add(new.id)
-            key = _key_of(new)
-            if key is not None:
-                self.by_key[key] = new.id
-            if new.host_id is not None:
-                self.on_host[new.host_id].add(new.id)
-                self.loads[new.host_id].add(new)
-            if new.state is InstanceState.Pending:
-                self.pending.add(new.id)
-            if new.grace_until is not None:
-                self.in_grace.add(new.id)
-
-    def _index_request(self, old: Request | None, new: Request | None) -> None:
-        if old is not None and old.done_at is None:
-            for instance_id in old.instance_ids:
-                _discard(self.open_requests, instance_id, old.id)
-            self.queued[old.origin.sender] -= 1
-            if not self.queued[old.origin.sender]:
-                del self.queued[old.origin.sender]
-        if old is not None and new is None and self.stanzas.get(stanza_key(old.origin)) == old.id:
-            del self.stanzas[stanza_key(old.origin)]
-        if new is not None:
-            if new.origin.stanza_id is not None:
-                self.stanzas[stanza_key(new.origin)] = new.id
-            if new.done_at is None:
-                for instance_id in new.instance_ids:
-                    self.open_requests[instance_id].add(new.id)
-                self.queued[new.origin.sender] += 1
 
 
 class Transaction:
@@ -300,7 +208,7 @@ class Transaction:
                 before = cluster.instances.get(key)
                 if record.generation != (before.generation if before else 0):
                     ordered.append(record)
-            cluster._apply(table, key, record)
+            cluster.apply(table, key, record)
             changes.append(Change(table, key, record))
         changes.extend(Change("history", gone.id, gone) for gone in self._history)
         for row in rows:
@@ -331,30 +239,3 @@ class Transaction:
             if row.id in self.cluster.outbox:
                 self.cluster._stored_outbox[row.id] = row
                 self.cluster._outbox_grew = True
-
-
-def stanza_key(origin: Origin) -> tuple[str, str, str]:
-    """What makes two stanzas one: the full JID, the id and the body. (Some clients count their ids from 1 in every run.)"""
-    return origin.reply_to, origin.stanza_id or "", origin.fingerprint
-
-
-def _key_of(instance: Instance) -> tuple[str, str] | None:
-    """What makes a repeated create the same one, while there is such a thing."""
-    if instance.owner_jid is None or instance.resource_id is None:
-        return None
-    return instance.owner_jid, instance.resource_id
-
-
-def _put(table: dict[Any, Any], key: Any, record: Any) -> None:
-    if record is None:
-        table.pop(key, None)
-    else:
-        table[key] = record
-
-
-def _discard(index: dict[Any, set[int]], key: Any, member: int) -> None:
-    members = index.get(key)
-    if members is not None:
-        members.discard(member)
-        if not members:
-            del index[key]

@@ -16,12 +16,13 @@ from twisted.logger import Logger
 from tashi.errors import CONFLICT, FORBIDDEN, NOT_SUPPORTED_LIVE, UNKNOWN_ID, TashiError, YourMistake
 from tashi.interfaces import IStore
 from tashi.manager import requests
-from tashi.manager.cluster import Cluster, stanza_key
+from tashi.manager.cluster import Cluster
 from tashi.manager.creation import Creation
 from tashi.manager.explanation import Explanation
 from tashi.manager.lifecycle import destroy
 from tashi.manager.lookup import find_instance
 from tashi.manager.operations import set_host_config
+from tashi.manager.records import stanza_key
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.wishes import adapt
 from tashi.model.events import audit_record

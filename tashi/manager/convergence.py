@@ -9,7 +9,9 @@ from twisted.logger import Logger
 
 from tashi.errors import NO_SUITABLE_HOST, YourMistake
 from tashi.manager.cluster import Cluster, Transaction
+from tashi.manager.draining import Draining
 from tashi.manager.lifecycle import advance
+from tashi.manager.migrations import begin_waiting
 from tashi.manager.settings import ManagerSettings
 from tashi.model.instance import Instance
 from tashi.model.states import Happening
@@ -29,9 +31,12 @@ class Convergence:
         self._settings = settings
         self._policy = POLICIES[settings.scheduling.policy]
         self._cursor = 0
+        self.draining = Draining(cluster, settings)
 
     def run(self) -> None:
         """Plan, check and place; an instance whose every host has failed it is held."""
+        self.draining.run()
+        begin_waiting(self._cluster, self._settings)
         if not self._cluster.pending:
             return
         snapshot = self.snapshot()
@@ -78,7 +83,8 @@ class Convergence:
     def _place(self, tx: Transaction, instance: Instance, action: Place) -> None:
         generation = instance.generation + 1
         changes = {"host_id": action.host_id, "generation": generation, "started": generation, "placed_why": action.why}
-        advance(tx, instance, Happening.PLACED, **changes)  # type: ignore[arg-type]
+        happening = Happening.RESUME_PLACED if instance.saved else Happening.PLACED
+        advance(tx, instance, happening, **changes)  # type: ignore[arg-type]
         self._cursor = action.host_id
 
     def _postpone(self, tx: Transaction, instance: Instance, reason: str) -> None:

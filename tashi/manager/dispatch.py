@@ -12,7 +12,7 @@ from uuid import UUID
 
 from tashi.interfaces import INodeLink
 from tashi.manager.cluster import Cluster
-from tashi.manager.reconcile import order_for
+from tashi.manager.reconcile import errands_of
 from tashi.model.instance import Instance
 from tashi.model.orders import Order
 
@@ -45,18 +45,17 @@ class Dispatch:
             self._repeat(host_id)
 
     def order(self, instance: Instance) -> None:
-        """Tell the instance's host what this state of it calls for; call it when the state is durable."""
-        order = order_for(instance, self._cell)
-        if order is None or instance.host_id not in self._ready:
-            return
-        self._waiting[instance.host_id][instance.id] = order
-        if not self._scheduled:
-            self._scheduled = True
-            self._reactor.callLater(0, self._send)
+        """Tell the instance's hosts what this state of it calls for; call it when the state is durable."""
+        for host_id, order in errands_of(instance, self._cell):
+            if host_id in self._ready:
+                self._waiting[host_id][instance.id] = order
+                if not self._scheduled:
+                    self._scheduled = True
+                    self._reactor.callLater(0, self._send)
 
     def _repeat(self, host_id: int) -> None:
-        instances = [self._cluster.instances[instance_id] for instance_id in sorted(self._cluster.on_host.get(host_id, ()))]
-        unfinished = [instance for instance in instances if order_for(instance, self._cell) is not None]
+        instances = [self._cluster.instances[instance_id] for instance_id in sorted(self._cluster.errands.get(host_id, ()))]
+        unfinished = [instance for instance in instances if any(host == host_id for host, _ in errands_of(instance, self._cell))]
 
         def order() -> None:
             for instance in unfinished:
@@ -77,4 +76,4 @@ class Dispatch:
     def _still_stands(self, host_id: int, order: Order) -> bool:
         """Whether the record has not moved on; where it has, another order follows as soon as that is durable."""
         instance = self._cluster.instances.get(order.instance_id)
-        return instance is not None and instance.host_id == host_id and order_for(instance, self._cell) == order
+        return instance is not None and (host_id, order) in errands_of(instance, self._cell)

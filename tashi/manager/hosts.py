@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from tashi.errors import FORBIDDEN, YourMistake
 from tashi.interfaces import INodeLink
+from tashi.manager import migrations
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.dispatch import Dispatch
 from tashi.manager.lifecycle import advance
@@ -24,9 +25,10 @@ from tashi.manager.settings import ManagerSettings
 from tashi.manager.wishes import end_task
 from tashi.model.events import host_action
 from tashi.model.host import Host
+from tashi.model.instance import Instance
 from tashi.model.names import check_hostname
 from tashi.model.orders import NodeLogin, NodeWelcome, Report
-from tashi.model.states import Happening, HostState, is_legal
+from tashi.model.states import Happening, HostState, InstanceState, is_legal
 
 LONGEST_GAP = 10.0
 """Seconds between two looks at the leases, beyond which the time between them does not count."""
@@ -123,8 +125,12 @@ class Hosts:
                 tx.put_host(msgspec.structs.replace(host, up=True, facts=report.facts, decayed=host.decayed and not listed))
             for observation in report.observations:
                 instance = tx.instance(observation.instance_id)
+                if instance is not None and migrations.take(tx, instance, host_id, observation) is not None:
+                    continue
                 if instance is not None and ends_task(instance, host_id, observation):
                     instance = end_task(tx, instance, observation)
+                if instance is not None and observation.progress is not None and instance.host_id == host_id:
+                    migrations.tell_progress(tx, instance, observation.progress)
                 step = step_for(instance, host_id, observation)
                 if step is not None:
                     self._take(tx, step)
@@ -166,8 +172,8 @@ class Hosts:
             silent = now - self._heard.setdefault(host.id, now)
             if silent <= self._settings.expire_host_time:
                 continue
-            lost = [self._cluster.instances[instance_id] for instance_id in sorted(self._cluster.on_host.get(host.id, ()))]
-            lost = [instance for instance in lost if not instance.decayed]
+            lost = [self._cluster.instances[instance_id] for instance_id in sorted(self._cluster.errands.get(host.id, ()))]
+            lost = [instance for instance in lost if _concerns(host.id, instance)]
             if not host.up and not lost:
                 continue
             link = self._links.pop(host.id, None)
@@ -177,7 +183,8 @@ class Hosts:
                 tx.put_host(down)
                 tx.tell(host_action("decayed", down, f"nothing heard of it for {silent:.0f} s"))
                 for instance in lost:
-                    if is_legal(instance.state, Happening.HOST_LOST):
+                    instance = migrations.lose_host(tx, instance, host)
+                    if instance.host_id == host.id and is_legal(instance.state, Happening.HOST_LOST):
                         advance(tx, instance, Happening.HOST_LOST, reason=f"host {host.name} is silent", decayed=True)
             if link is not None:
                 link.close()
@@ -187,7 +194,16 @@ class Hosts:
         instance = tx.instance(step.instance_id)
         if instance is None or not is_legal(instance.state, step.happening):
             return
-        if step.happening is Happening.FAILED and is_legal(instance.state, Happening.RETRIED) and instance.host_id is not None:
+        if step.happening is Happening.SEEN_GONE and migrations.is_leaving(instance):
+            migrations.leave(tx, instance)
+        elif step.happening is Happening.SEEN_GONE and instance.state is InstanceState.Destroying and instance.residue:
+            first, *rest = instance.residue  # it may still be there
+            tx.put_instance(
+                msgspec.structs.replace(
+                    instance, host_id=first.host_id, residue=tuple(rest), generation=instance.generation + 1, decayed=False
+                )
+            )
+        elif step.happening is Happening.FAILED and is_legal(instance.state, Happening.RETRIED) and instance.host_id is not None:
             # another host may still take it; the planner says so when none does
             advance(tx, instance, Happening.RETRIED, reason=step.reason, refused_by=(*instance.refused_by, instance.host_id))
         else:
@@ -204,3 +220,10 @@ class Hosts:
     def _ready(self, host_id: int, link: INodeLink) -> None:
         if self._links.get(host_id) is link:
             self._dispatch.host_ready(host_id, link)
+
+
+def _concerns(host_id: int, instance: Instance) -> bool:
+    """Whether the silence of this host means something for the instance that is not recorded yet."""
+    if instance.host_id == host_id:
+        return not instance.decayed
+    return instance.state is InstanceState.MigratePrep and instance.migration is not None and instance.migration.target == host_id

@@ -10,7 +10,7 @@ from tashi.errors import CONFLICT, TashiError, YourMistake
 from tashi.manager import requests
 from tashi.manager.cluster import Transaction
 from tashi.model.events import Event, vm_action
-from tashi.model.instance import Instance
+from tashi.model.instance import Instance, Residue
 from tashi.model.states import WITHOUT_A_HOST, Happening, InstanceState, step
 
 _ENDED_AS_WISHED = frozenset({InstanceState.Destroying, InstanceState.ShuttingDown, *WITHOUT_A_HOST})
@@ -30,7 +30,7 @@ def advance(
     if state in WITHOUT_A_HOST:
         changes["host_id"] = None
     elif state is InstanceState.Running:
-        changes["refused_by"] = ()
+        changes |= {"refused_by": (), "saved": ""}
         if instance.tasks and state is not instance.state:
             changes["generation"] = instance.generation + 1  # its host is told of the task anew
     if state in _PAST_TASKS:
@@ -66,22 +66,28 @@ def destroy(tx: Transaction, instance_id: int, *, reason: str = "", failed: Tash
     if instance.state in WITHOUT_A_HOST:
         return advance(tx, instance, Happening.GIVEN_UP, reason=reason, error=error, **owner)
     generation = instance.generation + 1
-    return advance(tx, instance, Happening.DESTROY_ASKED, reason=reason, error=error, generation=generation, **owner)
+    residue = instance.residue
+    if instance.migration is not None and instance.migration.received:
+        residue = (*residue, Residue(host_id=instance.migration.target, generation=generation))
+    changes = {"generation": generation, "migration": None, "residue": residue} | owner
+    return advance(tx, instance, Happening.DESTROY_ASKED, reason=reason, error=error, **changes)
 
 
 def _event(tx: Transaction, before: Instance, after: Instance, happening: Happening, reason: str) -> Event:
+    if after.state is InstanceState.Running and before.state is InstanceState.MigrateTrans and happening is not Happening.MIGRATION_FAILED:
+        former = tx.cluster.host_name(after.residue[-1].host_id) if after.residue else None
+        host = tx.cluster.host_name(after.host_id)
+        return vm_action("migrated", after, former, host, reason, host)
     match after.state:
         case InstanceState.Exited:
             as_wished = before.state in _ENDED_AS_WISHED or reason == "shut down"
             action = "destroyed" if as_wished else "failed"
         case InstanceState.Held:
             action = "held"
-        case _ if happening is Happening.PLACED:
+        case _ if happening in (Happening.PLACED, Happening.RESUME_PLACED):
             action = "placed"
-        case InstanceState.MigratePrep:
+        case InstanceState.MigratePrep | InstanceState.MigrateTrans:
             action = "migrating"
-        case InstanceState.Running if before.state is InstanceState.MigrateTrans:
-            action = "migrated"
         case _:
             action = "stateChanged"
     return vm_action(action, after, before.state.name, after.state.name, reason, tx.cluster.host_name(after.host_id))

@@ -10,11 +10,13 @@ from typing import Final
 import msgspec
 
 from tashi.errors import BAD_ARGUMENT, CONFLICT, FORBIDDEN, UNKNOWN_USER, YourMistake
+from tashi.manager import draining
 from tashi.manager.cluster import Transaction
 from tashi.manager.lookup import the_host, the_user
 from tashi.model.events import audit_record, host_action
 from tashi.model.host import Host
 from tashi.model.names import shown
+from tashi.model.states import HostState
 from tashi.model.user import Principal, User
 
 _ELEMENT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -43,6 +45,26 @@ def set_host_config(tx: Transaction, who: Principal, host: int | str, name: str,
     tx.put_host(after)
     tx.tell(host_action("configSet", after, f"{name} = {value}"))
     return after
+
+
+def set_host_state(tx: Transaction, who: Principal, host: int | str, state: str) -> Host:
+    """Let a host take instances again (Normal), or none (Drained); those that it has stay."""
+    require_admin(who, "setHostState")
+    found = the_host(tx.cluster, host)
+    wanted = {one.name.lower(): one for one in (HostState.Normal, HostState.Drained)}.get(state.lower())
+    if wanted is None:
+        raise YourMistake(BAD_ARGUMENT, f"{state} is not a valid host state; use Normal or Drained")
+    if found.state is HostState.VersionMismatch and wanted is HostState.Normal:
+        raise YourMistake(CONFLICT, f"the agent of {found.name} has another version than the control plane; upgrade it first")
+    after = msgspec.structs.replace(found, state=wanted, draining=False)
+    tx.put_host(after)
+    return after
+
+
+def drain_host(tx: Transaction, who: Principal, host: int | str) -> Host:
+    """Have a host emptied: it takes nothing new, and what runs there moves elsewhere."""
+    require_admin(who, "drainHost")
+    return draining.begin(tx, the_host(tx.cluster, host))
 
 
 def register_user(

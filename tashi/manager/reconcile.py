@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
 from tashi.model.instance import Instance, domain_uuid
-from tashi.model.orders import Adapt, Destroy, Observation, Order, Pause, Reset, Seen, Shutdown, Start, Unpause
+from tashi.model.orders import (
+    Adapt,
+    Depart,
+    Destroy,
+    Look,
+    Migrate,
+    Observation,
+    Order,
+    Pause,
+    Receive,
+    Reset,
+    Seen,
+    Shutdown,
+    Start,
+    Suspend,
+    Unpause,
+)
 from tashi.model.states import Happening, InstanceState, is_legal
 
 _MEANING: Final = {
     Seen.RUNNING: Happening.SEEN_RUNNING,
     Seen.PAUSED: Happening.SEEN_PAUSED,
+    Seen.SAVED: Happening.SEEN_SAVED,
     Seen.GONE: Happening.SEEN_GONE,
     Seen.FAILED: Happening.FAILED,
 }
@@ -23,10 +40,17 @@ _DEEDS: Final[dict[InstanceState, type[Pause] | type[Unpause] | type[Shutdown]]]
     InstanceState.Unpausing: Unpause,
     InstanceState.ShuttingDown: Shutdown,
 }
+_REFUSABLE: Final = frozenset({*_DEEDS, InstanceState.Suspending})
 _UNTOUCHED_BY_SILENCE: Final = frozenset(
-    {InstanceState.Activating, InstanceState.Resuming, InstanceState.PreparingDisk, InstanceState.Destroying}
+    {
+        InstanceState.Activating,
+        InstanceState.Resuming,
+        InstanceState.PreparingDisk,
+        InstanceState.Suspending,
+        InstanceState.Destroying,
+    }
 )
-"""Their orders are repeated, and the host's answer counts: a host that is at a start yet does not list the domain it will have."""
+"""Their orders are repeated, and the host's answer counts: it does not list a domain that it has yet to start, or has just saved."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,11 +61,26 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+def errands_of(instance: Instance, cell: UUID) -> tuple[tuple[int, Order], ...]:
+    """The orders that the record calls for, each with the host that is to have it; one a host. Repeating them does no harm."""
+    found: list[tuple[int, Order]] = []
+    order = order_for(instance, cell)
+    host_id = instance.host_id
+    if instance.migration is not None and isinstance(order, Receive | Look):
+        host_id = instance.migration.target
+    if order is not None and host_id is not None:
+        found.append((host_id, order))
+    if instance.residue:
+        domain = str(domain_uuid(cell, instance.id))
+        found += [(one.host_id, Destroy(instance_id=instance.id, generation=one.generation, uuid=domain)) for one in instance.residue]
+    return tuple(found)
+
+
 def order_for(instance: Instance, cell: UUID) -> Order | None:
-    """The order that the instance's state calls for; None where its host has nothing to do. Repeating it does no harm."""
+    """The order that the instance's state calls for; None where no host has anything to do."""
     domain = str(domain_uuid(cell, instance.id))
     match instance.state:
-        case InstanceState.Activating:
+        case InstanceState.Activating | InstanceState.Resuming:
             return Start(
                 instance_id=instance.id,
                 generation=instance.generation,
@@ -57,17 +96,38 @@ def order_for(instance: Instance, cell: UUID) -> Order | None:
                 net_down=instance.net_down,
                 net_up=instance.net_up,
                 hints=instance.hints,
+                saved=instance.saved,
             )
         case InstanceState.Destroying:
             return Destroy(instance_id=instance.id, generation=instance.generation, uuid=domain)
         case InstanceState.Pausing | InstanceState.Unpausing | InstanceState.ShuttingDown:
             return _DEEDS[instance.state](instance_id=instance.id, generation=instance.generation, uuid=domain)
+        case InstanceState.Suspending:
+            return Suspend(instance_id=instance.id, generation=instance.generation, uuid=domain, saved=instance.saved)
+        case InstanceState.MigratePrep | InstanceState.MigrateTrans | InstanceState.Orphaned:
+            return _order_to_move(instance, domain)
         case InstanceState.Running if instance.tasks and (wished := instance.tasks[0].adapt) is not None:
             return Adapt(instance_id=instance.id, generation=instance.generation, uuid=domain, wished=wished)
         case InstanceState.Running if instance.tasks:
             return Reset(instance_id=instance.id, generation=instance.generation, uuid=domain)
         case _:
             return None
+
+
+def _order_to_move(instance: Instance, domain: str) -> Order | None:
+    about: dict[str, Any] = {"instance_id": instance.id, "generation": instance.generation, "uuid": domain}
+    migration, state = instance.migration, instance.state
+    if migration is None:
+        return Look(**about) if state is InstanceState.MigrateTrans else None
+    if state is InstanceState.MigrateTrans:
+        return Migrate(**about, landing=migration.landing, address=migration.address, shared=migration.shared)
+    if state is InstanceState.Orphaned:
+        return Look(**about) if migration.received else None
+    if not migration.begun:
+        return None
+    if not migration.described:
+        return Depart(**about)
+    return Receive(**about, name=instance.name, described=migration.described, disks=instance.disks, nics=instance.nics)
 
 
 def step_for(instance: Instance | None, host_id: int, observation: Observation) -> Step | None:
@@ -78,8 +138,10 @@ def step_for(instance: Instance | None, host_id: int, observation: Observation) 
     oldest = instance.generation if instance.state is InstanceState.Destroying else instance.started
     if not oldest <= observation.generation <= instance.generation:
         return None
+    if observation.seen not in _MEANING or (observation.seen is Seen.SAVED and not _is_outcome(instance, observation)):
+        return None  # a host that is at a suspension yet is told to finish it
     happening, reason = _MEANING[observation.seen], observation.reason
-    if observation.refused and instance.state in _DEEDS and _is_outcome(instance, observation):
+    if observation.refused and instance.state in _REFUSABLE and _is_outcome(instance, observation):
         happening, reason = Happening.FAILED, observation.refused
     if not is_legal(instance.state, happening):
         return None

@@ -91,7 +91,9 @@ class ClusterManager(Service):
         self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick)
         self.commands = Commands(cluster, self._store, creation, explanation, settings, planning.kick)
         waiting = Waiting(reactor, cluster)
-        self.verbs = Verbs(cluster, creation, self._images, explanation, waiting, self._priorities, settings, planning.kick)
+        self.verbs = Verbs(
+            cluster, creation, self._images, explanation, waiting, self._priorities, settings, planning.kick, convergence.run
+        )
         deadlines = Deadlines(cluster, settings)
         self.hosts.begin()
 

@@ -19,6 +19,8 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_command_age: float = 300.0
     expire_host_time: float = 30.0
     shutdown_grace: float = 60.0
+    max_migrations: int = 20
+    max_migrations_per_host: int = 4
     layout_interval: float = 60.0
     max_memory: int = 0
     max_cores: int = 0

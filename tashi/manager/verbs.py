@@ -13,8 +13,9 @@ from tashi.manager.cluster import Cluster
 from tashi.manager.creation import Creation
 from tashi.manager.explanation import Explanation
 from tashi.manager.lifecycle import destroy
-from tashi.manager.lookup import the_instance
-from tashi.manager.operations import register_user, set_host_config, the_user_who_asks, unregister_user
+from tashi.manager.lookup import the_host, the_instance
+from tashi.manager.migrations import migrate
+from tashi.manager.operations import drain_host, register_user, set_host_config, set_host_state, the_user_who_asks, unregister_user
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.waiting import UNTIL, Waiting
 from tashi.manager.wishes import adapt, add_task, wish
@@ -37,6 +38,7 @@ _ADAPTATIONS = {  # the arguments of each: their name, the resource, the limits,
 _CHANGES = frozenset(
     {
         "createvm", "createmany", "destroyvm", "destroymany", "pausevm", "unpausevm", "shutdownvm", "shutdownmany", "vmmspecificcall",
+        "suspendvm", "resumevm", "migratevm", "drainhost", "sethoststate",
         "adaptcpushare", "adaptmemorylimit", "adaptdiskbandwidth", "adaptnetworkbandwidth", "sethostconfig", "registeruser",
         "unregisteruser",
     }
@@ -69,6 +71,7 @@ class Verbs:
         server_priorities: dict[int, int],
         settings: ManagerSettings,
         kick: Callable[[], None],
+        drain: Callable[[], None],
     ) -> None:
         self._cluster = cluster
         self._creation = creation
@@ -78,6 +81,7 @@ class Verbs:
         self._server_priorities = server_priorities
         self._settings = settings
         self._kick = kick
+        self._drain = drain
         self._table: dict[str, Callable[[Principal, Arguments], Any | Awaitable[Any]]] = {
             "createvm": self._create_vm,
             "createmany": self._create_many,
@@ -87,6 +91,11 @@ class Verbs:
             "unpausevm": lambda who, arguments: self._wish(who, arguments, "unpausevm", Happening.UNPAUSE_ASKED),
             "shutdownvm": lambda who, arguments: self._wish(who, arguments, "shutdownvm", Happening.SHUTDOWN_ASKED),
             "shutdownmany": self._shutdown_many,
+            "suspendvm": lambda who, arguments: self._wish(who, arguments, "suspendvm", Happening.SUSPEND_ASKED),
+            "resumevm": lambda who, arguments: self._wish(who, arguments, "resumevm", Happening.RESUME_ASKED),
+            "migratevm": self._migrate_vm,
+            "drainhost": self._drain_host,
+            "sethoststate": self._set_host_state,
             "vmmspecificcall": self._vmm_specific_call,
             **{verb: self._adaptation(verb) for verb in _ADAPTATIONS},
             "getinstances": self._get_instances,
@@ -189,7 +198,31 @@ class Verbs:
                 after = wish(tx, instance, happening, reason=f"{happening.value} by {who.name}", grace=self._settings.shutdown_grace)
                 tx.tell(audit_record(who.name, verb, f"{instance.name} ({instance.id})", "OK"))
                 rows.append(self._row(who, after))
+        self._kick()
         return rows
+
+    def _migrate_vm(self, who: Principal, arguments: Arguments) -> Any:
+        instance = self._owned(who, _reference(arguments, "instance"))
+        host = the_host(self._cluster, _reference(arguments, "dst"))
+        with self._cluster.transaction("migrate_instance") as tx:
+            after = migrate(tx, instance, host, self._settings.scheduling, who=who.name, verb="migratevm")
+            tx.tell(audit_record(who.name, "migratevm", f"{instance.name} ({instance.id}) to {host.name}", "OK"))
+        self._kick()
+        return self._row(who, after)
+
+    def _drain_host(self, who: Principal, arguments: Arguments) -> Any:
+        with self._cluster.transaction("drain_host") as tx:
+            host = drain_host(tx, who, _reference(arguments, "host"))
+            tx.tell(audit_record(who.name, "drainhost", host.name, "OK"))
+        self._drain()
+        return [self._row(who, self._cluster.instances[number]) for number in sorted(self._cluster.on_host.get(host.id, ()))]
+
+    def _set_host_state(self, who: Principal, arguments: Arguments) -> Any:
+        with self._cluster.transaction("set_host_state") as tx:
+            host = set_host_state(tx, who, _reference(arguments, "host"), _text(arguments, "state"))
+            tx.tell(audit_record(who.name, "sethoststate", f"{host.name} {host.state.name}", "OK"))
+        self._kick()
+        return self._host_row(host.id)
 
     def _vmm_specific_call(self, who: Principal, arguments: Arguments) -> Any:
         instance = self._owned(who, _reference(arguments, "instance"))
@@ -302,7 +335,7 @@ def _reference(arguments: Arguments, name: str) -> int | str:
 
 
 def _target(arguments: Arguments) -> str:
-    named = (arguments[name] for name in ("name", "instance", "basename", "hostId", "userId") if arguments.get(name) is not None)
+    named = (arguments[name] for name in ("name", "instance", "basename", "hostId", "host", "userId") if arguments.get(name) is not None)
     return shown(next(named, ""))
 
 

@@ -13,7 +13,7 @@ from tashi.model.instance import Instance
 from tashi.model.states import InstanceState
 
 Row = dict[str, Any]
-UNTIL: Final = ("Running", "Paused", "adapted", "gone")
+UNTIL: Final = ("Running", "Paused", "Suspended", "adapted", "migrated", "gone")
 _AT_REST: Final = frozenset({InstanceState.Running, InstanceState.Paused, InstanceState.Suspended, InstanceState.Held})
 """Where an instance stays until somebody wishes something else."""
 
@@ -73,6 +73,8 @@ class _Waiter:
         elif self.until == "adapted":
             if not instance.tasks:
                 self.settle(instance.id, not instance.reason, state.name, instance.reason)
+        elif self.until == "migrated" and state is InstanceState.Running:
+            self.settle(instance.id, not instance.reason, state.name, instance.reason)
         elif state in _AT_REST and self.until != "gone":
             self.settle(instance.id, state.name == self.until, state.name, instance.reason)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -11,7 +11,7 @@ from tashi.manager import requests
 from tashi.manager.cluster import Transaction
 from tashi.manager.lifecycle import advance
 from tashi.model.events import Event, audit_record, vm_action
-from tashi.model.instance import Instance, Resources, Task
+from tashi.model.instance import Instance, Resources, Task, saved_name
 from tashi.model.orders import Observation
 from tashi.model.states import Happening, InstanceState, is_legal
 from tashi.scheduling.room import Room
@@ -22,15 +22,22 @@ _NEEDED: Final = {
     Happening.PAUSE_ASKED: InstanceState.Running,
     Happening.UNPAUSE_ASKED: InstanceState.Paused,
     Happening.SHUTDOWN_ASKED: InstanceState.Running,
+    Happening.SUSPEND_ASKED: InstanceState.Running,
+    Happening.RESUME_ASKED: InstanceState.Suspended,
 }
 
 
 def wish(tx: Transaction, instance: Instance, happening: Happening, *, reason: str = "", grace: float = 0.0) -> Instance:
-    """Pause, unpause or shut down; ``grace`` is how many seconds a guest has to shut down. YourMistake(conflict) in another state."""
+    """Pause, unpause, suspend, resume or shut down; ``grace`` is how many seconds a guest has to shut down. YourMistake(conflict) in
+    another state."""
     if not is_legal(instance.state, happening):
         raise wrong_state(instance, _NEEDED[happening])
-    until = tx.now + grace if happening is Happening.SHUTDOWN_ASKED else None
-    return advance(tx, instance, happening, reason=reason, generation=instance.generation + 1, grace_until=until)
+    changes: dict[str, Any] = {"generation": instance.generation + 1}
+    if happening is Happening.SHUTDOWN_ASKED:
+        changes["grace_until"] = tx.now + grace
+    elif happening is Happening.SUSPEND_ASKED:
+        changes["saved"] = saved_name(instance.id, instance.name)
+    return advance(tx, instance, happening, reason=reason, **changes)
 
 
 def end_grace(tx: Transaction, instance: Instance, grace: float) -> None:

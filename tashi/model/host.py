@@ -28,6 +28,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     decayed: bool = True
     state: HostState = HostState.Normal
     facts: HostFacts | None = None
+    draining: bool = False  # its instances are to be moved elsewhere
     notes: str = ""
     reserved: tuple[int, ...] = ()  # user ids; empty: for everybody
     config: dict[str, str] = {}  # location, auditability, ...: set by setHostConfig

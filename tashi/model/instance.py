@@ -50,6 +50,27 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     request: int | None = None
 
 
+class Migration(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
+    """A move to another host that is wished or under way; ``who`` asked for it by which ``verb``."""
+
+    target: int  # the id of the host
+    begun: bool = False  # it waits no longer for others to have moved
+    described: str = ""  # the domain as its host describes it
+    received: int = 0  # the generation by which the target was asked to receive it; 0: not yet
+    landing: str = ""  # the domain as the target will have it
+    address: str = ""  # where the target's hypervisor is reached
+    shared: bool = False  # whether the target sees the same disks
+    who: str = ""
+    verb: str = ""
+
+
+class Residue(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    """A host on which something of an instance may be left, and the generation of the order that clears it away."""
+
+    host_id: int
+    generation: int
+
+
 class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """What somebody asks for, checked at the door: memory in MB, cpu_speed in MHz per core, net_* in kbit/s."""
 
@@ -99,6 +120,9 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     group_name: str | None = None
     tasks: tuple[Task, ...] = ()  # the first one is with its host while the instance runs
     memory_limit: int | None = None  # MB of its memory that its guest may use; None: all
+    migration: Migration | None = None
+    residue: tuple[Residue, ...] = ()
+    saved: str = ""  # where in the shared directory its memory is kept while it is suspended
     grace_until: float | None = None  # when a guest that was asked to shut down should have done so
 
     @property
@@ -118,10 +142,26 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
         """Whether it counts against its host's capacity."""
         return self.host_id is not None and self.state in ON_A_HOST
 
+    @property
+    def rooms(self) -> tuple[int, ...]:
+        """The hosts on which it takes room: one that moves does so at both ends."""
+        here = () if self.host_id is None else (self.host_id,)
+        return here if self.migration is None else (*here, self.migration.target)
+
+    @property
+    def errands(self) -> frozenset[int]:
+        """The hosts that may have orders about it."""
+        return frozenset((*self.rooms, *(one.host_id for one in self.residue)))
+
 
 def domain_uuid(cell: uuid.UUID, instance_id: int) -> uuid.UUID:
     """The libvirt UUID of an instance: derived from the cell and the id, so that every part of the cell agrees on it."""
     return uuid.uuid5(cell, f"instance/{instance_id}")
+
+
+def saved_name(instance_id: int, name: str) -> str:
+    """Where the memory of a suspended instance is kept, below the shared directory."""
+    return f"suspend/{instance_id}_{name}"
 
 
 def domain_name(instance_id: int, name: str) -> str:

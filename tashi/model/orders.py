@@ -32,6 +32,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="star
     net_down: int | None = None
     net_up: int | None = None
     hints: dict[str, str] = {}
+    saved: str = ""  # let it go on from the memory kept there, below the shared directory
 
 
 class Destroy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="destroy"):
@@ -66,13 +67,52 @@ class Reset(Deed, frozen=True, kw_only=True, rename="camel", tag="reset"):
     """Press the domain's reset button, once for each generation."""
 
 
+class Depart(Deed, frozen=True, kw_only=True, rename="camel", tag="depart"):
+    """Describe the domain to a host that is to receive it; its outcome is an Offer without an address."""
+
+
+class Receive(Deed, frozen=True, kw_only=True, rename="camel", tag="receive"):
+    """Make everything ready for this domain to arrive, or refuse it with the reason; its outcome is an Offer."""
+
+    name: str
+    described: str
+    disks: tuple[Disk, ...]
+    nics: tuple[Nic, ...] = ()
+
+
+class Migrate(Deed, frozen=True, kw_only=True, rename="camel", tag="migrate"):
+    """Move the domain to the host that has offered to receive it; it ends here, or stays as it is and the deed is refused."""
+
+    landing: str
+    address: str
+    shared: bool
+
+
+class Look(Deed, frozen=True, kw_only=True, rename="camel", tag="look"):
+    """Say what is seen of the domain."""
+
+
+class Suspend(Deed, frozen=True, kw_only=True, rename="camel", tag="suspend"):
+    """Keep the domain's memory and throw-away disks below the shared directory, and end it."""
+
+    saved: str
+
+
 class Adapt(Deed, frozen=True, kw_only=True, rename="camel", tag="adapt"):
     """Give the domain these resources, all of them or none."""
 
     wished: Resources
 
 
-Order = Start | Destroy | Pause | Unpause | Shutdown | Reset | Adapt
+Order = Start | Destroy | Pause | Unpause | Shutdown | Reset | Depart | Receive | Migrate | Look | Suspend | Adapt
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, tag="offer"):
+    """What one host says for the next one about a domain that moves: its description, and where a target is reached."""
+
+    domain: str
+    address: str = ""
+    shared: bool = False  # the target sees the same throw-away disks
 
 
 class Seen(enum.StrEnum):
@@ -80,6 +120,8 @@ class Seen(enum.StrEnum):
 
     RUNNING = "running"
     PAUSED = "paused"
+    SAVED = "saved"
+    EXPECTED = "expected"  # it is not here, but may arrive
     GONE = "gone"
     FAILED = "failed"  # the Start or Destroy of this generation could not be carried out
 
@@ -99,6 +141,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     done: bool = False
     refused: str = ""
     adapted: Resources | None = None  # what the hypervisor has, read back after an Adapt
+    offer: Offer | None = None  # the outcome of a Depart or a Receive
+    progress: int | None = None  # percent of a deed that takes long
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -64,6 +64,8 @@ class Happening(enum.Enum):
     MIGRATE_ASKED = "migrate asked"
     MIGRATION_STARTED = "migration started"
     MIGRATION_FAILED = "migration failed"
+    LEFT = "left its host"
+    ARRIVED = "arrived"
 
 
 class IllegalHappening(ValueError):
@@ -123,6 +125,7 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     (_S.Suspending, _H.SEEN_PAUSED): _S.Suspending,
     (_S.Suspending, _H.SEEN_SAVED): _S.Suspended,
     (_S.Suspending, _H.FAILED): _S.Running,
+    (_S.Suspending, _H.HOST_LOST): _S.Suspending,  # it may be saved already; the host tells when it is back
     (_S.Suspended, _H.RESUME_ASKED): _S.Pending,
     (_S.Resuming, _H.SEEN_RUNNING): _S.Running,
     (_S.Resuming, _H.SEEN_PAUSED): _S.Resuming,
@@ -133,9 +136,13 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     (_S.MigratePrep, _H.MIGRATION_STARTED): _S.MigrateTrans,
     (_S.MigratePrep, _H.MIGRATION_FAILED): _S.Running,
     (_S.MigratePrep, _H.SEEN_RUNNING): _S.MigratePrep,
+    (_S.MigratePrep, _H.SEEN_PAUSED): _S.MigratePrep,
+    (_S.MigrateTrans, _H.MIGRATION_FAILED): _S.Running,
+    (_S.MigrateTrans, _H.ARRIVED): _S.Running,
+    (_S.MigrateTrans, _H.LEFT): _S.MigrateTrans,  # its target, whose it is now, is asked what has become of it
     (_S.MigrateTrans, _H.SEEN_RUNNING): _S.Running,
     (_S.MigrateTrans, _H.SEEN_PAUSED): _S.MigrateTrans,
-    (_S.MigrateTrans, _H.MIGRATION_FAILED): _S.Running,
+    (_S.MigrateTrans, _H.SEEN_GONE): _S.Exited,
     (_S.Running, _H.SHUTDOWN_ASKED): _S.ShuttingDown,
     (_S.ShuttingDown, _H.SEEN_RUNNING): _S.ShuttingDown,
     (_S.ShuttingDown, _H.SHUTDOWN_ASKED): _S.ShuttingDown,  # a guest that boots loses the first press of the button
@@ -148,6 +155,8 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     (_S.Orphaned, _H.HOST_LOST): _S.Orphaned,
     (_S.Orphaned, _H.SEEN_RUNNING): _S.Running,
     (_S.Orphaned, _H.SEEN_PAUSED): _S.Paused,
+    (_S.Orphaned, _H.ARRIVED): _S.Running,
+    (_S.Orphaned, _H.MIGRATION_STARTED): _S.MigrateTrans,  # its host is back, and still at it
     # what was never placed, or is on no host, is simply given up
     **{(state, _H.GIVEN_UP): _S.Exited for state in WITHOUT_A_HOST},
     # a wish to be rid of it is legal wherever a host may know of it
@@ -156,7 +165,7 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     **{
         (state, _H.HOST_LOST): _S.Orphaned
         for state in (
-            _S.Running, _S.Pausing, _S.Paused, _S.Unpausing, _S.Suspending, _S.MigratePrep, _S.MigrateTrans, _S.ShuttingDown,
+            _S.Running, _S.Pausing, _S.Paused, _S.Unpausing, _S.MigratePrep, _S.MigrateTrans, _S.ShuttingDown,
         )
     },
     # a domain that ends, ends the instance

@@ -102,13 +102,14 @@ class NodeAgent(Service):
         hypervisor: IHypervisor,
         run: Callable[..., Deferred[Any]],
         period: float,
+        run_long: Callable[..., Deferred[Any]] | None = None,
     ) -> None:
         self._reactor = reactor
         self._login = login
         self._hypervisor = hypervisor
         self._run = run
         self._period = period
-        self.executor = Executor(hypervisor, run, reactor, self.tell)
+        self.executor = Executor(hypervisor, run, reactor, self.tell, run_long)
         self._policy = backoffPolicy(maxDelay=LONGEST_DELAY)
         self._failures = 0
         self._why = ""  # there is no link, as far as it was logged

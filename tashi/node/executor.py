@@ -20,13 +20,14 @@ from twisted.python.failure import Failure
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
 from tashi.model.instance import domain_uuid
-from tashi.model.orders import Deed, Destroy, Observation, Order, Seen, Start
+from tashi.model.orders import Deed, Destroy, Migrate, Observation, Order, Seen, Start, Suspend
+from tashi.node.carry_out import LONGEST_REASON, carry_out
 from tashi.node.faults import HypervisorAway
 
 MOST_ENDED: Final = 10_000
+PROGRESS_SECONDS: Final = 1.0
 SHORTEST_WAIT: Final = 0.2
 LONGEST_WAIT: Final = 10.0
-LONGEST_REASON: Final = 400
 _ALIVE: Final = (Seen.RUNNING, Seen.PAUSED)
 
 
@@ -41,6 +42,8 @@ class _Life:
         self.done: Observation | None = None  # the outcome of the deed of this generation, once there is one
         self.waiting: Order | None = None
         self.busy = False
+        self.at: Order | None = None  # what takes long and is under way
+        self.percent: int | None = None
         self.hint: Seen | None = None  # what libvirt said last, if nobody has looked since
         self.look = False
         self.asked = False  # somebody waits to be told, even what was told before
@@ -50,13 +53,22 @@ class _Life:
 
 
 class Executor:
-    """The queues of one host. ``run(function, *arguments)`` calls in a thread; ``tell`` gets every observation, in the reactor."""
+    """The queues of one host. ``run(function, *arguments)`` calls in a thread, ``run_long`` in one of those for what may take minutes;
+    ``tell`` gets every observation, in the reactor."""
 
     log = Logger()
 
-    def __init__(self, hypervisor: IHypervisor, run: Callable[..., Deferred[Any]], clock: Any, tell: Callable[[Observation], None]) -> None:
+    def __init__(
+        self,
+        hypervisor: IHypervisor,
+        run: Callable[..., Deferred[Any]],
+        clock: Any,
+        tell: Callable[[Observation], None],
+        run_long: Callable[..., Deferred[Any]] | None = None,
+    ) -> None:
         self._hypervisor = hypervisor
         self._run = run
+        self._run_long = run_long or run
         self._clock = clock
         self._tell = tell
         self._cell = ""
@@ -123,6 +135,8 @@ class Executor:
         elif (order.generation, destroying) > (life.generation, life.destroying):
             life.generation, life.destroying, life.waiting, life.done = order.generation, destroying, order, None
             self._ended.pop(life.instance_id, None)
+            if destroying and life.at is not None:
+                self._run(self._hypervisor.abort, self._cell, life.domain).addErrback(self._broken)
             self._proceed(life)
         elif not life.busy and life.waiting is None:  # otherwise its outcome is still to come
             if isinstance(order, Deed) and life.done is None:
@@ -148,7 +162,11 @@ class Executor:
         if life.waiting is not None:
             order, life.waiting = life.waiting, None
             life.busy, life.look = True, False
-            self._run(self._carry_out, self._cell, order).addCallbacks(
+            run = self._run
+            if _takes_long(order):
+                run, life.at, life.percent = self._run_long, order, None
+                self._clock.callLater(PROGRESS_SECONDS, self._ask_progress, life, order)
+            run(carry_out, self._hypervisor, self._cell, order).addCallbacks(
                 self._finished, self._failed, callbackArgs=(life,), errbackArgs=(life, order)
             ).addErrback(self._broken)
         elif life.look or _is_news(life.hint, life.last):
@@ -159,45 +177,20 @@ class Executor:
         else:
             life.hint = None
 
-    def _carry_out(self, cell: str, order: Order) -> Observation | None:
-        """In a thread: the order's outcome. Whatever may be said of it to the owner is an observation, not an error."""
-        if isinstance(order, Deed):
-            return self._do(cell, order)
-        try:
-            if isinstance(order, Start):
-                return self._hypervisor.start(cell, order)
-            self._hypervisor.destroy(cell, order.uuid)
-            seen, reason = Seen.GONE, "destroyed"
-        except HypervisorAway:
-            raise
-        except OurFault as fault:
-            seen, reason = Seen.FAILED, fault.message
-        except Exception:
-            # Whether it runs is not known, and what is told to have failed may be started elsewhere: look before saying so.
-            self.log.failure("instance {id}: an order was not carried out", id=order.instance_id)
-            found = self._hypervisor.settle(cell, order.uuid)
-            if isinstance(order, Start) and found is not None and found.seen in _ALIVE:
-                return msgspec.structs.replace(found, generation=order.generation)
-            seen, reason = Seen.FAILED, "the node agent failed; its log says how"
-        return Observation(instance_id=order.instance_id, generation=order.generation, seen=seen, reason=reason)
+    def _ask_progress(self, life: _Life, order: Order) -> None:
+        if life.at is order and not self._stopped:
+            asked = self._run(self._hypervisor.progress, self._cell, life.domain)
+            asked.addCallback(self._tell_progress, life, order).addErrback(self._broken)
+            asked.addBoth(lambda ignored: self._clock.callLater(PROGRESS_SECONDS, self._ask_progress, life, order))
 
-    def _do(self, cell: str, deed: Deed) -> Observation | None:
-        """What is seen of the domain after the deed, with what became of that; None: there is no such domain any more."""
-        refused, adapted = "", None
-        try:
-            adapted = self._hypervisor.do(cell, deed)
-        except HypervisorAway:
-            raise
-        except OurFault as fault:
-            refused = fault.message[:LONGEST_REASON]
-        except Exception:
-            self.log.failure("instance {id}: a deed was not carried out", id=deed.instance_id)
-            refused = "the node agent failed; its log says how"
-        seen = self._hypervisor.settle(cell, deed.uuid)
-        return seen and msgspec.structs.replace(seen, generation=deed.generation, done=True, refused=refused, adapted=adapted)
+    def _tell_progress(self, percent: int | None, life: _Life, order: Order) -> None:
+        if life.at is order and life.waiting is None and percent is not None and percent != life.percent:
+            life.percent = percent
+            seen = life.last.seen if life.last is not None else Seen.EXPECTED
+            self._tell(Observation(instance_id=life.instance_id, generation=order.generation, seen=seen, progress=percent))
 
     def _finished(self, observation: Observation | None, life: _Life) -> None:
-        life.busy = False
+        life.busy, life.at = False, None
         if observation is None:
             life.asked = True
             self._looked_at(None, life)
@@ -222,13 +215,14 @@ class Executor:
             return msgspec.structs.replace(observation, generation=life.generation)
         if life.done is not None and not life.busy and life.waiting is None:
             done = life.done
-            outcome = {"generation": done.generation, "done": True, "refused": done.refused, "adapted": done.adapted}
-            return msgspec.structs.replace(observation, **outcome)
+            return msgspec.structs.replace(
+                observation, generation=done.generation, done=True, refused=done.refused, adapted=done.adapted, offer=done.offer
+            )
         return observation
 
     def _failed(self, failure: Failure, life: _Life, order: Order | None) -> None:
         """A call that gave no outcome: libvirt is away, or the program is at fault. Nothing is told; the order will be repeated."""
-        life.busy = False
+        life.busy, life.at = False, None
         if failure.check(HypervisorAway):
             if life.waiting is None:
                 life.waiting = order
@@ -287,7 +281,7 @@ class Executor:
                 self._proceed(life)
             if life.last is not None and (life.changed > since or _same(life.last, listed.get(life.instance_id))):
                 listed[life.instance_id] = life.last
-        told = [each for each in listed.values() if each.seen in _ALIVE or (each.seen is Seen.GONE and each.reason)]
+        told = [each for each in listed.values() if each.seen in (*_ALIVE, Seen.SAVED) or (each.seen is Seen.GONE and each.reason)]
         return [self._answering(self._lives[each.instance_id], each) for each in told]
 
     def _wait_for_hypervisor(self) -> None:
@@ -304,6 +298,11 @@ class Executor:
         self._returning = None
         for life in list(self._lives.values()):
             self._proceed(life)
+
+
+def _takes_long(order: Order) -> bool:
+    """Whether it may take minutes: then it has a thread apart, says how far it is, and ends when the instance is to be destroyed."""
+    return isinstance(order, Migrate | Suspend) or (isinstance(order, Start) and bool(order.saved))
 
 
 def _is_news(hint: Seen | None, known: Observation | None) -> bool:

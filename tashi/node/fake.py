@@ -10,7 +10,22 @@ from tashi import __version__
 from tashi.errors import INTERNAL, UNKNOWN_IMAGE, OurFault
 from tashi.model.host import HostFacts
 from tashi.model.instance import Resources
-from tashi.model.orders import Adapt, Deed, Observation, Pause, Reset, Seen, Shutdown, Start, Unpause
+from tashi.model.orders import (
+    Adapt,
+    Deed,
+    Depart,
+    Migrate,
+    Observation,
+    Offer,
+    Pause,
+    Receive,
+    Reset,
+    Seen,
+    Shutdown,
+    Start,
+    Suspend,
+    Unpause,
+)
 from tashi.node.domain_xml import kilobytes, nics_of
 from tashi.node.faults import HypervisorAway
 
@@ -22,10 +37,18 @@ class _Domain(msgspec.Struct, kw_only=True):
     reason: str = ""
 
 
+class SharedDirectory:
+    """What machines that share their directories have in common: each other, and the memory of suspended domains."""
+
+    def __init__(self) -> None:
+        self.machines: dict[str, FakeHypervisor] = {}
+        self.saved: dict[str, _Domain] = {}
+
+
 class FakeHypervisor:
     """A machine whose images are the given names; ``away`` makes every call fail as an absent daemon would."""
 
-    def __init__(self, images: Sequence[str] = (), facts: HostFacts | None = None) -> None:
+    def __init__(self, images: Sequence[str] = (), facts: HostFacts | None = None, shared: SharedDirectory | None = None) -> None:
         self.images = set(images)
         self.away = False
         self.begun: list[str] = []  # the calls so far, as "start 7"
@@ -33,6 +56,10 @@ class FakeHypervisor:
         self.resets = 0
         self.has_acpi = True  # guests heed their power button
         self._facts = facts or HostFacts(memory=8192, cores=8, cpu_speed=2000, version=__version__, hypervisor="test")
+        self._shared = shared or SharedDirectory()
+        self._address = f"machine {len(self._shared.machines)}"
+        self._shared.machines[self._address] = self
+        self._expected: dict[str, int] = {}  # the generation by which each domain that may arrive was announced
         self._domains: dict[str, _Domain] = {}
         self._listeners: list[Callable[[str | None, Seen | None, str], None]] = []
 
@@ -56,6 +83,10 @@ class FakeHypervisor:
             for disk in order.disks:
                 if disk.uri not in self.images:
                     raise OurFault(UNKNOWN_IMAGE, f"the image {disk.uri} cannot be opened: there is none")
+            if order.saved:
+                if order.saved not in self._shared.saved:
+                    raise OurFault(INTERNAL, f"there is nothing saved as {order.saved}")
+                del self._shared.saved[order.saved]
             domain = self._domains[order.uuid] = _Domain(cell=cell, order=order)
             self._tell(order.uuid, Seen.RUNNING)
         else:
@@ -72,10 +103,17 @@ class FakeHypervisor:
         if self._domains.pop(domain_uuid, None) is not None:
             self._tell(domain_uuid, Seen.GONE, "destroyed")
 
-    def do(self, cell: str, deed: Deed) -> Resources | None:
+    def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """See IHypervisor."""
         self.begun.append(f"{type(deed).__name__.lower()} {deed.instance_id}")
         self._answer()
+        if isinstance(deed, Receive):
+            if self.refuses:
+                raise OurFault(INTERNAL, self.refuses)
+            self._expected[deed.uuid] = deed.generation
+            return Offer(domain=deed.described, address=self._address, shared=True)
+        if isinstance(deed, Suspend) and deed.saved in self._shared.saved and deed.uuid not in self._domains:
+            return Seen.SAVED
         domain = self._domains.get(deed.uuid)
         if domain is None or domain.seen is Seen.GONE:
             return None
@@ -96,7 +134,33 @@ class FakeHypervisor:
                 self.resets += 1
             case Adapt():
                 return _whole(deed.wished)
+            case Depart():
+                return Offer(domain=domain.order.name)
+            case Migrate():
+                self._migrate(domain, deed)
+            case Suspend():
+                self._shared.saved[deed.saved] = self._domains.pop(deed.uuid)
+                self._tell(deed.uuid, Seen.GONE, "saved")
+                return Seen.SAVED
         return None
+
+    def progress(self, cell: str, domain_uuid: str) -> int | None:
+        """See IHypervisor."""
+        return None
+
+    def abort(self, cell: str, domain_uuid: str) -> None:
+        """See IHypervisor; nothing takes long here."""
+
+    def _migrate(self, domain: _Domain, deed: Migrate) -> None:
+        target = self._shared.machines[deed.address]
+        generation = target._expected.pop(deed.uuid, None)
+        if generation is None or target.away:
+            raise OurFault(INTERNAL, f"{deed.address} does not expect it")
+        del self._domains[deed.uuid]
+        order = msgspec.structs.replace(domain.order, generation=generation)
+        target._domains[deed.uuid] = msgspec.structs.replace(domain, order=order)
+        target._tell(deed.uuid, Seen.RUNNING)
+        self._tell(deed.uuid, Seen.GONE, "migrated away")
 
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
         """See IHypervisor."""

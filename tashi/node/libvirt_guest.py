@@ -17,7 +17,7 @@ import libvirt
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.host import HostFacts
 from tashi.model.instance import Resources, domain_name
-from tashi.model.orders import Adapt, Deed, Observation, Pause, Reset, Seen, Shutdown, Start, Unpause
+from tashi.model.orders import Adapt, Deed, Observation, Offer, Pause, Reset, Seen, Shutdown, Start, Unpause
 from tashi.node.disks import Disks
 from tashi.node.domain_xml import NAMESPACE, PREFIX, Mark, domain_xml, mark_xml, nics_of, read_mark
 from tashi.node.libvirt_adapt import adapt
@@ -90,7 +90,14 @@ class LibvirtHypervisor:
             _own_mark(domain, cell)
             self._remove(domain)
 
-    def do(self, cell: str, deed: Deed) -> Resources | None:
+    def progress(self, cell: str, domain_uuid: str) -> int | None:
+        """See IHypervisor."""
+        return None
+
+    def abort(self, cell: str, domain_uuid: str) -> None:
+        """See IHypervisor."""
+
+    def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """See IHypervisor."""
         with self._connection.talking("the host refuses") as connection, _gone_meanwhile():
             domain = _find(connection, _canonical(deed.uuid))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,9 +42,11 @@ def make_service(config: Config, reactor: Any) -> Service:
         return NodeLogin(name=name, secret=secret, join=join_secret(joining), version=__version__)
 
     threads = Threads(reactor, config.libvirt.threads, settings.call_timeout)
+    long_calls = Threads(reactor, config.qemu.max_parallel_migrations, config.qemu.migrate_timeout + settings.call_timeout)
     hypervisor = make_hypervisor(config)
-    agent = NodeAgent(reactor, make_endpoint(config, reactor), login, hypervisor, threads.run, settings.register_frequency)
-    return _NodeService(threads, hypervisor, agent)
+    frequency = settings.register_frequency
+    agent = NodeAgent(reactor, make_endpoint(config, reactor), login, hypervisor, threads.run, frequency, long_calls.run)
+    return _NodeService((threads, long_calls), hypervisor, agent)
 
 
 def make_hypervisor(config: Config) -> IHypervisor:
@@ -100,7 +103,7 @@ class _VerifiedEndpoint:
 class _NodeService(Service):
     """Threads first, then what uses them; backwards at the end."""
 
-    def __init__(self, threads: Threads, hypervisor: IHypervisor, agent: NodeAgent) -> None:
+    def __init__(self, threads: Sequence[Threads], hypervisor: IHypervisor, agent: NodeAgent) -> None:
         self._threads = threads
         self._hypervisor = hypervisor
         self._agent = agent
@@ -108,7 +111,8 @@ class _NodeService(Service):
     def startService(self) -> None:
         """See IService."""
         super().startService()
-        self._threads.start()
+        for threads in self._threads:
+            threads.start()
         self._agent.startService()
 
     def stopService(self) -> Deferred[None]:
@@ -118,7 +122,8 @@ class _NodeService(Service):
 
     async def _stop(self) -> None:
         await self._agent.stopService()
-        await self._threads.stop()
+        for threads in self._threads:
+            await threads.stop()
         self._hypervisor.close()
 
 

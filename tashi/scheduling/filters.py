@@ -1,6 +1,6 @@
 """Whether a host may take an instance, and if not, why: the filters in their order, the first that objects speaks.
 
-The filters of `EVER` look only at what the host is; those of `NOW` also at the state it is in and at what it holds.
+The filters of `EVER` look only at what the host is; those of `NOW` and `FOR_A_MOVE` also at the state it is in and at what it holds.
 """
 
 from __future__ import annotations
@@ -93,6 +93,10 @@ def _speed(instance: Instance, room: Room) -> str | None:
 NOW: Final[tuple[Filter, ...]] = (
     _up, _state, _reservation, _networks, _target, _location, _auditability, _isolation, _failed_before, _memory, _cores, _speed,
 )  # fmt: skip
+FOR_A_MOVE: Final[tuple[Filter, ...]] = (
+    _up, _state, _reservation, _networks, _location, _auditability, _isolation, _memory, _cores, _speed,
+)  # fmt: skip
+"""What still binds when somebody says by name where an instance is to move."""
 EVER: Final[tuple[Filter, ...]] = (_reservation, _networks, _target, _location, _auditability, _memory, _cores, _speed)
 
 

@@ -296,5 +296,3 @@ class NodeLinkTest(TestCase):
         self.assertEqual(closed, [])
         clock.advance(2)
         self.assertEqual(closed, [True])
-
-

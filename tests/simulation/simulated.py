@@ -243,9 +243,7 @@ class Cell:
         """Begin on what the store has kept."""
         self.process = self.store.process = Process(self._world.clock)
         settings = ManagerSettings(trusted=frozenset({str(ISM.jid)}), layout_interval=1e9)
-        self.manager = ClusterManager(
-            self.process, self.store, Images(), settings, join_secret="join", version="1", publishing=True
-        )  # type: ignore[arg-type]
+        self.manager = ClusterManager(self.process, self.store, Images(), settings, join_secret="join", version="1", publishing=True)  # type: ignore[arg-type]
         result_of(self.manager.open())
         self.manager.startService()
         self.manager.outbox.subscribe(self._publish_soon)

@@ -199,9 +199,7 @@ def test_nobody_imports_the_wiring() -> None:
 
 def test_the_reactor_is_an_argument() -> None:
     """Only programs import the reactor; modules are given it."""
-    wrong = [
-        module for module, names in _imports().items() if "twisted.internet.reactor" in names and module not in MAY_IMPORT_THE_REACTOR
-    ]
+    wrong = [module for module, names in _imports().items() if "twisted.internet.reactor" in names and module not in MAY_IMPORT_THE_REACTOR]
     assert wrong == []
 
 

@@ -23,9 +23,7 @@ def images(tmp_path: Path) -> ImageDirectory:
     return ImageDirectory(str(directory))
 
 
-@pytest.mark.parametrize(
-    ("name", "file"), [("tashi", "tashi.img"), ("tashi.img", "tashi.img"), ("debian", "debian.qcow2"), ("raw", "raw")]
-)
+@pytest.mark.parametrize(("name", "file"), [("tashi", "tashi.img"), ("tashi.img", "tashi.img"), ("debian", "debian.qcow2"), ("raw", "raw")])
 def test_an_image_is_named_with_or_without_its_ending(images: ImageDirectory, name: str, file: str) -> None:
     """What resolves is a file's own name."""
     assert images.resolve(name) == file

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tashi.config.ldap import LdapSearch
 from tashi.config.options import Key, Section
-from tashi.config.values import Count, DatabaseUri, FilePath, Megabytes, Part, Period, Port, Seconds, Secret
+from tashi.config.values import Count, DatabaseUri, FilePath, Megabytes, Part, Period, Port, PositiveCount, Seconds, Secret
 
 
 class ClusterManager(Section, frozen=True, kw_only=True):
@@ -31,6 +31,8 @@ class ClusterManagerService(Section, frozen=True, kw_only=True):
     expire_host_time: Annotated[Period, Key("A host not heard of for so long is down, and its VMs are Orphaned")] = 30.0
     allow_decayed: Annotated[Period, Key("What was seen of a host or VM so long ago is marked decayed")] = 30.0
     shutdown_grace: Annotated[Period, Key("A guest that has not shut down for so long after shutdownVm is said not to heed it")] = 60.0
+    max_migrations: Annotated[PositiveCount, Key("Migrations within the cell at once; more wait for their turn")] = 20
+    max_host_migrations: Annotated[PositiveCount, Key("Migrations of one host at once, to it and from it together")] = 4
     allow_mismatched_versions: Annotated[bool, Key("Whether a node of another version gets new VMs")] = False
     max_memory: Annotated[Megabytes, Key("Most memory of one VM; 0: no limit")] = 0
     max_cores: Annotated[Count, Key("Most cores of one VM; 0: no limit")] = 0

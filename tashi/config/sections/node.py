@@ -41,6 +41,10 @@ class Libvirt(Section, frozen=True, kw_only=True):
 
     uri: Annotated[str, Key("libvirt's address of it, such as qemu:///system or test:///path/of/node.xml")] = "qemu:///system"
     threads: Annotated[PositiveCount, Key("Calls of it at once")] = 4
+    migration_uri: Annotated[str, Key("How other hosts' libvirt reaches this one for a migration; {fqdn} stands for this host's name")] = (
+        "qemu+tls://{fqdn}/system"
+    )
+    migration_bandwidth: Annotated[Count, Key("Most megabytes a second of one migration; 0: no limit")] = 0
 
 
 class Qemu(Section, frozen=True, kw_only=True):

@@ -1,0 +1,151 @@
+"""All that one cell knows, by id, with what is asked again and again (who waits for a place, what a host holds, who is owed an answer)
+kept as an index beside it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from tashi.model.host import Host
+from tashi.model.instance import Instance
+from tashi.model.request import Origin, Outgoing, Request
+from tashi.model.states import InstanceState
+from tashi.model.user import User
+from tashi.scheduling.load import Load
+
+
+class Records:
+    """Tables and indexes; `tashi.manager.cluster` is what changes them."""
+
+    def __init__(self) -> None:
+        self.instances: dict[int, Instance] = {}
+        self.hosts: dict[int, Host] = {}
+        self.users: dict[int, User] = {}
+        self.requests: dict[int, Request] = {}
+        self.outbox: dict[int, Outgoing] = {}
+        self.counters: dict[str, int] = {}
+        self.settings: dict[str, str] = {}
+        # indexes
+        self.pending: set[int] = set()
+        self.in_grace: set[int] = set()
+        """Guests that have been asked to shut down and have time to do so."""
+        self.by_name: dict[str, set[int]] = defaultdict(set)
+        self.by_key: dict[tuple[str, str], int] = {}
+        """Sender and resourceId, for the instances that still answer to it."""
+        self.by_resource: dict[str, set[int]] = defaultdict(set)
+        self.moving: set[int] = set()
+        """Instances that move to another host, or are to."""
+        self.on_host: dict[int, set[int]] = defaultdict(set)
+        self.errands: dict[int, set[int]] = defaultdict(set)
+        """The instances about which each host may have orders."""
+        self.loads: dict[int, Load] = defaultdict(Load)
+        """What the instances on each host, and those on their way to it, take together."""
+        self.by_jid: dict[str, User] = {}
+        self.open_requests: dict[int, set[int]] = defaultdict(set)
+        self.stanzas: dict[tuple[str, str, str], int] = {}
+        self.queued: dict[str, int] = defaultdict(int)
+
+    def apply(self, table: str, key: Any, record: Any) -> None:
+        """Put the record in its table, or with None take it out, and keep the indexes true."""
+        match table:
+            case "instances":
+                self._index_instance(self.instances.get(key), record)
+                _put(self.instances, key, record)
+            case "hosts":
+                _put(self.hosts, key, record)
+            case "users":
+                old = self.users.get(key)
+                if old is not None and old.jid:
+                    self.by_jid.pop(old.jid, None)
+                if record is not None and record.jid:
+                    self.by_jid[record.jid] = record
+                _put(self.users, key, record)
+            case "requests":
+                self._index_request(self.requests.get(key), record)
+                _put(self.requests, key, record)
+            case "outbox":
+                _put(self.outbox, key, record)
+
+    def _index_instance(self, old: Instance | None, new: Instance | None) -> None:
+        if old is not None:
+            if new is None or new.name != old.name:
+                _discard(self.by_name, old.name, old.id)
+            if new is None and old.resource_id is not None:
+                _discard(self.by_resource, old.resource_id, old.id)
+            key = _key_of(old)
+            if key is not None and self.by_key.get(key) == old.id:
+                del self.by_key[key]
+            if old.host_id is not None and (new is None or new.host_id != old.host_id):
+                _discard(self.on_host, old.host_id, old.id)
+            for host_id in old.rooms:
+                self.loads[host_id].remove(old)
+            for host_id in old.errands:
+                _discard(self.errands, host_id, old.id)
+            self.pending.discard(old.id)
+            self.in_grace.discard(old.id)
+            self.moving.discard(old.id)
+        if new is not None:
+            if old is None:
+                self.by_name[new.name].add(new.id)
+                if new.resource_id is not None:
+                    self.by_resource[new.resource_id].add(new.id)
+            key = _key_of(new)
+            if key is not None:
+                self.by_key[key] = new.id
+            if new.host_id is not None:
+                self.on_host[new.host_id].add(new.id)
+            for host_id in new.rooms:
+                self.loads[host_id].add(new)
+            for host_id in new.errands:
+                self.errands[host_id].add(new.id)
+            if new.migration is not None:
+                self.moving.add(new.id)
+            if new.state is InstanceState.Pending:
+                self.pending.add(new.id)
+            if new.grace_until is not None:
+                self.in_grace.add(new.id)
+
+    def _index_request(self, old: Request | None, new: Request | None) -> None:
+        if old is not None and old.done_at is None:
+            for instance_id in old.instance_ids:
+                _discard(self.open_requests, instance_id, old.id)
+            self.queued[old.origin.sender] -= 1
+            if not self.queued[old.origin.sender]:
+                del self.queued[old.origin.sender]
+        if old is not None and new is None and self.stanzas.get(stanza_key(old.origin)) == old.id:
+            del self.stanzas[stanza_key(old.origin)]
+        if new is not None:
+            if new.origin.stanza_id is not None:
+                self.stanzas[stanza_key(new.origin)] = new.id
+            if new.done_at is None:
+                for instance_id in new.instance_ids:
+                    self.open_requests[instance_id].add(new.id)
+                self.queued[new.origin.sender] += 1
+
+
+def stanza_key(origin: Origin) -> tuple[str, str, str]:
+    """What makes two stanzas one: the full JID, the id and the body. (Some clients count their ids from 1 in every run.)"""
+    return origin.reply_to, origin.stanza_id or "", origin.fingerprint
+
+
+def _key_of(instance: Instance) -> tuple[str, str] | None:
+    """What makes a repeated create the same one, while there is such a thing."""
+    if instance.owner_jid is None or instance.resource_id is None:
+        return None
+    return instance.owner_jid, instance.resource_id
+
+
+def _put(table: dict[Any, Any], key: Any, record: Any) -> None:
+    if record is None:
+        table.pop(key, None)
+    else:
+        table[key] = record
+
+
+def _discard(index: dict[Any, set[int]], key: Any, member: int) -> None:
+    members = index.get(key)
+    if members is not None:
+        members.discard(member)
+        if not members:
+            del index[key]

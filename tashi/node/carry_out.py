@@ -1,0 +1,67 @@
+"""One order carried out, in a thread: what is then seen of its instance, and what became of the order."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from twisted.logger import Logger
+
+from tashi.errors import OurFault
+from tashi.interfaces import IHypervisor
+from tashi.model.instance import Resources
+from tashi.model.orders import Deed, Look, Observation, Offer, Order, Receive, Seen, Start
+from tashi.node.faults import HypervisorAway
+
+LONGEST_REASON: Final = 400
+_ALIVE: Final = (Seen.RUNNING, Seen.PAUSED)
+_log = Logger()
+
+
+def carry_out(hypervisor: IHypervisor, cell: str, order: Order) -> Observation | None:
+    """The order's outcome. Whatever may be said of it to the owner is an observation, not an error."""
+    if isinstance(order, Deed):
+        return _do(hypervisor, cell, order)
+    try:
+        if isinstance(order, Start):
+            return hypervisor.start(cell, order)
+        hypervisor.destroy(cell, order.uuid)
+        seen, reason = Seen.GONE, "destroyed"
+    except HypervisorAway:
+        raise
+    except OurFault as fault:
+        seen, reason = Seen.FAILED, fault.message
+    except Exception:
+        # Whether it runs is not known, and what is told to have failed may be started elsewhere: look before saying so.
+        _log.failure("instance {id}: an order was not carried out", id=order.instance_id)
+        found = hypervisor.settle(cell, order.uuid)
+        if isinstance(order, Start) and found is not None and found.seen in _ALIVE:
+            return msgspec.structs.replace(found, generation=order.generation)
+        seen, reason = Seen.FAILED, "the node agent failed; its log says how"
+    return Observation(instance_id=order.instance_id, generation=order.generation, seen=seen, reason=reason)
+
+
+def _do(hypervisor: IHypervisor, cell: str, deed: Deed) -> Observation | None:
+    """What is seen of the domain after the deed, with what became of that; None: there is no such domain any more."""
+    refused, outcome = "", None
+    try:
+        outcome = None if isinstance(deed, Look) else hypervisor.do(cell, deed)
+    except HypervisorAway:
+        raise
+    except OurFault as fault:
+        refused = fault.message[:LONGEST_REASON]
+    except Exception:
+        _log.failure("instance {id}: a deed was not carried out", id=deed.instance_id)
+        refused = "the node agent failed; its log says how"
+    seen = hypervisor.settle(cell, deed.uuid)
+    without_domain = Seen.EXPECTED if isinstance(deed, Receive) else outcome
+    if seen is None and isinstance(without_domain, Seen):
+        seen = Observation(instance_id=deed.instance_id, generation=deed.generation, seen=without_domain)
+    return seen and msgspec.structs.replace(
+        seen,
+        generation=deed.generation,
+        done=True,
+        refused=refused,
+        adapted=outcome if isinstance(outcome, Resources) else None,
+        offer=outcome if isinstance(outcome, Offer) else None,
+    )
