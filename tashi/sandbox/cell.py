@@ -150,7 +150,8 @@ def _make_directories(layout: Layout) -> None:
     (layout.run_directory / "state-dir").write_text(str(layout.directory))
     for directory in (layout.log, layout.nodes, layout.manager_state):
         directory.mkdir(mode=0o700, exist_ok=True)
-    (layout.share / "images").mkdir(parents=True, exist_ok=True)
+    for name in ("images", "scratch", "suspend"):  # the last two hold what guests write
+        (layout.share / name).mkdir(mode=0o755 if name == "images" else 0o700, parents=True, exist_ok=True)
 
 
 def _host_names(layout: Layout, wish: Wish) -> list[str]:

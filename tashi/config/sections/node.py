@@ -41,6 +41,9 @@ class Libvirt(Section, frozen=True, kw_only=True):
 
     uri: Annotated[str, Key("libvirt's address of it, such as qemu:///system or test:///path/of/node.xml")] = "qemu:///system"
     threads: Annotated[PositiveCount, Key("Calls of it at once")] = 4
+    migration_uri: Annotated[str, Key("How other hosts' libvirt reaches this one for a migration; {fqdn} stands for this host's name")] = (
+        "qemu+tls://{fqdn}/system"
+    )
 
 
 class Qemu(Section, frozen=True, kw_only=True):
