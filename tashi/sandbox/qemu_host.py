@@ -25,6 +25,7 @@ from tashi.sandbox.host_init import Daemon, HostSpecification
 from tashi.sandbox.layout import DOMAIN, Layout, host_number
 from tashi.sandbox.problem import SandboxProblem
 
+IFF_UP = 1  # <linux/if.h>
 PATIENCE = 30.0  # seconds for a host to start its daemons
 GUEST_BRIDGE = "tashibr0"  # the same on every host: network 0 of the node agent's configuration
 PKI = "/etc/libvirt/pki"  # as the host sees it
@@ -100,11 +101,13 @@ def remove_bridges(layout: Layout) -> None:
 
 
 def start(layout: Layout, name: str, agent: list[str], running: Iterable[processes.Process]) -> None:
-    """Boot the host when it is off; when it is on, start those of its daemons that have ended."""
+    """Boot the host when it is off; when it is on, mend its link, and start those of its daemons that have ended."""
     init = init_of(running, name)
     if init is None:
         boot(layout, name, agent)
-    elif not _daemons_run(layout, name):
+    else:
+        set_link(layout, name, up=True)
+    if init is not None and not _daemons_run(layout, name):
         os.kill(init.pid, signal.SIGHUP)
     if not processes.wait_until(lambda: _daemons_run(layout, name), PATIENCE):
         log = layout.log / f"{name}-init.log"
@@ -139,11 +142,31 @@ def init_of(running: Iterable[processes.Process], name: str) -> processes.Proces
 
 
 def kill(layout: Layout, name: str) -> None:
-    """Cut the host's power: everything on it ends at once."""
+    """Cut the host's power: everything on it ends at once, and has no time to tell its peers."""
+    if has_link(layout, name):
+        set_link(layout, name, up=False)
     processes.kill(process.pid for process in processes.processes_of(layout.directory) if process.role == host_role(name))
     control_groups.remove(layout.cgroup(name))
     _unplug(layout, name)
     shutil.rmtree(layout.run_directory / name, ignore_errors=True)
+
+
+def has_link(layout: Layout, name: str) -> bool:
+    """Whether the host is on and its link to the control plane and the other hosts carries anything."""
+    try:
+        return bool(int(Path("/sys/class/net", _link(layout, name), "flags").read_text(), 16) & IFF_UP)
+    except OSError:
+        return False
+
+
+def set_link(layout: Layout, name: str, *, up: bool) -> None:
+    """Cut or mend the link of a host that is on."""
+    _ip(f"link set {_link(layout, name)} {'up' if up else 'down'}")
+
+
+def _link(layout: Layout, name: str) -> str:
+    """The outer end of the host's link to the management bridge."""
+    return _cards(layout, name)[0][1]
 
 
 def _daemons_run(layout: Layout, name: str) -> bool:
