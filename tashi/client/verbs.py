@@ -223,7 +223,8 @@ VERBS: Final = (
 PROGRAMS: Final = (
     Program("config", "Checks the configuration and prints every setting with where it comes from", "--check", "tashi.client.config_check"),
     Program(
-        "sandbox", "Starts a whole cell on this machine, or stops it",
-        "[down] [--state-dir <value>] [--hosts <value>] [--hypervisor qemu|test] [--detach] [--help]", "tashi.sandbox.command",
+        "sandbox", "Starts a whole cell on this machine, stops it, or makes a fault on one of its hosts",
+        "[down|kill|boot|cut|heal] [--host <value>] [--state-dir <value>] [--hosts <value>] [--hypervisor qemu|test] [--detach] [--help]",
+        "tashi.sandbox.command",
     ),
 )  # fmt: skip

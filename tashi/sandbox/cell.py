@@ -44,7 +44,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 def bring_up(wish: Wish, tell: Tell) -> Layout:
     """Start what is missing of the cell, and return when all of it is ready. Raises SandboxProblem."""
     _check_machine(wish.directory)
-    with _locked(wish.directory):
+    with locked(wish.directory):
         layout = _layout(wish)
         _make_directories(layout)
         running = processes.processes_of(layout.directory)
@@ -64,7 +64,7 @@ def bring_up(wish: Wish, tell: Tell) -> Layout:
             _start_manager(layout)
         tell(f"{len(names)} {layout.identity.hypervisor} {'host' if len(names) == 1 else 'hosts'} ...")
         for name in names:
-            _start_host(layout, name, running)
+            start_host(layout, name, running)
         _furnish(layout, names)
         _await_sink(layout)
         write_cell_file(layout, names)
@@ -73,7 +73,7 @@ def bring_up(wish: Wish, tell: Tell) -> Layout:
 
 def take_down(directory: Path) -> None:
     """End all that runs of the cell at `directory`, in whatever state, even with the directory gone. Its files stay, cell.json goes."""
-    with _locked(directory) if directory.is_dir() else contextlib.nullcontext():
+    with locked(directory):
         layout = load_layout(directory) or derive_layout(directory, "qemu")
         layout.cell_file.unlink(missing_ok=True)
         # first the control plane, so that it takes no note of the hosts that vanish
@@ -128,8 +128,11 @@ def _check_machine(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """One command at a time works on a cell; the others wait."""
+def locked(directory: Path) -> Iterator[None]:
+    """One command at a time works on a cell; the others wait. Where there is no directory, there is nothing to guard."""
+    if not directory.is_dir():
+        yield
+        return
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -150,7 +153,8 @@ def _make_directories(layout: Layout) -> None:
     (layout.run_directory / "state-dir").write_text(str(layout.directory))
     for directory in (layout.log, layout.nodes, layout.manager_state):
         directory.mkdir(mode=0o700, exist_ok=True)
-    (layout.share / "images").mkdir(parents=True, exist_ok=True)
+    for name in ("images", "scratch", "suspend"):  # the last two hold what guests write
+        (layout.share / name).mkdir(mode=0o755 if name == "images" else 0o700, parents=True, exist_ok=True)
 
 
 def _host_names(layout: Layout, wish: Wish) -> list[str]:
@@ -199,7 +203,8 @@ def _start_manager(layout: Layout) -> None:
     processes.await_start(started, lambda: all(path.exists() for path in ready), "The control plane", log)
 
 
-def _start_host(layout: Layout, name: str, running: Sequence[processes.Process]) -> None:
+def start_host(layout: Layout, name: str, running: Sequence[processes.Process]) -> None:
+    """Power the host on, or start what has ended on it; returns when its daemons run. Raises SandboxProblem."""
     agent = twistd("tashi-node")
     if layout.identity.hypervisor == "test":
         if processes.main_process(running, qemu_host.agent_role(name)) is None:

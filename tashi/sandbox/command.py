@@ -1,4 +1,7 @@
-"""`tashi sandbox`: brings a cell up and stays with it, or leaves it running (--detach); `tashi sandbox down` ends it."""
+"""`tashi sandbox`: brings a cell up and stays with it, or leaves it running (--detach); `tashi sandbox down` ends it.
+
+`kill`, `boot`, `cut` and `heal` are for one of its hosts.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,39 @@ from types import FrameType
 
 from tashi.sandbox import cell
 from tashi.sandbox.configuration import parse_setting
+from tashi.sandbox.faults import FAULTS
 from tashi.sandbox.layout import DOMAIN, Layout
 from tashi.sandbox.problem import SandboxProblem
 
 DONE, FAILED = 0, 1
+HELP = """\
+what to do (up when nothing is said):
+  up    start what is missing of the cell: it may be new, damaged, or asked to have more hosts
+  down  end the cell; its directory stays, and the next `up` goes on from there
+  kill  cut the power of --host NAME: all on it ends at once, and nobody is told
+  boot  power --host NAME on again
+  cut   cut the link between --host NAME and the rest of the cell
+  heal  mend that link
+
+examples:
+  tashi sandbox --hosts 3 --memory 2048 --detach     three hosts with libvirt and QEMU, left running
+  tashi sandbox kill --host node2                    what becomes of its machines?
+  tashi sandbox --hypervisor test --hosts 50         a large cell that runs no real machines
+"""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with the words after `tashi sandbox`; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if (arguments.action in FAULTS) != (arguments.host is not None):
+        parser.error(f"--host NAME goes with {', '.join(FAULTS)}, and with nothing else")
     directory = arguments.state_dir.resolve()
     try:
         with stopped_by_signals():
-            if arguments.action == "down":
+            if arguments.action in FAULTS:
+                FAULTS[arguments.action](directory, arguments.host)
+            elif arguments.action == "down":
                 cell.take_down(directory)
             elif arguments.detach:
                 tell = (lambda text: None) if arguments.quiet else say
@@ -129,8 +152,14 @@ def say(text: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tashi sandbox", description="A whole cell on this machine, private to one directory.")
-    parser.add_argument("action", nargs="?", choices=["up", "down"], default="up", help="up (default) starts what is missing, down ends it")
+    parser = argparse.ArgumentParser(
+        prog="tashi sandbox",
+        description="A whole cell on this machine, private to one directory.",
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", nargs="?", choices=["up", "down", *FAULTS], default="up", help="see below")
+    parser.add_argument("--host", metavar="NAME", help="the host to kill, boot, cut or heal, such as node2")
     parser.add_argument("--state-dir", type=Path, default=Path(".cell"), metavar="DIR", help="where the cell lives (default: ./.cell)")
     parser.add_argument("--hosts", type=_positive, metavar="N", help="how many hosts (default: those it has, or 1)")
     parser.add_argument("--hypervisor", choices=["qemu", "test"], help="real machines, or libvirt's simulation (default: qemu)")

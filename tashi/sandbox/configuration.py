@@ -12,7 +12,7 @@ from tashi.files import write_whole
 from tashi.sandbox import xmpp_server
 from tashi.sandbox.layout import DOMAIN, Layout
 from tashi.sandbox.problem import SandboxProblem
-from tashi.sandbox.qemu_host import GUEST_BRIDGE
+from tashi.sandbox.qemu_host import GUEST_BRIDGE, migration_uri
 
 Setting = tuple[str, str, str]  # section, key, value
 Sections = Mapping[str, Mapping[str, object]]
@@ -66,6 +66,7 @@ def write_manager_files(layout: Layout, cores: int, settings: Sequence[Setting])
 
 def write_node_files(layout: Layout, name: str, cores: int, memory: int, settings: Sequence[Setting]) -> None:
     """The node agent's file; `cores` and `memory` (MB) are what it offers, 0 for all the host has."""
+    simulated = layout.identity.hypervisor == "test"
     directory = layout.node(name) / "conf"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     sections: Sections = {
@@ -79,7 +80,8 @@ def write_node_files(layout: Layout, name: str, cores: int, memory: int, setting
             "offerCores": cores,
             "offerMemory": memory,
         },
-        "Libvirt": {"uri": layout.host_uri(name)},
+        "Libvirt": {"uri": layout.host_uri(name)} | ({} if simulated else {"migrationUri": migration_uri(layout, name)}),
+        "Qemu": {} if simulated else {"scratchDir": layout.share / "scratch"},
         "Networks": {"0": GUEST_BRIDGE},
         "Vfs": {"prefix": layout.share},
     }

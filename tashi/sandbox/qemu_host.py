@@ -20,12 +20,15 @@ import msgspec
 
 from tashi.files import write_whole
 from tashi.sandbox import control_groups, processes
+from tashi.sandbox.certificates import write_host_certificates
 from tashi.sandbox.host_init import Daemon, HostSpecification
 from tashi.sandbox.layout import DOMAIN, Layout, host_number
 from tashi.sandbox.problem import SandboxProblem
 
+IFF_UP = 1  # <linux/if.h>
 PATIENCE = 30.0  # seconds for a host to start its daemons
 GUEST_BRIDGE = "tashibr0"  # the same on every host: network 0 of the node agent's configuration
+PKI = "/etc/libvirt/pki"  # as the host sees it
 OWN_DIRECTORIES = (("etc", "/etc/libvirt"), ("lib", "/var/lib/libvirt"), ("cache", "/var/cache/libvirt"), ("log", "/var/log/libvirt"))
 
 LIBVIRTD_CONFIGURATION = """\
@@ -33,6 +36,15 @@ unix_sock_dir = "{sockets}"
 unix_sock_rw_perms = "0700"
 auth_unix_ro = "none"
 auth_unix_rw = "none"
+listen_tls = 1
+listen_tcp = 0
+listen_addr = "{address}"
+auth_tls = "none"
+ca_file = "{pki}/cacert.pem"
+cert_file = "{pki}/servercert.pem"
+key_file = "{pki}/serverkey.pem"
+keepalive_interval = 2
+keepalive_count = 3
 host_uuid = "{uuid}"
 log_outputs = "2:stderr"
 max_clients = 500
@@ -40,7 +52,8 @@ min_workers = 5
 max_workers = 40
 max_client_requests = 40
 """
-# no security driver, namespaces or ownership changes: the host as a whole is the fence, and all of it runs as root
+# Other hosts enter by TLS, with a certificate of the cell's own authority on both sides.
+# No security driver, namespaces or ownership changes: the host as a whole is the fence, and all of it runs as root
 QEMU_CONFIGURATION = """\
 user = "root"
 group = "root"
@@ -50,9 +63,17 @@ security_driver = "none"
 namespaces = [ ]
 cgroup_controllers = [ "cpu", "cpuacct", "cpuset", "devices", "blkio" ]
 migration_host = "{address}"
+migration_address = "{address}"
+keepalive_interval = 2
+keepalive_count = 3
 vnc_listen = "127.0.0.1"
 stdio_handler = "logd"
 """
+
+
+def migration_uri(layout: Layout, name: str) -> str:
+    """The host's libvirt as the libvirt of every other host reaches it; the certificates are the caller's own."""
+    return f"qemu+tls://{_address(layout, name)}/system?pkipath={PKI}"
 
 
 def host_role(name: str) -> str:
@@ -80,11 +101,13 @@ def remove_bridges(layout: Layout) -> None:
 
 
 def start(layout: Layout, name: str, agent: list[str], running: Iterable[processes.Process]) -> None:
-    """Boot the host when it is off; when it is on, start those of its daemons that have ended."""
+    """Boot the host when it is off; when it is on, mend its link, and start those of its daemons that have ended."""
     init = init_of(running, name)
     if init is None:
         boot(layout, name, agent)
-    elif not _daemons_run(layout, name):
+    else:
+        set_link(layout, name, up=True)
+    if init is not None and not _daemons_run(layout, name):
         os.kill(init.pid, signal.SIGHUP)
     if not processes.wait_until(lambda: _daemons_run(layout, name), PATIENCE):
         log = layout.log / f"{name}-init.log"
@@ -119,11 +142,31 @@ def init_of(running: Iterable[processes.Process], name: str) -> processes.Proces
 
 
 def kill(layout: Layout, name: str) -> None:
-    """Cut the host's power: everything on it ends at once."""
+    """Cut the host's power: everything on it ends at once, and has no time to tell its peers."""
+    if has_link(layout, name):
+        set_link(layout, name, up=False)
     processes.kill(process.pid for process in processes.processes_of(layout.directory) if process.role == host_role(name))
     control_groups.remove(layout.cgroup(name))
     _unplug(layout, name)
     shutil.rmtree(layout.run_directory / name, ignore_errors=True)
+
+
+def has_link(layout: Layout, name: str) -> bool:
+    """Whether the host is on and its link to the control plane and the other hosts carries anything."""
+    try:
+        return bool(int(Path("/sys/class/net", _link(layout, name), "flags").read_text(), 16) & IFF_UP)
+    except OSError:
+        return False
+
+
+def set_link(layout: Layout, name: str, *, up: bool) -> None:
+    """Cut or mend the link of a host that is on."""
+    _ip(f"link set {_link(layout, name)} {'up' if up else 'down'}")
+
+
+def _link(layout: Layout, name: str) -> str:
+    """The outer end of the host's link to the management bridge."""
+    return _cards(layout, name)[0][1]
 
 
 def _daemons_run(layout: Layout, name: str) -> bool:
@@ -139,9 +182,11 @@ def _write_files(layout: Layout, name: str, agent: list[str]) -> Path:
     sockets = layout.run_directory / name
     shutil.rmtree(sockets, ignore_errors=True)
     sockets.mkdir(mode=0o700)
-    address = layout.address(10 + host_number(name))
+    address = _address(layout, name)
+    write_host_certificates(layout.directory / "pki", node / "etc" / "pki", [address, f"{name}.{DOMAIN}"])
     identifier = uuid.uuid5(uuid.NAMESPACE_URL, f"{layout.directory}/{name}")
-    write_whole(node / "etc" / "libvirtd.conf", LIBVIRTD_CONFIGURATION.format(sockets=sockets, uuid=identifier))
+    libvirtd = LIBVIRTD_CONFIGURATION.format(sockets=sockets, uuid=identifier, address=address, pki=PKI)
+    write_whole(node / "etc" / "libvirtd.conf", libvirtd)
     write_whole(node / "etc" / "qemu.conf", QEMU_CONFIGURATION.format(address=address))
     with contextlib.suppress(FileNotFoundError):
         shutil.copytree("/etc/libvirt/nwfilter", node / "etc" / "nwfilter", dirs_exist_ok=True)
@@ -156,7 +201,7 @@ def _write_files(layout: Layout, name: str, agent: list[str]) -> Path:
         share=str(layout.share),
         daemons=[
             Daemon(role=f"virtlogd:{name}", command=["/usr/sbin/virtlogd"], log=str(logs / f"{name}-virtlogd.log")),
-            Daemon(role=libvirt_role(name), command=["/usr/sbin/libvirtd"], log=str(logs / f"{name}-libvirtd.log")),
+            Daemon(role=libvirt_role(name), command=["/usr/sbin/libvirtd", "--listen"], log=str(logs / f"{name}-libvirtd.log")),
             Daemon(
                 role=agent_role(name),
                 command=agent,
@@ -169,6 +214,10 @@ def _write_files(layout: Layout, name: str, agent: list[str]) -> Path:
     path = node / "host.json"
     write_whole(path, msgspec.json.format(msgspec.json.encode(specification)))
     return path
+
+
+def _address(layout: Layout, name: str) -> str:
+    return layout.address(10 + host_number(name))
 
 
 def _cards(layout: Layout, name: str) -> list[tuple[str, str, str]]:

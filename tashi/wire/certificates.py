@@ -9,6 +9,7 @@ join.secret      for every agent that is to join (secret)
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,15 +68,16 @@ class Authority:
         """The signing key."""
         return _pem(self._key)
 
-    def issue(self, names: Sequence[str], now: datetime.datetime, days: int = _DAYS) -> tuple[bytes, bytes]:
-        """A new key and its certificate for a server with these DNS names, both as PEM."""
+    def issue(self, names: Sequence[str], now: datetime.datetime, days: int = _DAYS, *, peer: bool = False) -> tuple[bytes, bytes]:
+        """A new key and its certificate for a server with these DNS names or IP addresses, both as PEM; a ``peer`` is a client, too."""
         key = ec.generate_private_key(ec.SECP256R1())
+        uses = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if peer else [])]
         certificate = (
             _builder(_named(names[0]), self._certificate.subject, key.public_key(), now, days)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+            .add_extension(_usage(signs_certificates=False, enciphers_keys=peer), critical=True)  # libvirt asks that of its peers
+            .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_alternative(name) for name in names]), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -126,13 +128,20 @@ def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _usage(*, signs_certificates: bool, enciphers_keys: bool = False) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
         key_cert_sign=signs_certificates,
         crl_sign=signs_certificates,
         content_commitment=False,
-        key_encipherment=False,
+        key_encipherment=enciphers_keys,
         data_encipherment=False,
         key_agreement=False,
         encipher_only=False,

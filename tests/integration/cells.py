@@ -31,18 +31,31 @@ class RunningCell:
 
     def start(self) -> None:
         """Start what is missing; the cell is ready when this returns."""
-        run = subprocess.run(
-            [sys.executable, "-m", "tashi.client", "sandbox", "--state-dir", str(self.state_dir), "--detach", *self.options],
-            capture_output=True,
-            text=True,
-            timeout=READY_SECONDS,
-        )
-        assert run.returncode == 0, f"the sandbox did not start: {run.stdout}\n{run.stderr}\n{self.logs()}"
+        self._sandbox("--detach", *self.options)
 
     def down(self) -> None:
-        command = [sys.executable, "-m", "tashi.client", "sandbox", "down", "--state-dir", str(self.state_dir)]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert run.returncode == 0, run.stdout + run.stderr
+        self._sandbox("down")
+
+    def power_cut(self, host: int | str) -> None:
+        """End all that runs on a host, which is meant by its place in the list or its name; nobody is told."""
+        self._sandbox("kill", "--host", self.host(host)["name"])
+
+    def boot(self, host: int | str) -> None:
+        """Power a host on again; its daemons have started when this returns."""
+        self._sandbox("boot", "--host", self.host(host)["name"])
+
+    def cut(self, host: int | str) -> None:
+        """Cut a host's link to the rest of the cell."""
+        self._sandbox("cut", "--host", self.host(host)["name"])
+
+    def heal(self, host: int | str) -> None:
+        """Mend a host's link."""
+        self._sandbox("heal", "--host", self.host(host)["name"])
+
+    def _sandbox(self, *words: str) -> None:
+        command = [sys.executable, "-m", "tashi.client", "sandbox", *words, "--state-dir", str(self.state_dir)]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=READY_SECONDS)
+        assert run.returncode == 0, f"tashi sandbox {' '.join(words)} failed: {run.stdout}\n{run.stderr}\n{self.logs()}"
 
     @property
     def description(self) -> dict[str, Any]:
@@ -78,11 +91,23 @@ class RunningCell:
         os.kill(pid, signal.SIGKILL)
         until(lambda: alive(pid), lambda living: not living, 10)
 
-    def domains(self, host: int = 0) -> list[str]:
-        """The names of the domains that run on a qemu host, as plain virsh sees them."""
-        uri = self.description["hosts"][host]["uri"]
-        run = subprocess.run(["virsh", "-c", uri, "list", "--name"], capture_output=True, text=True, timeout=30, check=True)
-        return sorted(run.stdout.split())
+    def host(self, host: int | str) -> dict[str, str]:
+        """What cell.json says of a host, by its place in the list or by its name."""
+        hosts: list[dict[str, str]] = self.description["hosts"]
+        return hosts[host] if isinstance(host, int) else next(each for each in hosts if each["name"] == host)
+
+    def hosts(self) -> dict[str, dict[str, Any]]:
+        """The rows of getHosts, by name."""
+        return {row["name"]: row for row in json.loads(self.cli("getHosts", "-o", "json"))}
+
+    def virsh(self, host: int | str, *words: str) -> str:
+        """What virsh prints about a qemu host, as plain virsh sees it; works with its link cut, too."""
+        command = ["virsh", "-q", "-c", self.host(host)["uri"], *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
+    def domains(self, host: int | str = 0) -> list[str]:
+        """The names of the domains that run on a qemu host."""
+        return sorted(self.virsh(host, "list", "--name").split())
 
     def logs(self) -> str:
         """The ends of all logs, for a failure's message."""

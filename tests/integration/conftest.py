@@ -23,6 +23,13 @@ def qemu_cell() -> Iterator[RunningCell]:
 
 
 @pytest.fixture(scope="session")
+def three_hosts() -> Iterator[RunningCell]:
+    """A cell with three hosts that run real virtual machines and migrate them to each other; each test leaves them on, up and empty."""
+    with running_cell("--hypervisor", "qemu", "--hosts", "3", "--memory", "2048") as cell:
+        yield cell
+
+
+@pytest.fixture(scope="session")
 def conversation() -> Iterator[Conversation]:
     """A cell whose image directory holds traps, with one VM of bob's, and clients that are logged in."""
     with running_cell("--hypervisor", "test") as cell:

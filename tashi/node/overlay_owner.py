@@ -1,0 +1,58 @@
+"""Whose the overlays of a domain are, where hosts share the directory that they lie in.
+
+A host removes only what it owns: it would take away the disks of a domain that has moved to a neighbour. The owner's name stands in a file
+beside the overlays. A host that lets a domain go gives them away before, and takes them back when the domain stays.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from tashi.files import write_whole
+
+_OWNER: Final = "owner"
+_SIGN: Final = "departing-{}"
+
+
+class OverlayOwner:
+    """What one host, by a name that no other host has, may do with the directories of domains in ``overlays``."""
+
+    def __init__(self, overlays: Path, name: str) -> None:
+        self._overlays = overlays
+        self._name = name
+
+    def owns(self, uuid: str) -> bool:
+        """Whether the domain's overlays are this host's, or nobody's."""
+        try:
+            return (self._overlays / uuid / _OWNER).read_text() == self._name
+        except FileNotFoundError:
+            return True
+
+    def take(self, uuid: str) -> None:
+        """They are this host's from now on; nothing when there are none."""
+        if not self._owned_by(uuid, self._name):
+            self.give(uuid, self._name)
+
+    def give(self, uuid: str, name: str) -> None:
+        """They are from now on the host's of this name; nothing when there are none."""
+        if (self._overlays / uuid).is_dir():
+            write_whole(self._overlays / uuid / _OWNER, name)
+
+    def leave_sign(self, uuid: str, generation: int) -> None:
+        """Leave a sign that a host which sees the same directory finds."""
+        directory = self._overlays / uuid
+        directory.mkdir(parents=True, exist_ok=True)
+        for old in directory.glob(_SIGN.format("*")):
+            old.unlink(missing_ok=True)
+        (directory / _SIGN.format(generation)).touch()
+
+    def finds_sign(self, uuid: str, generation: int) -> bool:
+        """Whether this host sees the directory in which the sign was left."""
+        return (self._overlays / uuid / _SIGN.format(generation)).exists()
+
+    def _owned_by(self, uuid: str, name: str) -> bool:
+        try:
+            return (self._overlays / uuid / _OWNER).read_text() == name
+        except FileNotFoundError:
+            return False
