@@ -10,7 +10,7 @@ import msgspec
 from tashi.errors import TashiError
 from tashi.model.host import HostFacts
 from tashi.model.instance import InstanceSpec, InstanceUpdate, Resources
-from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Offer, Order, Report, Seen, Start
+from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Offer, Order, PrepareDisks, Report, Seen, Start
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
 
@@ -131,12 +131,17 @@ class IHypervisor(Protocol):
     def facts(self) -> HostFacts:
         """What this machine offers now; the first call may take three seconds."""
 
+    def prepare_disks(self, cell: str, order: PrepareDisks) -> None:
+        """See to it that the copies are in the image directory, whole; those that are there already are not made again. OurFault when one
+        cannot be had, or is given up (`abort`): then none is left."""
+
     def start(self, cell: str, order: Start) -> Observation:
         """See to it that the domain runs, and say what is seen of it. One that runs already is left as it is but answers to this order
-        from now on. A failure leaves nothing behind."""
+        from now on. A failure leaves nothing behind, nor the copies that were made for it."""
 
-    def destroy(self, cell: str, domain_uuid: str) -> None:
-        """See to it that the domain is neither running nor defined and that its throw-away disks are gone."""
+    def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = ()) -> None:
+        """See to it that the domain is neither running nor defined and that its throw-away disks are gone, and those of the ``copies`` that
+        were made for it and that it has not run with."""
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """Do this to the domain, which answers to this order from now on; nothing when it is not there or has ended, which `settle`

@@ -18,7 +18,21 @@ from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
 from tashi.model.host import HostFacts
 from tashi.model.instance import Instance, InstanceSpec, InstanceUpdate, Resources
-from tashi.model.orders import Adapt, Deed, Destroy, NodeLogin, NodeWelcome, Observation, Order, Pause, Seen, Shutdown, Start, Unpause
+from tashi.model.orders import (
+    Adapt,
+    Deed,
+    Destroy,
+    NodeLogin,
+    NodeWelcome,
+    Observation,
+    Order,
+    Pause,
+    PrepareDisks,
+    Seen,
+    Shutdown,
+    Start,
+    Unpause,
+)
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
 from tashi.store.memory import MemoryStore
@@ -59,11 +73,13 @@ class Process:
 
 
 class Images:
-    """One image, called tashi."""
+    """One image, called tashi, and whatever persistent disk is named."""
 
     path = "/images"
 
     def resolve(self, identifier: str) -> str:
+        if identifier.startswith("disk-"):
+            return identifier
         if identifier not in ("tashi", "tashi.img"):
             raise YourMistake(UNKNOWN_IMAGE, f"there is no image {identifier}")
         return "tashi.img"
@@ -82,8 +98,8 @@ class FakeAgent:
         self.orders: list[Order] = []
         self.domains: dict[int, int] = {}
         """The generation of each instance that runs here."""
-        self.breaks: Callable[[Start], str | None] = lambda order: None
-        """Why a start fails; None: it does not."""
+        self.breaks: Callable[[Start | PrepareDisks], str | None] = lambda order: None
+        """Why a start, or a copy, fails; None: it does not."""
         self.refuses: Callable[[Deed], str] = lambda deed: ""
         """Why a deed is refused; empty: it is not."""
         self.gives: Callable[[Resources], Resources] = lambda wished: wished
@@ -136,6 +152,8 @@ class FakeAgent:
                 told.append(Observation(**about, seen=self._do(order, refused), done=True, refused=refused, adapted=adapted))
             elif (why := self.breaks(order)) is not None:
                 told.append(Observation(**about, seen=Seen.FAILED, reason=why))
+            elif isinstance(order, PrepareDisks):
+                told.append(Observation(**about, seen=Seen.READY))
             else:
                 self.domains[order.instance_id] = order.generation
                 told.append(Observation(**about, seen=Seen.RUNNING))

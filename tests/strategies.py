@@ -104,7 +104,7 @@ def _sized(chance: Random, number: int, host_id: int | None, host_count: int) ->
         cores=chance.randint(1, 9),
         memory=chance.choice([1, 128, 512, 4096]),
         cpu_speed=chance.choice([None, None, 500, 2500]),
-        disks=(Disk(uri=chance.choice(["a.img", "b.img"]), persistent=chance.random() < 0.2),),
+        disks=(Disk(uri=chance.choice(["a.img", "disk-1-a-0.img", "disk-2-b-0.img"]), persistent=chance.random() < 0.2),),
         nics=(Nic(network=chance.choice([0, 0, 0, 7])),),
         hints={name: value for name, value in hints.items() if value is not None},
         refused_by=chance.choice([(), (), (1,)]),

@@ -13,6 +13,7 @@ from tashi.manager.draining import Draining
 from tashi.manager.lifecycle import advance
 from tashi.manager.migrations import begin_waiting
 from tashi.manager.settings import ManagerSettings
+from tashi.model.disks import copies_needed
 from tashi.model.instance import Instance
 from tashi.model.states import Happening
 from tashi.scheduling.check import check
@@ -83,7 +84,9 @@ class Convergence:
     def _place(self, tx: Transaction, instance: Instance, action: Place) -> None:
         generation = instance.generation + 1
         changes = {"host_id": action.host_id, "generation": generation, "started": generation, "placed_why": action.why}
-        happening = Happening.RESUME_PLACED if instance.saved else Happening.PLACED
+        happening = Happening.DISK_NEEDED if copies_needed(instance) else Happening.PLACED
+        if instance.saved:
+            happening = Happening.RESUME_PLACED
         advance(tx, instance, happening, **changes)  # type: ignore[arg-type]
         self._cursor = action.host_id
 

@@ -20,9 +20,19 @@ from tashi.errors import (
 )
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.settings import ManagerSettings
+from tashi.model.disks import is_own
 from tashi.model.events import vm_action
-from tashi.model.instance import DEFAULT_CPU_SHARE, Instance, InstanceSpec, Nic
-from tashi.model.names import MAX_CORES, MAX_MEMORY_MB, check_address, check_hints, check_hostname, check_integer, check_mac
+from tashi.model.instance import DEFAULT_CPU_SHARE, Disk, Instance, InstanceSpec, Nic
+from tashi.model.names import (
+    MAX_CORES,
+    MAX_MEMORY_MB,
+    check_address,
+    check_hints,
+    check_hostname,
+    check_integer,
+    check_mac,
+    check_scratch_space,
+)
 from tashi.model.sla import SlaClass
 from tashi.model.states import InstanceState
 from tashi.model.user import Principal
@@ -103,8 +113,13 @@ class Creation:
             raise YourMistake(BAD_ARGUMENT, f"{spec.name} has too many disks or network cards; use at most {MOST_DEVICES} of each")
         if not self._settings.allow_duplicate_names and self._is_taken(spec.name):
             raise YourMistake(DUPLICATE_HOSTNAME, f"the name {spec.name} is already in use; choose another, or destroy that instance")
-        disks = tuple(msgspec.structs.replace(disk, uri=self._images.resolve(disk.uri)) for disk in spec.disks)
+        disks = tuple(Disk(uri=self._images.resolve(disk.uri), persistent=disk.persistent) for disk in spec.disks)
+        own = [disk.uri for disk in disks if is_own(disk.uri)]
+        if len(own) > len(set(own)):
+            raise YourMistake(BAD_ARGUMENT, f"disks names a persistent disk of {spec.name} twice ({', '.join(own)}); name it once")
         ready = _with_terms(msgspec.structs.replace(spec, disks=disks), self._sla_class(spec.sla))
+        if "scratchSpace" in ready.hints:
+            check_scratch_space("hints.scratchSpace", ready.hints["scratchSpace"])
         refusals = never_fits(Instance(id=0, **msgspec.structs.asdict(ready)), self._cluster.hosts, self._settings.scheduling)
         if refusals:
             raise YourMistake(NO_SUITABLE_HOST, f"no host of this cell could ever hold {spec.name}: {in_words(refusals)}")

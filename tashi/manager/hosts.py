@@ -206,6 +206,9 @@ class Hosts:
         elif step.happening is Happening.FAILED and is_legal(instance.state, Happening.RETRIED) and instance.host_id is not None:
             # another host may still take it; the planner says so when none does
             advance(tx, instance, Happening.RETRIED, reason=step.reason, refused_by=(*instance.refused_by, instance.host_id))
+        elif step.happening is Happening.DISK_READY:
+            generation = instance.generation + 1
+            advance(tx, instance, step.happening, decayed=False, generation=generation, started=generation)
         else:
             advance(tx, instance, step.happening, reason=step.reason, decayed=False)
 

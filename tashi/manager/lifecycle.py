@@ -9,6 +9,7 @@ import msgspec
 from tashi.errors import CONFLICT, TashiError, YourMistake
 from tashi.manager import requests
 from tashi.manager.cluster import Transaction
+from tashi.model.disks import disks_after
 from tashi.model.events import Event, vm_action
 from tashi.model.instance import Instance, Residue
 from tashi.model.states import WITHOUT_A_HOST, Happening, InstanceState, step
@@ -33,6 +34,9 @@ def advance(
         changes |= {"refused_by": (), "saved": ""}
         if instance.tasks and state is not instance.state:
             changes["generation"] = instance.generation + 1  # its host is told of the task anew
+    disks = disks_after(instance, happening)
+    if disks != instance.disks:
+        changes["disks"] = disks
     if state in _PAST_TASKS:
         changes["tasks"] = ()
     if state is not InstanceState.ShuttingDown:
@@ -84,7 +88,7 @@ def _event(tx: Transaction, before: Instance, after: Instance, happening: Happen
             action = "destroyed" if as_wished else "failed"
         case InstanceState.Held:
             action = "held"
-        case _ if happening in (Happening.PLACED, Happening.RESUME_PLACED):
+        case _ if happening in (Happening.PLACED, Happening.DISK_NEEDED, Happening.RESUME_PLACED):
             action = "placed"
         case InstanceState.MigratePrep | InstanceState.MigrateTrans:
             action = "migrating"

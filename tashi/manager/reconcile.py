@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from tashi.model.disks import copies_needed, unused_copies
 from tashi.model.instance import Instance, domain_uuid
 from tashi.model.orders import (
     Adapt,
@@ -18,6 +19,7 @@ from tashi.model.orders import (
     Observation,
     Order,
     Pause,
+    PrepareDisks,
     Receive,
     Reset,
     Seen,
@@ -33,6 +35,7 @@ _MEANING: Final = {
     Seen.PAUSED: Happening.SEEN_PAUSED,
     Seen.SAVED: Happening.SEEN_SAVED,
     Seen.GONE: Happening.SEEN_GONE,
+    Seen.READY: Happening.DISK_READY,
     Seen.FAILED: Happening.FAILED,
 }
 _DEEDS: Final[dict[InstanceState, type[Pause] | type[Unpause] | type[Shutdown]]] = {
@@ -80,6 +83,8 @@ def order_for(instance: Instance, cell: UUID) -> Order | None:
     """The order that the instance's state calls for; None where no host has anything to do."""
     domain = str(domain_uuid(cell, instance.id))
     match instance.state:
+        case InstanceState.PreparingDisk:
+            return PrepareDisks(instance_id=instance.id, generation=instance.generation, uuid=domain, copies=copies_needed(instance))
         case InstanceState.Activating | InstanceState.Resuming:
             return Start(
                 instance_id=instance.id,
@@ -99,7 +104,7 @@ def order_for(instance: Instance, cell: UUID) -> Order | None:
                 saved=instance.saved,
             )
         case InstanceState.Destroying:
-            return Destroy(instance_id=instance.id, generation=instance.generation, uuid=domain)
+            return Destroy(instance_id=instance.id, generation=instance.generation, uuid=domain, copies=unused_copies(instance))
         case InstanceState.Pausing | InstanceState.Unpausing | InstanceState.ShuttingDown:
             return _DEEDS[instance.state](instance_id=instance.id, generation=instance.generation, uuid=domain)
         case InstanceState.Suspending:

@@ -15,10 +15,14 @@ DEFAULT_CPU_SHARE = 1024
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
-    """One disk: ``uri`` is a file name inside the image directory; a disk that is not persistent forgets its changes."""
+    """One disk: ``uri`` is a file name inside the image directory; a disk that is not persistent forgets its changes.
+
+    ``template``: what the persistent disk is a copy of, until its instance has run (`tashi.model.disks`).
+    """
 
     uri: str
     persistent: bool = False
+    template: str = ""
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):

@@ -5,6 +5,7 @@ Each check returns its value or raises YourMistake(bad-argument) that names the 
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -16,8 +17,10 @@ CPU_SHARES: Final = (2, 262_144)
 DISK_WEIGHTS: Final = (100, 1000)
 MAX_KILOBITS: Final = 2**31 - 1
 MAX_HINTS: Final = 64
+MAX_SCRATCH_GIB: Final = 16_384
 _HOSTNAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _IMAGE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
+_GIBIBYTES: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 _NETWORK_LABEL: Final = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 
 
@@ -60,6 +63,16 @@ def check_integer(field: str, value: object, least: int, most: int, unit: str = 
         unit = f" {unit}" if unit else ""
         raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}; use a whole number from {least} to {most}{unit}")
     return value
+
+
+def check_scratch_space(field: str, value: object) -> int:
+    """The MiB of scratch space that a hint of GiB asks for: a decimal number above 0, rounded up to whole MiB."""
+    gibibytes = float(value) if isinstance(value, str) and _GIBIBYTES.fullmatch(value) else 0.0
+    if not 0 < gibibytes <= MAX_SCRATCH_GIB:
+        raise YourMistake(
+            BAD_ARGUMENT, f"{field} is {shown(value)}; use a number of GiB above 0 and at most {MAX_SCRATCH_GIB}, such as 10 or 0.5"
+        )
+    return math.ceil(gibibytes * 1024)
 
 
 def check_mac(field: str, value: object) -> str:

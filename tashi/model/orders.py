@@ -1,6 +1,6 @@
 """What a cluster manager and a node agent say to each other: orders down, observations up, each one JSON record.
 
--> Start, Destroy, a Deed       the acknowledgement means only "I have it"
+-> PrepareDisks, Start, Destroy, a Deed       the acknowledgement means only "I have it"
 <- Report                      the facts of the host and what is seen of its instances; `full` lists all there are
 Every order carries the generation of its instance, every observation the generation it answers to: the older is void.
 """
@@ -11,6 +11,7 @@ import enum
 
 import msgspec
 
+from tashi.model.disks import DiskCopy
 from tashi.model.host import HostFacts
 from tashi.model.instance import Disk, Nic, Resources
 
@@ -35,12 +36,22 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="star
     saved: str = ""  # let it go on from the memory kept there, below the shared directory
 
 
-class Destroy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="destroy"):
-    """See to it that this domain is gone, with its throw-away disks."""
+class PrepareDisks(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="prepareDisks"):
+    """Make these copies for the domain, all or none, or say that they are made."""
 
     instance_id: int
     generation: int
     uuid: str
+    copies: tuple[DiskCopy, ...]
+
+
+class Destroy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="destroy"):
+    """See to it that this domain is gone, with its throw-away disks and with those of its ``copies`` that it has not run with."""
+
+    instance_id: int
+    generation: int
+    uuid: str
+    copies: tuple[str, ...] = ()
 
 
 class Deed(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -104,7 +115,7 @@ class Adapt(Deed, frozen=True, kw_only=True, rename="camel", tag="adapt"):
     wished: Resources
 
 
-Order = Start | Destroy | Pause | Unpause | Shutdown | Reset | Depart | Receive | Migrate | Look | Suspend | Adapt
+Order = PrepareDisks | Start | Destroy | Pause | Unpause | Shutdown | Reset | Depart | Receive | Migrate | Look | Suspend | Adapt
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, tag="offer"):
@@ -123,7 +134,8 @@ class Seen(enum.StrEnum):
     SAVED = "saved"
     EXPECTED = "expected"  # it is not here, but may arrive
     GONE = "gone"
-    FAILED = "failed"  # the Start or Destroy of this generation could not be carried out
+    READY = "ready"  # there is no domain yet, but its disks are there: the outcome of PrepareDisks
+    FAILED = "failed"  # the PrepareDisks, Start or Destroy of this generation could not be carried out
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

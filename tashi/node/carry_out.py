@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
 from tashi.model.instance import Resources
-from tashi.model.orders import Deed, Look, Observation, Offer, Order, Receive, Seen, Start
+from tashi.model.orders import Deed, Look, Observation, Offer, Order, PrepareDisks, Receive, Seen, Start
 from tashi.node.faults import HypervisorAway
 
 LONGEST_REASON: Final = 400
@@ -25,8 +25,12 @@ def carry_out(hypervisor: IHypervisor, cell: str, order: Order) -> Observation |
     try:
         if isinstance(order, Start):
             return hypervisor.start(cell, order)
-        hypervisor.destroy(cell, order.uuid)
-        seen, reason = Seen.GONE, "destroyed"
+        if isinstance(order, PrepareDisks):
+            hypervisor.prepare_disks(cell, order)
+            seen, reason = Seen.READY, ""
+        else:
+            hypervisor.destroy(cell, order.uuid, order.copies)
+            seen, reason = Seen.GONE, "destroyed"
     except HypervisorAway:
         raise
     except OurFault as fault:

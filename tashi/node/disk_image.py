@@ -48,6 +48,13 @@ class DiskImage(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_image(directory: str, name: str) -> DiskImage:
     """The image of this name in the directory; OurFault(unknown-image) when there is none or it may not be used."""
+    descriptor, image = open_image(directory, name)
+    os.close(descriptor)
+    return image
+
+
+def open_image(directory: str, name: str) -> tuple[int, DiskImage]:
+    """The same with the image open for reading, which the caller closes: so that what was looked at is what is read."""
     try:
         check_image("uri", name)
     except YourMistake as error:
@@ -62,9 +69,10 @@ def read_image(directory: str, name: str) -> DiskImage:
         if not stat.S_ISREG(status.st_mode):
             raise OurFault(UNKNOWN_IMAGE, f"the image {name} in {directory} is not a regular file; put the image itself there")
         format_, virtual_size = sniff(name, os.pread(descriptor, HEADER_BYTES, 0), status.st_size)
-    finally:
+    except BaseException:
         os.close(descriptor)
-    return DiskImage(path=path, format=format_, virtual_size=virtual_size)
+        raise
+    return descriptor, DiskImage(path=path, format=format_, virtual_size=virtual_size)
 
 
 def sniff(name: str, head: bytes, size: int) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""The disks of an instance on this host: persistent ones are the images themselves, the others throw-away overlays.
+"""The disks of an instance on this host: persistent ones are images of their own, the others throw-away overlays, and scratch space.
 
 An overlay is an empty qcow2 file over the image. `qemu-img` makes it once per image and size, without opening the image (whose header
 `disk_image` has read already); each instance gets a copy of that small file. All of this blocks and belongs into a thread.
@@ -6,6 +6,7 @@ An overlay is an empty qcow2 file over the image. `qemu-img` makes it once per i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -18,19 +19,25 @@ from typing import Final
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.instance import Disk
 from tashi.node.disk_image import DiskImage, read_image
+from tashi.node.disk_space import fault, free_bytes, in_words
 from tashi.node.domain_xml import AttachedDisk
+from tashi.node.persistent_disks import PersistentDisks
+from tashi.node.scratch_space import Scratch, ScratchSpace
 
 QEMU_IMG_SECONDS: Final = 20
 QEMU_IMG_BYTES: Final = 2**30
 
 
 class Disks:
-    """The image directory and the overlays of one host."""
+    """The image directory, the overlays and the scratch space of one host."""
 
-    def __init__(self, images: Path, overlays: Path) -> None:
-        """``images``: where images lie, by name; ``overlays``: a directory of ours, made when it is needed."""
+    def __init__(self, images: Path, overlays: Path, volume_group: str = "") -> None:
+        """``images``: where images lie, by name; ``overlays``: a directory of ours, made when it is needed; ``volume_group``: LVM's for
+        scratch space, empty where that is a file beside the overlays."""
         self._images = images
         self._overlays = overlays
+        self._scratch = ScratchSpace(overlays, volume_group)
+        self.copies = PersistentDisks(images)
         self._making = threading.Lock()
 
     def check(self, disks: Sequence[Disk]) -> list[AttachedDisk]:
@@ -38,8 +45,8 @@ class Disks:
         images = [read_image(str(self._images), disk.uri) for disk in disks]
         return [AttachedDisk(path=image.path, format=image.format) for image in images]
 
-    def prepare(self, uuid: str, disks: Sequence[Disk]) -> list[AttachedDisk]:
-        """The files to attach, overlays made; OurFault when one cannot be had, and then none is left."""
+    def prepare(self, uuid: str, disks: Sequence[Disk], scratch: Scratch | None = None) -> list[AttachedDisk]:
+        """The files to attach, overlays and scratch space made; OurFault when one cannot be had, and then `give_up` is to follow."""
         images = [read_image(str(self._images), disk.uri) for disk in disks]
         self.discard(uuid)
         attached = []
@@ -51,16 +58,25 @@ class Disks:
                     else self._overlay(image, self._overlays / uuid / f"{place}.qcow2")
                 )
         except OSError as error:
-            self.discard(uuid)
-            raise OurFault(INTERNAL, f"no overlay could be made in {self._overlays}: {error.strerror or error}") from error
-        except OurFault:
-            self.discard(uuid)
-            raise
+            raise fault(error, self._overlays, "an overlay") from error
+        if scratch is not None:
+            attached.append(self._scratch.make(uuid, scratch))
         return attached
 
-    def discard(self, uuid: str) -> None:
-        """Remove the overlays of this domain, if there are any."""
+    def keep(self, uuid: str, disks: Sequence[Disk]) -> None:
+        """The domain has run with these disks: its copies among them stay."""
+        self.copies.keep(uuid, _copies(disks))
+
+    def discard(self, uuid: str, copies: Sequence[str] = ()) -> None:
+        """Remove the overlays and the scratch space of this domain, and those of the copies that it has not run with."""
+        self._scratch.discard(uuid)
         shutil.rmtree(self._overlays / uuid, ignore_errors=True)
+        self.copies.discard(uuid, copies)
+
+    def give_up(self, uuid: str, disks: Sequence[Disk]) -> None:
+        """The same after a start that failed, whose own words matter more than what stands in the way of this."""
+        with contextlib.suppress(OSError, OurFault):
+            self.discard(uuid, _copies(disks))
 
     def _overlay(self, image: DiskImage, path: Path) -> AttachedDisk:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,9 +91,18 @@ class Disks:
             if not blank.exists():
                 self._overlays.mkdir(parents=True, exist_ok=True)
                 unfinished = blank.with_suffix(".part")
-                _create_overlay(image, unfinished)
-                os.replace(unfinished, blank)
+                try:
+                    _create_overlay(image, unfinished)
+                    os.replace(unfinished, blank)
+                except BaseException:
+                    unfinished.unlink(missing_ok=True)
+                    raise
         return blank
+
+
+def _copies(disks: Sequence[Disk]) -> list[str]:
+    """Those of the disks that are copies made for an instance that has not been seen to run."""
+    return [disk.uri for disk in disks if disk.template]
 
 
 def _create_overlay(image: DiskImage, path: Path) -> None:
@@ -89,6 +114,8 @@ def _create_overlay(image: DiskImage, path: Path) -> None:
     try:
         subprocess.run(command, check=True, timeout=QEMU_IMG_SECONDS, stdin=subprocess.DEVNULL, capture_output=True)
     except subprocess.CalledProcessError as error:
-        raise OurFault(INTERNAL, f"qemu-img made no overlay: {error.stderr.decode(errors='replace').strip()}") from error
+        words = error.stderr.decode(errors="replace").strip()
+        free = in_words(free_bytes(path.parent))
+        raise OurFault(INTERNAL, f"qemu-img made no overlay in {path.parent}, which has {free} free: {words}") from error
     except subprocess.TimeoutExpired as error:
         raise OurFault(INTERNAL, f"qemu-img made no overlay within {QEMU_IMG_SECONDS} s") from error

@@ -38,10 +38,11 @@ ElementTree.register_namespace(PREFIX, NAMESPACE)
 
 
 class AttachedDisk(msgspec.Struct, frozen=True, kw_only=True):
-    """A file a domain gets as a disk. ``base`` is what an overlay (``path``, qcow2) lies over, with its format."""
+    """A file a domain gets as a disk, or a block ``device``. ``base`` is what an overlay (``path``, qcow2) lies over, with its format."""
 
     path: str
     format: str
+    device: bool = False
     base: str = ""
     base_format: str = ""
 
@@ -200,9 +201,9 @@ def _add_devices(
 
 
 def _add_disk(devices: ElementTree.Element, disk: AttachedDisk, bus: str, place: int) -> None:
-    element = _add(devices, "disk", type="file", device="disk")
+    element = _add(devices, "disk", type="block" if disk.device else "file", device="disk")
     _add(element, "driver", name="qemu", type=disk.format, cache="writeback")
-    _add(element, "source", file=disk.path)
+    _add(element, "source", **{"dev" if disk.device else "file": disk.path})
     beneath = _add(element, "backingStore")  # empty: there is none, and libvirt need not look for one
     if disk.base:
         beneath.set("type", "file")

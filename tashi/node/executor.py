@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
 from tashi.model.instance import domain_uuid
-from tashi.model.orders import Deed, Destroy, Migrate, Observation, Order, Seen, Start, Suspend
+from tashi.model.orders import Deed, Destroy, Migrate, Observation, Order, PrepareDisks, Seen, Start, Suspend
 from tashi.node.carry_out import LONGEST_REASON, carry_out
 from tashi.node.faults import HypervisorAway
 
@@ -179,14 +179,16 @@ class Executor:
 
     def _ask_progress(self, life: _Life, order: Order) -> None:
         if life.at is order and not self._stopped:
-            asked = self._run(self._hypervisor.progress, self._cell, life.domain)
+            # an abort that came before there was anything to end is said again
+            call = self._hypervisor.abort if life.destroying else self._hypervisor.progress
+            asked = self._run(call, self._cell, life.domain)
             asked.addCallback(self._tell_progress, life, order).addErrback(self._broken)
             asked.addBoth(lambda ignored: self._clock.callLater(PROGRESS_SECONDS, self._ask_progress, life, order))
 
     def _tell_progress(self, percent: int | None, life: _Life, order: Order) -> None:
         if life.at is order and life.waiting is None and percent is not None and percent != life.percent:
             life.percent = percent
-            seen = life.last.seen if life.last is not None else Seen.EXPECTED
+            seen = life.last.seen if life.last is not None and life.last.seen in _ALIVE else Seen.EXPECTED
             self._tell(Observation(instance_id=life.instance_id, generation=order.generation, seen=seen, progress=percent))
 
     def _finished(self, observation: Observation | None, life: _Life) -> None:
@@ -302,7 +304,7 @@ class Executor:
 
 def _takes_long(order: Order) -> bool:
     """Whether it may take minutes: then it has a thread apart, says how far it is, and ends when the instance is to be destroyed."""
-    return isinstance(order, Migrate | Suspend) or (isinstance(order, Start) and bool(order.saved))
+    return isinstance(order, PrepareDisks | Migrate | Suspend) or (isinstance(order, Start) and bool(order.saved))
 
 
 def _is_news(hint: Seen | None, known: Observation | None) -> bool:

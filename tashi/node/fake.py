@@ -18,6 +18,7 @@ from tashi.model.orders import (
     Observation,
     Offer,
     Pause,
+    PrepareDisks,
     Receive,
     Reset,
     Seen,
@@ -61,6 +62,7 @@ class FakeHypervisor:
         self._shared.machines[self._address] = self
         self._expected: dict[str, int] = {}  # the generation by which each domain that may arrive was announced
         self._domains: dict[str, _Domain] = {}
+        self._unused: dict[str, set[str]] = {}  # by domain, the copies that it has not run with
         self._listeners: list[Callable[[str | None, Seen | None, str], None]] = []
 
     def watch(self, listener: Callable[[str | None, Seen | None, str], None]) -> None:
@@ -72,6 +74,20 @@ class FakeHypervisor:
         self._answer()
         return self._facts
 
+    def prepare_disks(self, cell: str, order: PrepareDisks) -> None:
+        """See IHypervisor."""
+        self.begun.append(f"prepare {order.instance_id}")
+        self._answer()
+        unused = self._unused.get(order.uuid, set())
+        for copy in order.copies:
+            if copy.template not in self.images:
+                raise OurFault(UNKNOWN_IMAGE, f"the image {copy.template} cannot be opened: there is none")
+            if copy.name in self.images - unused:
+                raise OurFault(INTERNAL, f"there is a file {copy.name} already, which was not made for this instance")
+        names = {copy.name for copy in order.copies}
+        self.images |= names
+        self._unused[order.uuid] = names
+
     def start(self, cell: str, order: Start) -> Observation:
         """See IHypervisor."""
         self.begun.append(f"start {order.instance_id}")
@@ -82,6 +98,7 @@ class FakeHypervisor:
         if domain is None or domain.seen is Seen.GONE:
             for disk in order.disks:
                 if disk.uri not in self.images:
+                    self._give_up(order.uuid, [disk.uri for disk in order.disks if disk.template])
                     raise OurFault(UNKNOWN_IMAGE, f"the image {disk.uri} cannot be opened: there is none")
             if order.saved:
                 if order.saved not in self._shared.saved:
@@ -91,9 +108,10 @@ class FakeHypervisor:
             self._tell(order.uuid, Seen.RUNNING)
         else:
             domain.order = msgspec.structs.replace(domain.order, generation=order.generation)
+        self._unused.pop(order.uuid, None)
         return msgspec.structs.replace(_observation(domain), nics=nics_of(order))
 
-    def destroy(self, cell: str, domain_uuid: str) -> None:
+    def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = ()) -> None:
         """See IHypervisor."""
         self.begun.append("destroy")
         self._answer()
@@ -102,6 +120,7 @@ class FakeHypervisor:
             raise OurFault(INTERNAL, "the domain is not this cell's; it was left alone")
         if self._domains.pop(domain_uuid, None) is not None:
             self._tell(domain_uuid, Seen.GONE, "destroyed")
+        self._give_up(domain_uuid, copies)
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """See IHypervisor."""
@@ -193,6 +212,9 @@ class FakeHypervisor:
         """Lose sight of the machine's virtualisation."""
         self.away = True
         self._tell(None, None)
+
+    def _give_up(self, domain_uuid: str, copies: Sequence[str]) -> None:
+        self.images -= self._unused.pop(domain_uuid, set()).intersection(copies)
 
     def _answer(self) -> None:
         if self.away:

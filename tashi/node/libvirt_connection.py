@@ -34,7 +34,7 @@ class LibvirtConnection:
     def get(self) -> Any:
         """The live connection; HypervisorAway when there is none to be had."""
         with self._opening:
-            if self._connection is None or not _is_alive(self._connection):
+            if self._connection is None or not is_alive(self._connection):
                 self._connection = None
                 self._connection = self._open()
             return self._connection
@@ -54,7 +54,7 @@ class LibvirtConnection:
             yield connection
         except libvirt.libvirtError as error:
             words = f"{purpose}: {error.get_error_message() or error}"
-            if not _is_alive(connection):
+            if not is_alive(connection):
                 raise HypervisorAway(words) from error
             raise OurFault(INTERNAL, words) from error
 
@@ -75,7 +75,8 @@ class LibvirtConnection:
             listener(uuid, seen, ended)
 
 
-def _is_alive(connection: Any) -> bool:
+def is_alive(connection: Any) -> bool:
+    """Whether the connection still leads to a daemon."""
     try:
         return bool(connection.isAlive())
     except libvirt.libvirtError:

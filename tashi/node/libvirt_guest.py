@@ -17,13 +17,14 @@ import libvirt
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.host import HostFacts
 from tashi.model.instance import Resources, domain_name
-from tashi.model.orders import Adapt, Deed, Observation, Offer, Pause, Reset, Seen, Shutdown, Start, Unpause
+from tashi.model.orders import Adapt, Deed, Observation, Offer, Pause, PrepareDisks, Reset, Seen, Shutdown, Start, Unpause
 from tashi.node.disks import Disks
 from tashi.node.domain_xml import NAMESPACE, PREFIX, Mark, domain_xml, mark_xml, nics_of, read_mark
 from tashi.node.libvirt_adapt import adapt
-from tashi.node.libvirt_connection import LibvirtConnection
+from tashi.node.libvirt_connection import LibvirtConnection, is_alive
 from tashi.node.libvirt_events import Listener
 from tashi.node.libvirt_host import HostReader
+from tashi.node.scratch_space import scratch_of
 
 _PAUSED: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED})
 _ENDED: Final = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_NOSTATE})
@@ -67,6 +68,10 @@ class LibvirtHypervisor:
         with self._connection.talking("the host could not be read") as connection:
             return self._host.facts(connection)
 
+    def prepare_disks(self, cell: str, order: PrepareDisks) -> None:
+        """See IHypervisor."""
+        self._disks.copies.make(_canonical(order.uuid), order.copies)
+
     def start(self, cell: str, order: Start) -> Observation:
         """See IHypervisor."""
         with self._connection.talking(f"{domain_name(order.instance_id, order.name)} was not started") as connection:
@@ -74,28 +79,31 @@ class LibvirtHypervisor:
             if domain is not None:
                 mark = _own_mark(domain, cell)
                 if domain.state()[0] not in _ENDED:
+                    self._disks.keep(_canonical(order.uuid), order.disks)
                     return _seen(domain, _renewed(domain, mark, order.generation))
                 self._remove(domain)
             self._create(connection, cell, order)
         return Observation(instance_id=order.instance_id, generation=order.generation, seen=Seen.RUNNING, nics=nics_of(order))
 
-    def destroy(self, cell: str, domain_uuid: str) -> None:
+    def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = ()) -> None:
         """See IHypervisor."""
         domain_uuid = _canonical(domain_uuid)
         with self._connection.talking("the domain was not destroyed") as connection:
             domain = _find(connection, domain_uuid)
             if domain is None:
-                self._disks.discard(domain_uuid)
+                self._disks.discard(domain_uuid, copies)
                 return
             _own_mark(domain, cell)
             self._remove(domain)
+            self._disks.copies.discard(domain_uuid, copies)
 
     def progress(self, cell: str, domain_uuid: str) -> int | None:
         """See IHypervisor."""
-        return None
+        return self._disks.copies.progress(_canonical(domain_uuid))
 
     def abort(self, cell: str, domain_uuid: str) -> None:
         """See IHypervisor."""
+        self._disks.copies.abort(_canonical(domain_uuid))
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """See IHypervisor."""
@@ -146,24 +154,27 @@ class LibvirtHypervisor:
         domain_uuid = _canonical(order.uuid)
         kind = self._host.domain_kind(connection)
         simulated = kind == "test"
-        disks = self._disks.check(order.disks) if simulated else self._disks.prepare(domain_uuid, order.disks)
         console = self._console(domain_name(order.instance_id, order.name))
         domain = None
         try:
+            disks = self._disks.check(order.disks) if simulated else self._disks.prepare(domain_uuid, order.disks, scratch_of(order))
             megahertz = connection.getInfo()[3] if order.cpu_speed else 0
             xml = domain_xml(order, cell=cell, kind=kind, disks=disks, bridges=self._bridges, console=str(console), megahertz=megahertz)
             if simulated:
                 connection.createXML(xml)
-                return
-            self._consoles.mkdir(parents=True, exist_ok=True)
-            domain = connection.defineXML(xml)
-            domain.create()
+            else:
+                self._consoles.mkdir(parents=True, exist_ok=True)
+                domain = connection.defineXML(xml)
+                domain.create()
         except BaseException:
+            if not is_alive(connection):
+                raise  # it may run all the same: whoever is at this order next will see
             with contextlib.suppress(libvirt.libvirtError):  # the first failure is the one to tell of
                 if domain is not None:
                     domain.undefineFlags(_UNDEFINE)
-            self._disks.discard(domain_uuid)
+            self._disks.give_up(domain_uuid, order.disks)
             raise
+        self._disks.keep(domain_uuid, order.disks)
 
     def _remove(self, domain: Any, keep_console: bool = False) -> None:
         """End the domain if need be, and leave nothing of it; a console of its own end is kept for whoever asks why."""

@@ -62,7 +62,7 @@ def make_hypervisor(config: Config) -> IHypervisor:
     return LibvirtHypervisor(
         LibvirtConnection(config.libvirt.uri),
         HostReader(offer, state),
-        Disks(config.share_dir / "images", Path(config.qemu.scratch_dir or state / "scratch")),
+        Disks(config.share_dir / "images", Path(config.qemu.scratch_dir or state / "scratch"), config.qemu.scratch_vg),
         state / "console",
         bridges,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from tashi.model.disks import is_own
 from tashi.model.instance import Instance
 
 _TRUE = frozenset({"true", "yes", "1"})
@@ -27,5 +28,5 @@ def needs(instance: Instance) -> Hashable:
 
 
 def persistent_disks(instance: Instance) -> frozenset[str]:
-    """The disks that only one instance may have at a time."""
-    return frozenset(disk.uri for disk in instance.disks if disk.persistent)
+    """The disks that only one instance may have at a time, however it has them; a template is copied or lies beneath an overlay."""
+    return frozenset(disk.uri for disk in instance.disks if is_own(disk.uri))

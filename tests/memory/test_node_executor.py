@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -277,7 +277,7 @@ class ExecutorTests(ExecutorCase):
         self.executor.give([start()])
         self.assertEqual(self.told, [msgspec.structs.replace(self.told[0], at=12.5)])
 
-    def refuse(self, cell: str, domain: str) -> None:
+    def refuse(self, cell: str, domain: str, copies: Sequence[str]) -> None:
         """A destroy that libvirt refuses."""
         raise OurFault("internal", "Device or resource busy")
 

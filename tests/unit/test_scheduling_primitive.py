@@ -73,7 +73,7 @@ def test_a_full_target_and_elsewhere(elsewhere: str, expected: str | None) -> No
 
 def test_a_persistent_disk_has_one_user() -> None:
     """Two instances never share a persistent disk, neither with what runs nor within one plan."""
-    mine = (Disk(uri="data.img", persistent=True),)
+    mine = (Disk(uri="disk-1-a-0.img", persistent=True),)
     snapshot = a_snapshot("h1 8c 16G", "h2 8c 16G")
     both = msgspec.structs.replace(snapshot, pending=(an_instance(8, "a", disks=mine), an_instance(9, "b", disks=mine)))
     assert _placed(both) == {"a": "h1", "b": None}
@@ -81,7 +81,7 @@ def test_a_persistent_disk_has_one_user() -> None:
     assert _placed(taken) == {"a": None, "b": None}
     (_, postponed) = plan(taken).actions
     assert isinstance(postponed, Postpone)
-    assert "persistent disk data.img is in use" in in_words(postponed.refusals)
+    assert "persistent disk disk-1-a-0.img is in use" in in_words(postponed.refusals)
 
 
 def test_a_postponed_instance_has_one_reason_a_host() -> None:
@@ -160,9 +160,9 @@ def test_the_check_finds_what_is_wrong(actions: tuple[Place, ...], problem: str)
 
 def test_the_check_guards_persistent_disks() -> None:
     """No plan lets two instances share a persistent disk."""
-    mine = (Disk(uri="data.img", persistent=True),)
+    mine = (Disk(uri="disk-1-a-0.img", persistent=True),)
     snapshot = msgspec.structs.replace(
         a_snapshot("h1 8c 16G", "h2 8c 16G"), pending=(an_instance(8, disks=mine), an_instance(9, disks=mine))
     )
     both = Plan(actions=(Place(instance_id=8, host_id=1), Place(instance_id=9, host_id=2)))
-    assert check(both, snapshot) == ("instance 9 would share the persistent disk data.img with another",)
+    assert check(both, snapshot) == ("instance 9 would share the persistent disk disk-1-a-0.img with another",)
