@@ -139,9 +139,9 @@ class IHypervisor(Protocol):
         """See to it that the domain runs, and say what is seen of it. One that runs already is left as it is but answers to this order
         from now on. A failure leaves nothing behind, nor the copies that were made for it."""
 
-    def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = ()) -> None:
+    def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = (), saved: str = "") -> None:
         """See to it that the domain is neither running nor defined and that its throw-away disks are gone, and those of the ``copies`` that
-        were made for it and that it has not run with."""
+        were made for it and that it has not run with. ``saved``: where its memory may have been kept, which is then gone, too."""
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """Do this to the domain, which answers to this order from now on; nothing when it is not there or has ended, which `settle`

@@ -5,8 +5,12 @@ Whether an image's content is what it claims is looked at on the host that uses 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import stat
+import threading
+from pathlib import Path
 
 import msgspec
 
@@ -52,6 +56,18 @@ class ImageDirectory:
             Image(id=place, image_name=name, image_size=_in_words(size))
             for place, (name, size) in enumerate(zip(names, sizes, strict=True))
         ]
+
+    def forget_saved(self, saved: str) -> None:
+        """Remove what a suspended instance has left beside the images, in a thread: the files may be large."""
+        path = Path(self.path).parent / saved
+
+        def remove() -> None:
+            for file in (path, path.with_name(f"{path.name}.part")):
+                with contextlib.suppress(OSError):  # nothing is lost but room
+                    file.unlink(missing_ok=True)
+            shutil.rmtree(path.with_name(f"{path.name}.disks"), ignore_errors=True)
+
+        threading.Thread(target=remove, daemon=True).start()
 
     def _is_plain_file(self, name: str) -> bool:
         try:

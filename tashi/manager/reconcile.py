@@ -104,7 +104,13 @@ def order_for(instance: Instance, cell: UUID) -> Order | None:
                 saved=instance.saved,
             )
         case InstanceState.Destroying:
-            return Destroy(instance_id=instance.id, generation=instance.generation, uuid=domain, copies=unused_copies(instance))
+            return Destroy(
+                instance_id=instance.id,
+                generation=instance.generation,
+                uuid=domain,
+                copies=unused_copies(instance),
+                saved=instance.saved,
+            )
         case InstanceState.Pausing | InstanceState.Unpausing | InstanceState.ShuttingDown:
             return _DEEDS[instance.state](instance_id=instance.id, generation=instance.generation, uuid=domain)
         case InstanceState.Suspending:
@@ -132,7 +138,14 @@ def _order_to_move(instance: Instance, domain: str) -> Order | None:
         return None
     if not migration.described:
         return Depart(**about)
-    return Receive(**about, name=instance.name, described=migration.described, disks=instance.disks, nics=instance.nics)
+    return Receive(
+        **about,
+        name=instance.name,
+        described=migration.described,
+        disks=instance.disks,
+        nics=instance.nics,
+        hints=instance.hints,
+    )
 
 
 def step_for(instance: Instance | None, host_id: int, observation: Observation) -> Step | None:

@@ -27,6 +27,9 @@ from tashi.manager.outbox import Outbox
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.verbs import Verbs
 from tashi.manager.waiting import Waiting
+from tashi.model.host import Host
+from tashi.model.instance import Instance
+from tashi.model.states import InstanceState
 from tashi.model.user import User
 
 FLOOD_PAUSE = 0.01
@@ -91,6 +94,7 @@ class ClusterManager(Service):
         self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick)
         self.commands = Commands(cluster, self._store, creation, explanation, settings, planning.kick)
         waiting = Waiting(reactor, cluster)
+        cluster.watchers.append(self._forget_saved)
         self.verbs = Verbs(
             cluster, creation, self._images, explanation, waiting, self._priorities, settings, planning.kick, convergence.run
         )
@@ -118,6 +122,10 @@ class ClusterManager(Service):
             hosts=len(cluster.hosts),
             users=len(cluster.users),
         )
+
+    def _forget_saved(self, record: Instance | Host) -> None:
+        if isinstance(record, Instance) and record.saved and record.state is InstanceState.Exited:
+            self.cluster.journal.when_written(lambda: self._images.forget_saved(record.saved))
 
     def startService(self) -> None:
         super().startService()

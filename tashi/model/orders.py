@@ -52,6 +52,7 @@ class Destroy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="de
     generation: int
     uuid: str
     copies: tuple[str, ...] = ()
+    saved: str = ""  # where its memory may have been kept
 
 
 class Deed(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -89,6 +90,7 @@ class Receive(Deed, frozen=True, kw_only=True, rename="camel", tag="receive"):
     described: str
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...] = ()
+    hints: dict[str, str] = {}
 
 
 class Migrate(Deed, frozen=True, kw_only=True, rename="camel", tag="migrate"):

@@ -29,7 +29,7 @@ def carry_out(hypervisor: IHypervisor, cell: str, order: Order) -> Observation |
             hypervisor.prepare_disks(cell, order)
             seen, reason = Seen.READY, ""
         else:
-            hypervisor.destroy(cell, order.uuid, order.copies)
+            hypervisor.destroy(cell, order.uuid, order.copies, order.saved)
             seen, reason = Seen.GONE, "destroyed"
     except HypervisorAway:
         raise

@@ -21,6 +21,7 @@ from tashi.model.instance import Disk
 from tashi.node.disk_image import DiskImage, read_image
 from tashi.node.disk_space import fault, free_bytes, in_words
 from tashi.node.domain_xml import AttachedDisk
+from tashi.node.overlay_owner import OverlayOwner
 from tashi.node.persistent_disks import PersistentDisks
 from tashi.node.scratch_space import Scratch, ScratchSpace
 
@@ -31,10 +32,12 @@ QEMU_IMG_BYTES: Final = 2**30
 class Disks:
     """The image directory, the overlays and the scratch space of one host."""
 
-    def __init__(self, images: Path, overlays: Path, volume_group: str = "") -> None:
+    def __init__(self, images: Path, overlays: Path, volume_group: str = "", host: str = "") -> None:
         """``images``: where images lie, by name; ``overlays``: a directory of ours, made when it is needed; ``volume_group``: LVM's for
-        scratch space, empty where that is a file beside the overlays."""
+        scratch space, empty where that is a file beside the overlays; ``host``: a name that no other host has."""
+        self.share = images.parent
         self._images = images
+        self.owner = OverlayOwner(overlays, host or "this host")
         self._overlays = overlays
         self._scratch = ScratchSpace(overlays, volume_group)
         self.copies = PersistentDisks(images)
@@ -61,16 +64,29 @@ class Disks:
             raise fault(error, self._overlays, "an overlay") from error
         if scratch is not None:
             attached.append(self._scratch.make(uuid, scratch))
+        self.owner.claim(uuid)
         return attached
+
+    def of(self, uuid: str) -> Path:
+        """The directory of the domain's overlays and scratch space."""
+        return self._overlays / uuid
+
+    def place_of(self, uuid: str, path: str) -> str | None:
+        """Where the file of this domain that another host has at ``path`` is on this one; None: it is not."""
+        there = Path(path)
+        here = self._overlays / uuid / there.name if there.parent.name == uuid else self._images / there.name
+        return str(here) if here.is_file() else None
 
     def keep(self, uuid: str, disks: Sequence[Disk]) -> None:
         """The domain has run with these disks: its copies among them stay."""
         self.copies.keep(uuid, _copies(disks))
 
     def discard(self, uuid: str, copies: Sequence[str] = ()) -> None:
-        """Remove the overlays and the scratch space of this domain, and those of the copies that it has not run with."""
-        self._scratch.discard(uuid)
-        shutil.rmtree(self._overlays / uuid, ignore_errors=True)
+        """Remove the overlays and the scratch space of this domain if they are this host's, and those of the copies that it has not run
+        with."""
+        if self.owner.owns(uuid):
+            self._scratch.discard(uuid)
+            shutil.rmtree(self._overlays / uuid, ignore_errors=True)
         self.copies.discard(uuid, copies)
 
     def give_up(self, uuid: str, disks: Sequence[Disk]) -> None:

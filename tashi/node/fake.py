@@ -111,10 +111,11 @@ class FakeHypervisor:
         self._unused.pop(order.uuid, None)
         return msgspec.structs.replace(_observation(domain), nics=nics_of(order))
 
-    def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = ()) -> None:
+    def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = (), saved: str = "") -> None:
         """See IHypervisor."""
         self.begun.append("destroy")
         self._answer()
+        self._shared.saved.pop(saved, None)
         domain = self._domains.get(domain_uuid)
         if domain is not None and domain.cell != cell:
             raise OurFault(INTERNAL, "the domain is not this cell's; it was left alone")

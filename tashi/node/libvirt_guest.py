@@ -13,17 +13,37 @@ from pathlib import Path
 from typing import Any, Final
 
 import libvirt
+import msgspec
 
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.host import HostFacts
-from tashi.model.instance import Resources, domain_name
-from tashi.model.orders import Adapt, Deed, Observation, Offer, Pause, PrepareDisks, Reset, Seen, Shutdown, Start, Unpause
+from tashi.model.instance import Resources, domain_name, saved_name
+from tashi.model.orders import (
+    Adapt,
+    Deed,
+    Depart,
+    Migrate,
+    Observation,
+    Offer,
+    Pause,
+    PrepareDisks,
+    Receive,
+    Reset,
+    Seen,
+    Shutdown,
+    Start,
+    Suspend,
+    Unpause,
+)
 from tashi.node.disks import Disks
 from tashi.node.domain_xml import NAMESPACE, PREFIX, Mark, domain_xml, mark_xml, nics_of, read_mark
 from tashi.node.libvirt_adapt import adapt
 from tashi.node.libvirt_connection import LibvirtConnection, is_alive
 from tashi.node.libvirt_events import Listener
 from tashi.node.libvirt_host import HostReader
+from tashi.node.libvirt_jobs import Jobs
+from tashi.node.libvirt_migrate import NOWHERE, Moves, Way, check_movable
+from tashi.node.libvirt_save import SavedDomains
 from tashi.node.scratch_space import scratch_of
 
 _PAUSED: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED})
@@ -47,8 +67,21 @@ _UNDEFINE: Final = (
 class LibvirtHypervisor:
     """An IHypervisor on a libvirt URI, qemu or test."""
 
-    def __init__(self, connection: LibvirtConnection, host: HostReader, disks: Disks, consoles: Path, bridges: Mapping[int, str]) -> None:
-        """``consoles``: the directory for what guests print; ``bridges``: the bridge of each network this host is on."""
+    def __init__(
+        self,
+        connection: LibvirtConnection,
+        host: HostReader,
+        disks: Disks,
+        consoles: Path,
+        bridges: Mapping[int, str],
+        way: Way = NOWHERE,
+        longest: float = 300.0,
+    ) -> None:
+        """``consoles``: the directory for what guests print; ``bridges``: the bridge of each network this host is on; ``way``: how domains
+        move to other hosts and from them; ``longest``: the seconds that a migration or suspension may take."""
+        self._jobs = Jobs(longest)
+        self._moves = Moves(connection.uri, way, disks, self._jobs, consoles, bridges)
+        self._saved = SavedDomains(disks, self._jobs)
         self._connection = connection
         self._host = host
         self._disks = disks
@@ -80,14 +113,24 @@ class LibvirtHypervisor:
                 mark = _own_mark(domain, cell)
                 if domain.state()[0] not in _ENDED:
                     self._disks.keep(_canonical(order.uuid), order.disks)
+                    if order.saved:
+                        self._saved.forget(order.saved)
                     return _seen(domain, _renewed(domain, mark, order.generation))
-                self._remove(domain)
-            self._create(connection, cell, order)
+                if order.saved:
+                    domain.undefineFlags(_UNDEFINE)  # the rest of a resume that was cut short; its disks are still needed
+                else:
+                    self._remove(domain)
+            if order.saved:
+                self._saved.resume(connection, _canonical(order.uuid), order.saved, lambda xml: self._moves.land(order, xml))
+            else:
+                self._create(connection, cell, order)
         return Observation(instance_id=order.instance_id, generation=order.generation, seen=Seen.RUNNING, nics=nics_of(order))
 
-    def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = ()) -> None:
+    def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = (), saved: str = "") -> None:
         """See IHypervisor."""
         domain_uuid = _canonical(domain_uuid)
+        if saved:
+            self._saved.forget(saved)
         with self._connection.talking("the domain was not destroyed") as connection:
             domain = _find(connection, domain_uuid)
             if domain is None:
@@ -99,29 +142,66 @@ class LibvirtHypervisor:
 
     def progress(self, cell: str, domain_uuid: str) -> int | None:
         """See IHypervisor."""
-        return self._disks.copies.progress(_canonical(domain_uuid))
+        percent = self._disks.copies.progress(_canonical(domain_uuid))
+        if percent is None:
+            with self._connection.talking("its progress is not known") as connection:
+                percent = self._jobs.progress(connection, _canonical(domain_uuid))
+        return percent
 
     def abort(self, cell: str, domain_uuid: str) -> None:
         """See IHypervisor."""
         self._disks.copies.abort(_canonical(domain_uuid))
+        with self._connection.talking("it could not be ended") as connection:
+            self._jobs.abort(connection, _canonical(domain_uuid))
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """See IHypervisor."""
         with self._connection.talking("the host refuses") as connection, _gone_meanwhile():
             domain = _find(connection, _canonical(deed.uuid))
+            if isinstance(deed, Receive):
+                return self._receive(connection, cell, domain, deed)
+            if isinstance(deed, Suspend):
+                return self._suspend(cell, domain, deed)
             if domain is None:
                 return None
             mark = _own_mark(domain, cell)
             if domain.state()[0] in _ENDED:
+                return None
+            if isinstance(deed, Migrate):  # its mark is not renewed: a domain that is moving already would not take it
+                self._moves.migrate(domain, deed)
                 return None
             again = mark.generation == deed.generation
             _renewed(domain, mark, deed.generation)  # first, so that a reset never comes twice
             if isinstance(deed, Adapt):
                 simulated = self._host.domain_kind(connection) == "test"
                 return adapt(domain, deed.wished, simulated=simulated, megahertz=connection.getInfo()[3])
+            if isinstance(deed, Depart):
+                return self._moves.depart(domain, deed)
             if not (again and isinstance(deed, Reset)):
                 _do(domain, deed)
         return None
+
+    def _receive(self, connection: Any, cell: str, domain: Any, deed: Receive) -> Offer:
+        if domain is not None:
+            _own_mark(domain, cell)
+            if domain.state()[0] not in _ENDED:
+                raise OurFault(INTERNAL, "the domain is on this host already")
+            self._remove(domain)
+        return self._moves.receive(connection, self._host.domain_kind(connection), deed)
+
+    def _suspend(self, cell: str, domain: Any, deed: Suspend) -> Seen | None:
+        if domain is None:
+            return Seen.SAVED if self._saved.is_saved(deed.saved) else None
+        mark, domain_uuid = _own_mark(domain, cell), _canonical(deed.uuid)
+        if domain.state()[0] not in _ENDED:
+            check_movable(domain, domain_uuid, self._disks)
+            _renewed(domain, mark, deed.generation)
+            self._saved.save(domain, domain_uuid, deed.saved)
+        elif not self._saved.is_memory_saved(deed.saved):
+            return None
+        self._saved.finish(domain_uuid, deed.saved)
+        self._remove(domain)
+        return Seen.SAVED
 
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
         """See IHypervisor."""
@@ -133,7 +213,10 @@ class LibvirtHypervisor:
                 if domain is None:
                     self._disks.discard(domain_uuid)
                 return None
-            observation = _seen(domain, mark)
+            observation = self._look_at(domain, mark)
+            if observation.seen is Seen.RUNNING:
+                self._saved.forget(saved_name(mark.instance_id, mark.name))
+                self._disks.owner.take(domain_uuid)
             if observation.seen is Seen.GONE:
                 self._remove(domain, keep_console=True)
                 return observation if observation.reason else None
@@ -147,8 +230,14 @@ class LibvirtHypervisor:
                 with _gone_meanwhile():
                     mark = _mark_of(domain)
                     if mark is not None and mark.cell == cell:
-                        found.append(_seen(domain, mark))
+                        found.append(self._look_at(domain, mark))
         return found
+
+    def _look_at(self, domain: Any, mark: Mark) -> Observation:
+        observation = _seen(domain, mark)
+        if observation.seen is Seen.GONE and self._saved.is_memory_saved(saved_name(mark.instance_id, mark.name)):
+            return msgspec.structs.replace(observation, seen=Seen.SAVED, reason="")
+        return observation
 
     def _create(self, connection: Any, cell: str, order: Start) -> None:
         domain_uuid = _canonical(order.uuid)

@@ -24,14 +24,16 @@ class OverlayOwner:
 
     def owns(self, uuid: str) -> bool:
         """Whether the domain's overlays are this host's, or nobody's."""
-        try:
-            return (self._overlays / uuid / _OWNER).read_text() == self._name
-        except FileNotFoundError:
-            return True
+        return self._owner(uuid) in (self._name, "")
+
+    def claim(self, uuid: str) -> None:
+        """They are this host's, which has just made them: what a crash leaves of this is nobody's."""
+        if (self._overlays / uuid).is_dir():
+            (self._overlays / uuid / _OWNER).write_text(self._name)
 
     def take(self, uuid: str) -> None:
         """They are this host's from now on; nothing when there are none."""
-        if not self._owned_by(uuid, self._name):
+        if self._owner(uuid) != self._name:
             self.give(uuid, self._name)
 
     def give(self, uuid: str, name: str) -> None:
@@ -40,9 +42,10 @@ class OverlayOwner:
             write_whole(self._overlays / uuid / _OWNER, name)
 
     def leave_sign(self, uuid: str, generation: int) -> None:
-        """Leave a sign that a host which sees the same directory finds."""
+        """Leave a sign that a host which sees the same directory finds; the overlays are surely this host's from now on."""
         directory = self._overlays / uuid
         directory.mkdir(parents=True, exist_ok=True)
+        self.take(uuid)
         for old in directory.glob(_SIGN.format("*")):
             old.unlink(missing_ok=True)
         (directory / _SIGN.format(generation)).touch()
@@ -51,8 +54,8 @@ class OverlayOwner:
         """Whether this host sees the directory in which the sign was left."""
         return (self._overlays / uuid / _SIGN.format(generation)).exists()
 
-    def _owned_by(self, uuid: str, name: str) -> bool:
+    def _owner(self, uuid: str) -> str:
         try:
-            return (self._overlays / uuid / _OWNER).read_text() == name
+            return (self._overlays / uuid / _OWNER).read_text()
         except FileNotFoundError:
-            return False
+            return ""

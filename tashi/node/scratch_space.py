@@ -16,7 +16,7 @@ import msgspec
 from tashi.errors import INTERNAL, OurFault, YourMistake
 from tashi.files import write_whole
 from tashi.model.names import check_scratch_space
-from tashi.model.orders import Start
+from tashi.model.orders import Receive, Start
 from tashi.node.disk_space import fault, require
 from tashi.node.domain_xml import AttachedDisk
 
@@ -34,8 +34,8 @@ class Scratch(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
-def scratch_of(order: Start) -> Scratch | None:
-    """The scratch space that a Start asks for by its hint; OurFault when the hint makes no sense."""
+def scratch_of(order: Start | Receive) -> Scratch | None:
+    """The scratch space that an order asks for by its hint; OurFault when the hint makes no sense."""
     if HINT not in order.hints:
         return None
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -55,16 +56,20 @@ def make_hypervisor(config: Config) -> IHypervisor:
         from tashi.node.libvirt_connection import LibvirtConnection
         from tashi.node.libvirt_guest import LibvirtHypervisor
         from tashi.node.libvirt_host import HostReader, Offer
+        from tashi.node.libvirt_migrate import Way
     except ImportError as error:
         raise YourMistake(BAD_ARGUMENT, f"the node agent needs libvirt's Python binding ({error}); pip install 'tashi[libvirt]'") from None
     settings, state, bridges = config.node_manager_service, config.node_state_dir, config.networks.bridges
     offer = Offer(cores=settings.offer_cores, memory=settings.offer_memory, reserved=config.qemu.reserved_mem, networks=tuple(bridges))
+    address = config.libvirt.migration_uri.replace("{fqdn}", socket.getfqdn())
     return LibvirtHypervisor(
         LibvirtConnection(config.libvirt.uri),
         HostReader(offer, state),
-        Disks(config.share_dir / "images", Path(config.qemu.scratch_dir or state / "scratch"), config.qemu.scratch_vg),
+        Disks(config.share_dir / "images", Path(config.qemu.scratch_dir or state / "scratch"), config.qemu.scratch_vg, address),
         state / "console",
         bridges,
+        Way(address=address, bandwidth=config.libvirt.migration_bandwidth),
+        config.qemu.migrate_timeout,
     )
 
 

@@ -1,0 +1,101 @@
+"""A domain as another host describes it, made into the domain that this host will have. Pure: text in, text out.
+
+Everything of it stays as the guest knows it. Only what belongs to a host is this host's: where its files lie, which bridge its network
+cards are plugged into, where its console is kept, and the order by which it is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+from xml.etree import ElementTree
+
+import msgspec
+
+from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault
+from tashi.node.domain_xml import NAMESPACE
+
+_PLACES: Final = ("file", "dev")
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a described domain needs of the host that is to have it: memory in KiB; libvirt's words for the rest."""
+
+    kind: str
+    memory: int
+    emulator: str
+    architecture: str
+    machine: str
+    cpu: str  # as XML; empty: none is named
+
+
+def needs_of(described: str) -> Needs:
+    """What the domain needs; OurFault when the description is none."""
+    domain = _parsed(described)
+    system = domain.find("os/type")
+    cpu = domain.find("cpu")
+    return Needs(
+        kind=domain.get("type", ""),
+        memory=int(domain.findtext("currentMemory") or domain.findtext("memory") or 0),
+        emulator=domain.findtext("devices/emulator", ""),
+        architecture="" if system is None else system.get("arch", ""),
+        machine="" if system is None else system.get("machine", ""),
+        cpu="" if cpu is None else ElementTree.tostring(cpu, encoding="unicode"),
+    )
+
+
+def generation_of(described: str) -> int:
+    """The generation of the order that the described domain answered to; OurFault when it does not carry our mark."""
+    mark = _parsed(described).find(f"metadata/{{{NAMESPACE}}}instance")
+    if mark is None:
+        raise OurFault(INTERNAL, "the domain that is to come is none of this cell's")
+    return int(mark.get("generation", "0"))
+
+
+def files_of(described: str) -> dict[str, str]:
+    """The files of the domain's disks, those beneath overlays among them, each with the name of its disk, such as vda."""
+    return {
+        source.get(place, ""): disk.find("target").get("dev", "")  # type: ignore[union-attr]
+        for disk in _parsed(described).iterfind("devices/disk")
+        for source in disk.iter("source")
+        for place in _PLACES
+        if source.get(place)
+    }
+
+
+def landed(
+    described: str,
+    *,
+    generation: int,
+    files: Mapping[str, str],
+    bridge_of: Callable[[str], str],
+    console: str,
+) -> str:
+    """The domain as this host will have it. ``files``: where each of its files is here; ``bridge_of``: the bridge for the card with this
+    MAC address; ``console``: the file that keeps what the guest prints. OurFault names a file that has no place here."""
+    domain = _parsed(described)
+    mark = domain.find(f"metadata/{{{NAMESPACE}}}instance")
+    if mark is None:
+        raise OurFault(INTERNAL, "the domain that is to come is none of this cell's")
+    mark.set("generation", str(generation))
+    for disk in domain.iterfind("devices/disk"):
+        for source in disk.iter("source"):
+            for place in _PLACES:
+                if path := source.get(place):
+                    if path not in files:
+                        raise OurFault(BAD_ARGUMENT, f"the domain uses {path}, which this host cannot have; it has to stay where it is")
+                    source.set(place, files[path])
+    for card in domain.iterfind("devices/interface[@type='bridge']"):
+        mac, plug = card.find("mac"), card.find("source")
+        if mac is not None and plug is not None:
+            plug.set("bridge", bridge_of(mac.get("address", "")))
+    for log in domain.iterfind("devices/*/log"):
+        log.set("file", console)
+    return ElementTree.tostring(domain, encoding="unicode")
+
+
+def _parsed(described: str) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(described)
+    except ElementTree.ParseError:
+        raise OurFault(INTERNAL, "the description of the domain that is to come is damaged") from None

@@ -1,0 +1,142 @@
+"""Suspended domains: their memory in a file below the shared directory, their throw-away disks beside it, nothing left on this host.
+
+-> suspend/ID_NAME.part     libvirt writes it, and marks it whole when it is
+   suspend/ID_NAME.disks/   then the disks are moved there
+   suspend/ID_NAME          and the file gets its name: from here on any host that shares the directory can let the domain go on
+Each step is done when its outcome is there, so whoever dies in the middle is followed by somebody who goes on from there. Resuming goes
+the same way back; the file is removed when the domain runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import libvirt
+
+from tashi.errors import INTERNAL, OurFault
+from tashi.node.disk_copy import copy_data
+from tashi.node.disks import Disks
+from tashi.node.libvirt_jobs import Jobs
+
+_WHOLE: Final = b"LibvirtQemudSave"
+_NOT_DISKS: Final = ("owner", "departing-")
+
+
+class SavedDomains:
+    """The suspended domains below the shared directory, as this host makes them and takes them back."""
+
+    def __init__(self, disks: Disks, jobs: Jobs) -> None:
+        self._share = disks.share
+        self._disks = disks
+        self._jobs = jobs
+
+    def is_saved(self, saved: str) -> bool:
+        """Whether all of the domain is kept under this name."""
+        return _is_whole(self._share / saved)
+
+    def is_memory_saved(self, saved: str) -> bool:
+        """Whether at least its memory is, so that the domain here is one that is being suspended."""
+        return _is_whole(self._share / saved) or _is_whole(_part(self._share / saved))
+
+    def save(self, domain: Any, domain_uuid: str, saved: str) -> None:
+        """Keep the memory of a domain that runs; it ends with that. OurFault when it could not be kept: then it runs on."""
+        self.forget(saved)
+        path = _part(self._share / saved)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._jobs.under_way(domain_uuid) as job:
+            try:
+                domain.saveFlags(str(path), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+            except libvirt.libvirtError as error:
+                path.unlink(missing_ok=True)
+                raise OurFault(INTERNAL, job.why_ended or error.get_error_message() or str(error)) from error
+
+    def finish(self, domain_uuid: str, saved: str) -> None:
+        """Move the disks of a domain whose memory is kept, and give the file its name."""
+        path = self._share / saved
+        if not _is_whole(path):
+            with _in_words(path):
+                _move_all(self._disks.of(domain_uuid), _disks_of(path))
+                _part(path).rename(path)
+
+    def resume(self, connection: Any, domain_uuid: str, saved: str, land: Callable[[str], str]) -> None:
+        """Let the domain go on here; ``land`` makes what it was into what it is on this host. OurFault when it cannot: then it
+        stays saved."""
+        path = self._share / saved
+        if not _is_whole(path):
+            raise OurFault(INTERNAL, f"its memory is not in {path}; it cannot go on")
+        with _in_words(path):
+            _move_all(_disks_of(path), self._disks.of(domain_uuid))
+            self._disks.owner.claim(domain_uuid)
+        domain = None
+        try:
+            xml = land(connection.saveImageGetXMLDesc(str(path), 0))
+            domain = connection.defineXML(xml)
+            connection.restoreFlags(str(path), xml, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+        except (libvirt.libvirtError, OurFault):
+            with contextlib.suppress(libvirt.libvirtError, OSError):  # the first failure is the one to tell of
+                if domain is not None and not domain.isActive():
+                    domain.undefine()
+                if domain is None or not domain.isActive():
+                    _move_all(self._disks.of(domain_uuid), _disks_of(path))
+            raise
+        self.forget(saved)
+
+    def forget(self, saved: str) -> None:
+        """Remove what is kept under this name."""
+        path = self._share / saved
+        for file in (path, _part(path)):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(_disks_of(path), ignore_errors=True)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _disks_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.disks")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether libvirt has finished writing this file: until then its first bytes say that it is partial."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_WHOLE)) == _WHOLE
+    except FileNotFoundError:
+        return False
+
+
+def _move_all(source: Path, target: Path) -> None:
+    """Move the disks of one directory into another, each whole or not at all."""
+    if not source.is_dir():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if not file.name.startswith(_NOT_DISKS):
+            _move(file, target / file.name)
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        unfinished = target.with_name(f".{target.name}.part")
+        with source.open("rb") as old, unfinished.open("wb") as new:
+            copy_data(old.fileno(), new.fileno(), lambda size: None)
+        unfinished.rename(target)
+        source.unlink()
+
+
+@contextlib.contextmanager
+def _in_words(path: Path) -> Any:
+    try:
+        yield
+    except OSError as error:
+        raise OurFault(INTERNAL, f"the disks of {path.name} could not be moved: {error.strerror or error}") from error
