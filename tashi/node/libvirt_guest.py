@@ -137,6 +137,8 @@ class LibvirtHypervisor:
                 self._disks.discard(domain_uuid, copies)
                 return
             _own_mark(domain, cell)
+            if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
+                self._disks.owner.take(domain_uuid)  # it may just have come from another host
             self._remove(domain)
             self._disks.copies.discard(domain_uuid, copies)
 

@@ -101,7 +101,7 @@ class Moves:
                 raise OurFault(INTERNAL, "a migration that was under way when the node agent was restarted has failed")
             _check_reachable(deed.address)
             if deed.shared:
-                self._disks.owner.give(deed.uuid, deed.address)
+                self._disks.owner.let_go(deed.uuid)
             try:
                 with self._own_connection() as own:
                     own.lookupByUUIDString(deed.uuid).migrateToURI3(deed.address, self._parameters(deed), self._flags(deed))

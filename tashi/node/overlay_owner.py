@@ -1,7 +1,7 @@
 """Whose the overlays of a domain are, where hosts share the directory that they lie in.
 
 A host removes only what it owns: it would take away the disks of a domain that has moved to a neighbour. The owner's name stands in a file
-beside the overlays. A host that lets a domain go gives them away before, and takes them back when the domain stays.
+beside the overlays. While a domain moves they are nobody's to remove; whoever has it in the end takes them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final
 from tashi.files import write_whole
 
 _OWNER: Final = "owner"
+_MOVING: Final = "(moving)"
 _SIGN: Final = "departing-{}"
 
 
@@ -33,13 +34,11 @@ class OverlayOwner:
 
     def take(self, uuid: str) -> None:
         """They are this host's from now on; nothing when there are none."""
-        if self._owner(uuid) != self._name:
-            self.give(uuid, self._name)
+        self._write(uuid, self._name)
 
-    def give(self, uuid: str, name: str) -> None:
-        """They are from now on the host's of this name; nothing when there are none."""
-        if (self._overlays / uuid).is_dir():
-            write_whole(self._overlays / uuid / _OWNER, name)
+    def let_go(self, uuid: str) -> None:
+        """No host may remove them until one has taken them; nothing when there are none."""
+        self._write(uuid, _MOVING)
 
     def leave_sign(self, uuid: str, generation: int) -> None:
         """Leave a sign that a host which sees the same directory finds; the overlays are surely this host's from now on."""
@@ -53,6 +52,10 @@ class OverlayOwner:
     def finds_sign(self, uuid: str, generation: int) -> bool:
         """Whether this host sees the directory in which the sign was left."""
         return (self._overlays / uuid / _SIGN.format(generation)).exists()
+
+    def _write(self, uuid: str, owner: str) -> None:
+        if self._owner(uuid) != owner and (self._overlays / uuid).is_dir():
+            write_whole(self._overlays / uuid / _OWNER, owner)
 
     def _owner(self, uuid: str) -> str:
         try:
