@@ -129,7 +129,7 @@ def _order_to_move(instance: Instance, domain: str) -> Order | None:
     about: dict[str, Any] = {"instance_id": instance.id, "generation": instance.generation, "uuid": domain}
     migration, state = instance.migration, instance.state
     if migration is None:
-        return Look(**about) if state is InstanceState.MigrateTrans else None
+        return Look(**about, yours=True) if state is InstanceState.MigrateTrans else None
     if state is InstanceState.MigrateTrans:
         return Migrate(**about, landing=migration.landing, address=migration.address, shared=migration.shared)
     if state is InstanceState.Orphaned:

@@ -102,7 +102,9 @@ class Migrate(Deed, frozen=True, kw_only=True, rename="camel", tag="migrate"):
 
 
 class Look(Deed, frozen=True, kw_only=True, rename="camel", tag="look"):
-    """Say what is seen of the domain."""
+    """Say what is seen of the domain. ``yours``: no other host has it any more, so that what is left of it is this host's."""
+
+    yours: bool = False
 
 
 class Suspend(Deed, frozen=True, kw_only=True, rename="camel", tag="suspend"):

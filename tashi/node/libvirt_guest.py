@@ -22,6 +22,7 @@ from tashi.model.orders import (
     Adapt,
     Deed,
     Depart,
+    Look,
     Migrate,
     Observation,
     Offer,
@@ -160,6 +161,9 @@ class LibvirtHypervisor:
         """See IHypervisor."""
         with self._connection.talking("the host refuses") as connection, _gone_meanwhile():
             domain = _find(connection, _canonical(deed.uuid))
+            if isinstance(deed, Look):
+                self._disks.owner.take(_canonical(deed.uuid))
+                return None
             if isinstance(deed, Receive):
                 return self._receive(connection, cell, domain, deed)
             if isinstance(deed, Suspend):
@@ -202,7 +206,7 @@ class LibvirtHypervisor:
         elif not self._saved.is_memory_saved(deed.saved):
             return None
         self._saved.finish(domain_uuid, deed.saved)
-        self._remove(domain)
+        self._remove(domain, keep_console=True)
         return Seen.SAVED
 
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
