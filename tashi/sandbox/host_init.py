@@ -31,7 +31,6 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     command: list[str]
     log: str
     environment: dict[str, str] = {}
-    after: str = ""  # a file that must exist before it is started
 
 
 class HostSpecification(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,8 +134,6 @@ def start_missing(specification: HostSpecification, running: dict[str, subproces
     for daemon in specification.daemons:
         if daemon.role in running:
             continue
-        if daemon.after:
-            wait_for(Path(daemon.after).exists, daemon.after)
         with open(daemon.log, "ab") as output:
             running[daemon.role] = subprocess.Popen(
                 daemon.command,

@@ -100,9 +100,9 @@ def test_a_cell_tells_how_to_use_it(sandbox: Sandbox) -> None:
         "xmpp": roles["xmpp"],
         "nodes": {"node1": roles["node:node1"], "node2": roles["node:node2"]},
     }
-    hosts = sorted(client(cell, "getHosts"), key=lambda host: str(host["name"]))  # ids are given in the order of arrival
-    assert [(host["name"], host["up"], host["cores"], host["memory"], host["config"]) for host in hosts] == [
-        (name, True, 1024, 1024 * 1024, {"location": "ie"}) for name in ("node1", "node2")
+    hosts = client(cell, "getHosts")
+    assert [(host["id"], host["name"], host["up"], host["cores"], host["memory"], host["config"]) for host in hosts] == [
+        (number, name, True, 1024, 1024 * 1024, {"location": "ie"}) for number, name in enumerate(("node1", "node2"), 1)
     ]
     users = {user["name"]: (user["id"], user["jid"]) for user in client(cell, "getUsers")}
     assert users == {"root": (0, None), "alice": (1000, cell["accounts"]["alice"]["jid"]), "bob": (1001, None)}
