@@ -93,6 +93,7 @@ def take_down(directory: Path) -> None:
         for name in {process.role.partition(":")[2] for process in _others(directory) if process.role.startswith("host:")}:
             qemu_host.kill(layout, name)
         processes.stop(process.pid for process in _others(directory))
+        processes.kill(process.pid for process in _others(directory))  # what those were just about to start
         for group in control_groups.names(layout.cgroup("")):
             control_groups.remove(group)
         qemu_host.remove_bridges(layout)

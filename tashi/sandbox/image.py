@@ -38,6 +38,8 @@ def image() -> Path:
     cache = cache_directory()
     with (cache / "lock").open("w") as lock:  # cells that start together build it once
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for unfinished in cache.glob("build-*"):  # of somebody who was killed
+            shutil.rmtree(unfinished)
         return cached_image(cache) or _build(cache)
 
 

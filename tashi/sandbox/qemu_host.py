@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -114,33 +115,45 @@ def remove_bridges(layout: Layout) -> None:
 
 
 def start(layout: Layout, name: str, agent: list[str], running: Iterable[processes.Process]) -> None:
-    """Boot the host when it is off; when it is on, mend its link, and start those of its daemons that have ended."""
-    init = init_of(running, name)
-    if init is None:
-        boot(layout, name, agent)
-    else:
-        set_link(layout, name, up=True)
-    if init is not None and not _daemons_run(layout, name):
+    """Boot the host when it is off; when it is on, mend its network, and start those of its daemons that have ended."""
+    is_on = any(process.role == host_role(name) for process in running)
+    if not is_on:
+        _power_on(layout, name, agent)
+    init = _await_init(layout, name)
+    _plug_in(layout, name, init.pid)
+    if is_on and not _daemons_run(layout, name):
         os.kill(init.pid, signal.SIGHUP)
     if not processes.wait_until(lambda: _daemons_run(layout, name), PATIENCE, step=0.05):
-        log = layout.log / f"{name}-init.log"
-        raise SandboxProblem(f"host {name} does not start its daemons; the end of {log}:\n{processes.tail(log)}")
+        raise _no_start(layout, name, "its daemons do not start")
 
 
-def boot(layout: Layout, name: str, agent: list[str]) -> None:
-    """Power the host on, with libvirt and `agent`; returns when it is on its way."""
+def _power_on(layout: Layout, name: str, agent: list[str]) -> None:
+    """Start the first process of the host, which starts libvirt and `agent` once the host has its network."""
     control_groups.remove(layout.cgroup(name))
     _unplug(layout, name)
     specification = _write_files(layout, name, agent)
     log = layout.log / f"{name}-init.log"
     fences = ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private"]
     command = ["unshare", *fences, sys.executable, "-m", "tashi.sandbox.host_init", str(specification)]
-    started = processes.start(command, directory=layout.directory, role=host_role(name), log=log)
-    processes.await_start(started, lambda: init_of(processes.processes_of(layout.directory), name) is not None, f"Host {name}", log)
-    init = init_of(processes.processes_of(layout.directory), name)
-    if init is None:
-        raise SandboxProblem(f"host {name} ended at once; the end of {log}:\n{processes.tail(log)}")
-    _plug_in(layout, name, init.pid)
+    processes.start(command, directory=layout.directory, role=host_role(name), log=log)
+
+
+def _await_init(layout: Layout, name: str) -> processes.Process:
+    """The first process of a host that was powered on just now; SandboxProblem when it has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        running = processes.processes_of(layout.directory)
+        init = init_of(running, name)
+        if init is not None:
+            return init
+        if not any(process.role == host_role(name) for process in running):
+            break
+    raise _no_start(layout, name, "it has no first process")
+
+
+def _no_start(layout: Layout, name: str, why: str) -> SandboxProblem:
+    log = layout.log / f"{name}-init.log"
+    return SandboxProblem(f"host {name} does not start: {why}; the end of {log}:\n{processes.tail(log)}")
 
 
 def init_of(running: Iterable[processes.Process], name: str) -> processes.Process | None:
@@ -242,7 +255,7 @@ def _share_answers(layout: Layout, name: str) -> None:
     if not (node / CAPABILITIES).exists():
         (node / CAPABILITIES).mkdir(parents=True)
         for kept in (cache_directory() / "capabilities").glob("*.xml"):
-            shutil.copyfile(kept, node / CAPABILITIES / kept.name)
+            write_whole(node / CAPABILITIES / kept.name, kept.read_bytes())
 
 
 def _address(layout: Layout, name: str) -> str:
@@ -256,9 +269,11 @@ def _cards(layout: Layout, name: str) -> list[tuple[str, str, str]]:
 
 
 def _plug_in(layout: Layout, name: str, init: int) -> None:
-    """Connect the host's network cards to the cell's bridges; they vanish with the host."""
+    """Connect the host's network cards to the cell's bridges, as far as they are not; they vanish with the host."""
     for inner, outer, bridge in _cards(layout, name):
-        _ip(f"link add {outer} type veth peer name {inner} netns {init}", f"link set {outer} master {bridge} up")
+        if not Path("/sys/class/net", outer).exists():
+            _ip(f"link add {outer} type veth peer name {inner} netns {init}")
+        _ip(f"link set {outer} master {bridge} up")
 
 
 def _unplug(layout: Layout, name: str) -> None:
