@@ -210,9 +210,8 @@ def twistd(plugin: str) -> list[str]:
 def _at_once(steps: Sequence[Callable[[], object]]) -> None:
     """Do all of it side by side; when some fail, raise what the first of them raised, once all have ended."""
     with ThreadPoolExecutor(max_workers=max(1, len(steps))) as threads:
-        doing = [threads.submit(step) for step in steps]
-    for each in doing:
-        each.result()
+        for each in [threads.submit(step) for step in steps]:
+            each.result()
 
 
 def _start_manager(layout: Layout) -> None:
