@@ -106,7 +106,7 @@ class Disks:
         with self._making:
             if not blank.exists():
                 self._overlays.mkdir(parents=True, exist_ok=True)
-                unfinished = blank.with_suffix(".part")
+                unfinished = blank.with_suffix(f".{os.uname().nodename}.part")  # other hosts may be at it in the same directory
                 try:
                     _create_overlay(image, unfinished)
                     os.replace(unfinished, blank)
