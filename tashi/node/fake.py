@@ -55,6 +55,7 @@ class FakeHypervisor:
         self.begun: list[str] = []  # the calls so far, as "start 7"
         self.refuses = ""  # why deeds cannot be done here; empty: they can
         self.resets = 0
+        self.percent: int | None = None  # how far everything is that is under way
         self.has_acpi = True  # guests heed their power button
         self._facts = facts or HostFacts(memory=8192, cores=8, cpu_speed=2000, version=__version__, hypervisor="test")
         self._shared = shared or SharedDirectory()
@@ -166,10 +167,11 @@ class FakeHypervisor:
 
     def progress(self, cell: str, domain_uuid: str) -> int | None:
         """See IHypervisor."""
-        return None
+        return self.percent
 
     def abort(self, cell: str, domain_uuid: str) -> None:
         """See IHypervisor; nothing takes long here."""
+        self.begun.append("abort")
 
     def _migrate(self, domain: _Domain, deed: Migrate) -> None:
         target = self._shared.machines[deed.address]

@@ -192,6 +192,20 @@ def test_the_order_is_repeated() -> None:
     assert (cell.state("web"), cell.instance("web").decayed) == ("Running", False)
 
 
+def test_progress() -> None:
+    """How far the copies are stands in the list and is told; in the end nothing of it is left."""
+    cell = _asked()
+    (order,) = _orders(cell)
+    cell.agents[0].tell(Observation(instance_id=1, generation=order.generation, seen=Seen.EXPECTED, progress=40))
+    cell.settle()
+    row = cell.call(ALICE, "getInstances")[0]
+    assert (row["state"], row["reason"]) == ("PreparingDisk", "its disks are copied: 40 %")
+    event = cell.events[-1]
+    assert (event["action"], event["to"], event["reason"], event["progress"]) == ("stateChanged", "PreparingDisk", row["reason"], 40)
+    cell.work()
+    assert (cell.state("web"), cell.instance("web").reason) == ("Running", "")
+
+
 def test_an_old_copy_s_end_is_void() -> None:
     """What a host says of an earlier order changes nothing."""
     agent = FakeAgent("h1")
