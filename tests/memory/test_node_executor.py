@@ -411,7 +411,7 @@ class DiskTests(ExecutorCase):
         self.assertEqual(self.seen(), [(1, 1, Seen.FAILED), (1, 2, Seen.READY)])
 
     def test_progress(self) -> None:
-        """While disks are copied it is told every second how far they are, and that is told to be nothing else."""
+        """While disks are copied it is told every two seconds how far they are, and that is told to be nothing else."""
         self.executor.give([self.copies("none.img")])
         self.calls.held = True
         self.executor.give([self.copies(generation=2)])
@@ -419,7 +419,7 @@ class DiskTests(ExecutorCase):
         self.calls.waiting, self.calls.held = [], False
         for percent in (10, 10, 20):
             self.host.percent = percent
-            self.clock.advance(1.0)
+            self.clock.advance(2.0)
         told = [(each.seen, each.generation, each.progress) for each in self.told if each.progress is not None]
         self.assertEqual(told, [(Seen.EXPECTED, 2, 10), (Seen.EXPECTED, 2, 20)])
         self.calls.waiting = [copying]
@@ -435,7 +435,7 @@ class DiskTests(ExecutorCase):
         (copying,) = self.calls.waiting
         self.calls.waiting, self.calls.held = [], False
         self.executor.give([destroy()])
-        self.clock.pump([1.0, 1.0])
+        self.clock.pump([2.0, 2.0])
         self.assertEqual(self.host.begun, ["abort"] * 3)
         self.assertEqual(self.told, [])
         self.calls.waiting = [copying]
