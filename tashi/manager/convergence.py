@@ -20,6 +20,7 @@ from tashi.scheduling.check import check
 from tashi.scheduling.plan import Place, Postpone, in_words
 from tashi.scheduling.policies import POLICIES
 from tashi.scheduling.snapshot import Snapshot
+from tashi.scheduling.terms import persistent_disks
 
 
 class Convergence:
@@ -71,9 +72,15 @@ class Convergence:
             loads={host_id: load.copy() for host_id, load in cluster.loads.items()},
             pending=tuple(sorted(waiting, key=lambda instance: (-self.priority(instance), instance.id))),
             settings=self._settings.scheduling,
+            kept_disks=self._kept_disks() if any(map(persistent_disks, waiting)) else {},
             cursor=self._cursor,
             time=cluster.clock.seconds(),
         )
+
+    def _kept_disks(self) -> dict[str, int]:
+        """The disks that somebody's saved memory belongs to, until it goes on with both."""
+        saved = (instance for instance in self._cluster.instances.values() if instance.saved and instance.host_id is None)
+        return {uri: instance.id for instance in saved for uri in persistent_disks(instance)}
 
     def priority(self, instance: Instance) -> int:
         """Its user's priority and its SLA class's offset: higher is served first."""

@@ -25,7 +25,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Hosts by id, every instance that is on one (``placed``, by host id), and those that wait, in the order they are served.
 
     ``loads`` are the sums of what is placed, for the hosts for which they are known already. ``cursor`` is the id of the host
-    that got the last instance.
+    that got the last instance. ``kept_disks``: the persistent disks of those that are suspended, each with its instance's id.
     """
 
     hosts: Mapping[int, Host]
@@ -33,5 +33,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     pending: tuple[Instance, ...]
     settings: SchedulingSettings
     loads: Mapping[int, Load] = {}
+    kept_disks: Mapping[str, int] = {}
     cursor: int = 0
     time: float = 0.0

@@ -36,7 +36,7 @@ def test_whatever_happens_a_cell_keeps_its_promises(seed: int) -> None:
         _always_true(cell)
         if world.chance.random() < 0.02:
             sender.repeat()
-    _true_in_the_end(cell, sender)
+    _true_in_the_end(world, cell, sender)
     _works_on(world, cell, sender)
 
 
@@ -67,7 +67,7 @@ def _always_true(cell: Cell) -> None:
         assert sum(order.cores for order in orders) <= facts.cores
 
 
-def _true_in_the_end(cell: Cell, sender: Sender) -> None:
+def _true_in_the_end(world: World, cell: Cell, sender: Sender) -> None:
     records = cell.manager.cluster
     # every command has one outcome, told as one stanza however often
     assert sender.commands.keys() == cell.told.keys()
@@ -87,6 +87,9 @@ def _true_in_the_end(cell: Cell, sender: Sender) -> None:
     assert (dict(records.queued), records.pending) == ({}, set())
     for host_id, load in records.loads.items():
         assert load == load_of(records.instances[number] for number in records.on_host.get(host_id, ()))
+    # what was copied for an instance that did not come to run is gone, and what runs has its copies
+    assert world.shared.unused == {}
+    assert {disk.uri for instance in records.instances.values() for disk in instance.disks} <= world.shared.images
     # every event was told, under its own number, without a gap
     assert sorted(cell.events) == list(range(1, len(cell.events) + 1))
     assert [bodies for bodies in cell.events.values() if len(bodies) != 1] == []

@@ -82,6 +82,13 @@ def test_overlay_says_its_whole_chain() -> None:
     assert domain.find(f"{disk}/backingStore/backingStore") is not None
 
 
+def test_block_device() -> None:
+    """A disk that is a device of the host is named as one."""
+    domain = a_domain(an_order(), disks=(AttachedDisk(path="/dev/vg/lv7-tizzy", format="raw", device=True),))
+    assert attribute(domain, "devices/disk", "type") == "block"
+    assert attribute(domain, "devices/disk/source", "dev") == "/dev/vg/lv7-tizzy"
+
+
 @pytest.mark.parametrize(("bus", "second"), [("virtio", "vdb"), ("scsi", "sdb"), ("ide", "hdb")])
 def test_disk_interface(bus: str, second: str) -> None:
     """The hint diskInterface chooses the bus, and the disks are lettered along it."""
