@@ -7,6 +7,7 @@ by is smoothed: after a change it has gone two thirds of the way in a minute, so
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +20,8 @@ from tashi.scheduling.load import HostUsage
 
 SMOOTHING_SECONDS: Final = 60.0
 INTERVALS: Final = 3
+FRESH_SECONDS: Final = 1.0
+"""Sums over all instances are not made anew for each of a flood of plans."""
 _FIELDS: Final = tuple(zip(Use.__struct_fields__, Use.__struct_encode_fields__, strict=True))
 
 
@@ -30,6 +33,10 @@ class _Measured(msgspec.Struct, frozen=True, gc=False):
     speed: float | None
     until: float
 
+    def counts(self, host_id: int | None, now: float) -> bool:
+        """Whether it is still true of what is on this host now."""
+        return self.host_id == host_id and now < self.until
+
 
 class Usage:
     """The use of all that is measured now."""
@@ -38,6 +45,8 @@ class Usage:
         self._cluster = cluster
         self._instances: dict[int, _Measured] = {}
         self._hosts: dict[int, _Measured] = {}
+        self._by_host: Mapping[int, HostUsage] = {}
+        self._added_up = -math.inf
 
     def take(self, host: Host, statistics: Statistics) -> None:
         """What a host tells; what it says of instances that are not its own is not heard."""
@@ -65,19 +74,29 @@ class Usage:
         """The same of the machine as a whole."""
         return _row(self._live(self._hosts.get(host.id), host.id))
 
-    def by_host(self) -> dict[int, HostUsage]:
-        """The MHz that a scheduler goes by, for each host of which any are known."""
+    def by_host(self) -> Mapping[int, HostUsage]:
+        """The MHz that a scheduler goes by, for each host of which any are known; as they were within the last second."""
+        now = self._cluster.clock.seconds()
+        if not self._added_up <= now < self._added_up + FRESH_SECONDS:
+            self._added_up = now
+            self._by_host = self._add_up(now)
+        return self._by_host
+
+    def _add_up(self, now: float) -> dict[int, HostUsage]:
         instances: dict[int, dict[int, int]] = {}
         for instance_id, measured in self._instances.items():
             instance = self._cluster.instances.get(instance_id)
-            speed = self._speed(measured, instance.host_id if instance else None)
-            if speed is not None:
-                instances.setdefault(measured.host_id, {})[instance_id] = speed
-        machines = {host_id: self._speed(measured, host_id) for host_id, measured in self._hosts.items()}
+            if instance is not None and measured.speed is not None and measured.counts(instance.host_id, now):
+                instances.setdefault(measured.host_id, {})[instance_id] = round(measured.speed)
+        machines = {
+            host_id: round(measured.speed)
+            for host_id, measured in self._hosts.items()
+            if measured.speed is not None and measured.counts(host_id, now)
+        }
         return {
             host_id: HostUsage(machine=machines.get(host_id), instances=instances.get(host_id, {}))
             for host_id in self._cluster.hosts
-            if machines.get(host_id) is not None or host_id in instances
+            if host_id in machines or host_id in instances
         }
 
     def _measured(self, before: _Measured | None, host: Host, use: Use, until: float, weight: float) -> _Measured:
@@ -90,13 +109,7 @@ class Usage:
         return _Measured(host.id, use, speed, until)
 
     def _live(self, measured: _Measured | None, host_id: int | None) -> _Measured | None:
-        if measured is None or measured.host_id != host_id or measured.until <= self._cluster.clock.seconds():
-            return None
-        return measured
-
-    def _speed(self, measured: _Measured | None, host_id: int | None) -> int | None:
-        measured = self._live(measured, host_id)
-        return None if measured is None or measured.speed is None else round(measured.speed)
+        return measured if measured is not None and measured.counts(host_id, self._cluster.clock.seconds()) else None
 
 
 def _row(measured: _Measured | None) -> dict[str, Any] | None:

@@ -40,7 +40,8 @@ def shown(cell: SmallCell, name: str = "vm1") -> dict[str, Any] | None:
 
 
 def snapshot(cell: SmallCell) -> Snapshot:
-    """What a scheduler is given."""
+    """What a scheduler is given a second later."""
+    cell.settle(1.1)
     return Convergence(cell.manager.cluster, cell.settings, cell.manager.usage).snapshot()
 
 
