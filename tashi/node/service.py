@@ -138,8 +138,8 @@ class _NodeService(Service):
 
     async def _stop(self) -> None:
         await self._agent.stopService()
-        for threads in self._threads:
-            await threads.stop()
+        for stopped in [threads.stop() for threads in self._threads]:
+            await stopped
         self._hypervisor.close()
 
 
