@@ -12,6 +12,7 @@ from tashi.model.host import HostFacts
 from tashi.model.instance import InstanceSpec, InstanceUpdate, Resources
 from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Offer, Order, PrepareDisks, Report, Seen, Start
 from tashi.model.request import Origin, Outgoing
+from tashi.model.statistics import Sample
 from tashi.model.user import Principal
 
 
@@ -162,6 +163,10 @@ class IHypervisor(Protocol):
     def domains(self, cell: str) -> Sequence[Observation]:
         """One observation for every domain of the cell on this machine; GONE for one that has ended and is not settled yet, with
         no reason where nothing is known of its ever having run."""
+
+    def statistics(self, cell: str) -> Sample:
+        """The counters of all running domains of the cell, and of the machine. A guest whose process hangs may hang this call, but no
+        call after it."""
 
     def close(self) -> None:
         """Let go of the virtualisation; domains run on."""

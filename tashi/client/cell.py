@@ -178,14 +178,16 @@ class Cell:
         return [{"slots": slots, "cores": cores, "memory": memory}]
 
     async def getVmLayout(self) -> list[Row]:
-        """The hosts, each with the names of its instances and what they use of it."""
-        hosts = {row["id"]: {**row, "instances": [], "usedMemory": 0, "usedCores": 0} for row in await self.getHosts()}
+        """The hosts, each with the names of its instances and what they use of it; usedCpu: MHz in use or reserved."""
+        hosts = {row["id"]: {**row, "instances": [], "usedMemory": 0, "usedCores": 0, "usedCpu": 0} for row in await self.getHosts()}
         for instance in await self.getInstances():
             host = hosts.get(instance["hostId"])
             if host is not None:
                 host["instances"].append(instance["name"])
                 host["usedMemory"] += instance.get("maxMemory", instance["memory"])
                 host["usedCores"] += instance["cores"]
+                used = (instance.get("stats") or {}).get("cpuUsage") or 0
+                host["usedCpu"] += max(used, instance["cores"] * (instance.get("cpuSpeed") or 0))
         return list(hosts.values())
 
     async def setHostConfig(self, hostId: str | int, elemName: str, value: str) -> list[Row]:

@@ -22,6 +22,7 @@ from tashi.manager.dispatch import Dispatch
 from tashi.manager.lifecycle import advance
 from tashi.manager.reconcile import Step, ends_task, step_for, steps_for_missing
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.usage import Usage
 from tashi.manager.wishes import end_task
 from tashi.model.events import host_action
 from tashi.model.host import Host
@@ -48,6 +49,7 @@ class Hosts:
         join_secret: str,
         version: str,
         kick: Callable[[], None],
+        usage: Usage,
     ) -> None:
         self._cluster = cluster
         self._dispatch = dispatch
@@ -56,6 +58,7 @@ class Hosts:
         self._join_secret = join_secret
         self._version = version
         self._kick = kick
+        self._usage = usage
         self._links: dict[int, INodeLink] = {}
         self._heard: dict[int, float] = {}
         self._listing: dict[int, set[int]] = {}
@@ -146,6 +149,8 @@ class Hosts:
                 for step in steps_for_missing(ours, seen):
                     self._take(tx, step)
                 tx.after_commit(lambda: self._ready(host_id, link))
+        if report.statistics is not None:
+            self._usage.take(self._cluster.hosts[host_id], report.statistics)
         self._kick()
 
     def logout(self, host_id: int, link: INodeLink) -> None:

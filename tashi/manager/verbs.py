@@ -17,6 +17,7 @@ from tashi.manager.lookup import the_host, the_instance
 from tashi.manager.migrations import migrate
 from tashi.manager.operations import drain_host, register_user, set_host_config, set_host_state, the_user_who_asks, unregister_user
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.usage import Usage
 from tashi.manager.waiting import UNTIL, Waiting
 from tashi.manager.wishes import adapt, add_task, wish
 from tashi.model.events import audit_record
@@ -72,6 +73,7 @@ class Verbs:
         settings: ManagerSettings,
         kick: Callable[[], None],
         drain: Callable[[], None],
+        usage: Usage,
     ) -> None:
         self._cluster = cluster
         self._creation = creation
@@ -82,6 +84,7 @@ class Verbs:
         self._settings = settings
         self._kick = kick
         self._drain = drain
+        self._usage = usage
         self._table: dict[str, Callable[[Principal, Arguments], Any | Awaitable[Any]]] = {
             "createvm": self._create_vm,
             "createmany": self._create_many,
@@ -314,10 +317,12 @@ class Verbs:
         return self._waiting.wait(ids, until, float(timeout))
 
     def _row(self, who: Principal, instance: Instance) -> dict[str, Any]:
-        return instance_row(instance, self._cluster.users, self._cluster.hosts, own=who.may_act_for(instance.user_id))
+        row = instance_row(instance, self._cluster.users, self._cluster.hosts, own=who.may_act_for(instance.user_id))
+        return row | {"stats": self._usage.of_instance(instance)}
 
     def _host_row(self, host_id: int) -> dict[str, Any]:
-        return host_row(self._cluster.hosts[host_id], self._server_priorities.get(host_id, 0))
+        host = self._cluster.hosts[host_id]
+        return host_row(host, self._server_priorities.get(host_id, 0)) | {"stats": self._usage.of_host(host)}
 
 
 def _converted(data: Any, kind: type[Any]) -> Any:

@@ -14,6 +14,7 @@ import msgspec
 from tashi.model.disks import DiskCopy
 from tashi.model.host import HostFacts
 from tashi.model.instance import Disk, Nic, Resources
+from tashi.model.statistics import Statistics
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="start"):
@@ -169,6 +170,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     full: bool = False
     page: int = 1
     pages: int = 1
+    statistics: Statistics | None = None  # a page of them
 
 
 class NodeLogin(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -27,6 +27,7 @@ from tashi.model.orders import (
     Suspend,
     Unpause,
 )
+from tashi.model.statistics import Counters, Sample
 from tashi.node.domain_xml import kilobytes, nics_of
 from tashi.node.faults import HypervisorAway
 
@@ -58,6 +59,9 @@ class FakeHypervisor:
         self.resets = 0
         self.percent: int | None = None  # how far everything is that is under way
         self.has_acpi = True  # guests heed their power button
+        self.seconds = 0.0  # the time of samples
+        self.counters: dict[int, Counters] = {}  # of instances that run, where anything is known
+        self.machine = Counters()
         self._facts = facts or HostFacts(memory=8192, cores=8, cpu_speed=2000, version=__version__, hypervisor="test")
         self._shared = shared or SharedDirectory()
         self.images = self._shared.images
@@ -203,6 +207,13 @@ class FakeHypervisor:
         """See IHypervisor."""
         self._answer()
         return [_observation(domain) for domain in self._domains.values() if domain.cell == cell]
+
+    def statistics(self, cell: str) -> Sample:
+        """See IHypervisor."""
+        self._answer()
+        running = [one.order.instance_id for one in self._domains.values() if one.cell == cell and one.seen is not Seen.GONE]
+        domains = {instance_id: self.counters.get(instance_id, Counters()) for instance_id in running}
+        return Sample(at=self.seconds, domains=domains, machine=self.machine)
 
     def close(self) -> None:
         """See IHypervisor."""

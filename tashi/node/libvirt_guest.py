@@ -36,15 +36,17 @@ from tashi.model.orders import (
     Suspend,
     Unpause,
 )
+from tashi.model.statistics import Sample
 from tashi.node.disks import Disks
 from tashi.node.domain_xml import NAMESPACE, PREFIX, Mark, domain_xml, mark_xml, nics_of, read_mark
 from tashi.node.libvirt_adapt import adapt
-from tashi.node.libvirt_connection import LibvirtConnection, is_alive
+from tashi.node.libvirt_connection import LibvirtConnection, gone_meanwhile, is_alive
 from tashi.node.libvirt_events import Listener
 from tashi.node.libvirt_host import HostReader
 from tashi.node.libvirt_jobs import Jobs
 from tashi.node.libvirt_migrate import NOWHERE, Moves, Way, check_movable
 from tashi.node.libvirt_save import SavedDomains
+from tashi.node.libvirt_statistics import read_statistics
 from tashi.node.scratch_space import scratch_of
 
 _PAUSED: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED})
@@ -84,6 +86,7 @@ class LibvirtHypervisor:
         self._moves = Moves(connection.uri, way, disks, self._jobs, consoles, bridges)
         self._saved = SavedDomains(disks, self._jobs)
         self._connection = connection
+        self._measuring = connection.apart()
         self._host = host
         self._disks = disks
         self._consoles = consoles
@@ -96,6 +99,7 @@ class LibvirtHypervisor:
     def close(self) -> None:
         """See IHypervisor."""
         self._connection.close()
+        self._measuring.close()
 
     def facts(self) -> HostFacts:
         """See IHypervisor."""
@@ -159,7 +163,7 @@ class LibvirtHypervisor:
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """See IHypervisor."""
-        with self._connection.talking("the host refuses") as connection, _gone_meanwhile():
+        with self._connection.talking("the host refuses") as connection, gone_meanwhile():
             domain = _find(connection, _canonical(deed.uuid))
             if isinstance(deed, Look):
                 self._disks.owner.take(_canonical(deed.uuid))
@@ -233,11 +237,16 @@ class LibvirtHypervisor:
         found = []
         with self._connection.talking("the domains could not be listed") as connection:
             for domain in connection.listAllDomains():
-                with _gone_meanwhile():
+                with gone_meanwhile():
                     mark = _mark_of(domain)
                     if mark is not None and mark.cell == cell:
                         found.append(self._look_at(domain, mark))
         return found
+
+    def statistics(self, cell: str) -> Sample:
+        """See IHypervisor."""
+        with self._measuring.talking("what the domains use could not be read") as connection:
+            return read_statistics(connection, cell)
 
     def _look_at(self, domain: Any, mark: Mark) -> Observation:
         observation = _seen(domain, mark)
@@ -274,9 +283,9 @@ class LibvirtHypervisor:
     def _remove(self, domain: Any, keep_console: bool = False) -> None:
         """End the domain if need be, and leave nothing of it; a console of its own end is kept for whoever asks why."""
         name, domain_uuid = domain.name(), domain.UUIDString()
-        with _gone_meanwhile():
+        with gone_meanwhile():
             if domain.isActive():
-                with _gone_meanwhile(libvirt.VIR_ERR_OPERATION_INVALID):  # it ended by itself just now
+                with gone_meanwhile(libvirt.VIR_ERR_OPERATION_INVALID):  # it ended by itself just now
                     domain.destroy()
             if domain.isPersistent():
                 domain.undefineFlags(_UNDEFINE)
@@ -312,7 +321,7 @@ def _canonical(text: str) -> str:
 
 def _find(connection: Any, domain_uuid: str) -> Any:
     """The domain, or None."""
-    with _gone_meanwhile():
+    with gone_meanwhile():
         return connection.lookupByUUIDString(domain_uuid)
     return None
 
@@ -353,13 +362,3 @@ def _seen(domain: Any, mark: Mark) -> Observation:
     elif state in _PAUSED:
         seen = Seen.PAUSED
     return Observation(instance_id=mark.instance_id, generation=mark.generation, seen=seen, reason=reason)
-
-
-@contextlib.contextmanager
-def _gone_meanwhile(code: int = libvirt.VIR_ERR_NO_DOMAIN) -> Any:
-    """Go on when the domain is not there, or no longer."""
-    try:
-        yield
-    except libvirt.libvirtError as error:
-        if error.get_error_code() not in (code, libvirt.VIR_ERR_NO_DOMAIN):
-            raise

@@ -24,6 +24,7 @@ from tashi.model.orders import NodeLogin
 from tashi.node.agent import NodeAgent
 from tashi.node.credentials import join_secret, own_secret
 from tashi.node.disks import Disks
+from tashi.node.statistics import MOST_CALLS
 from tashi.node.threads import Threads
 
 SERVER_NAME: Final = "tashi-cluster-manager"
@@ -45,9 +46,19 @@ def make_service(config: Config, reactor: Any) -> Service:
     threads = Threads(reactor, config.libvirt.threads, settings.call_timeout)
     long_calls = Threads(reactor, config.qemu.max_parallel_migrations, config.qemu.migrate_timeout + settings.call_timeout)
     hypervisor = make_hypervisor(config)
-    frequency = settings.register_frequency
-    agent = NodeAgent(reactor, make_endpoint(config, reactor), login, hypervisor, threads.run, frequency, long_calls.run)
-    return _NodeService((threads, long_calls), hypervisor, agent)
+    measuring = Threads(reactor, MOST_CALLS, settings.call_timeout)
+    agent = NodeAgent(
+        reactor,
+        make_endpoint(config, reactor),
+        login,
+        hypervisor,
+        threads.run,
+        settings.register_frequency,
+        long_calls.run,
+        settings.stats_interval,
+        measuring.run,
+    )
+    return _NodeService((threads, long_calls, measuring), hypervisor, agent)
 
 
 def make_hypervisor(config: Config) -> IHypervisor:
@@ -127,8 +138,8 @@ class _NodeService(Service):
 
     async def _stop(self) -> None:
         await self._agent.stopService()
-        for threads in self._threads:
-            await threads.stop()
+        for stopped in [threads.stop() for threads in self._threads]:
+            await stopped
         self._hypervisor.close()
 
 

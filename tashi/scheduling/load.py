@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -47,6 +47,17 @@ class Load(msgspec.Struct, kw_only=True):
             self.isolated += by
         for uri in persistent_disks(instance):
             _count(self.disks, uri, by)
+
+
+class HostUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What is measured on a host: MHz that each of its instances uses, and those that the machine spends on whatever it does."""
+
+    machine: int | None = None
+    instances: Mapping[int, int] = {}
+
+    def speed(self, instances: Iterable[Instance]) -> int:
+        """MHz that these use or have reserved, whichever is more of each."""
+        return sum(max(self.instances.get(one.id, 0), one.cores * (one.cpu_speed or 0)) for one in instances)
 
 
 def load_of(instances: Iterable[Instance]) -> Load:

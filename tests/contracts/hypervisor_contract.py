@@ -247,6 +247,18 @@ class HypervisorContract:
         self.hypervisor.destroy(CELL, an_order(2).uuid)
         assert sorted(self.listed()) == [1, 3]
 
+    def test_statistics(self) -> None:
+        """There are counters of each domain that runs, of this cell only; a later sample is of a later time and of the same lives."""
+        for instance_id in (1, 2):
+            self.hypervisor.start(CELL, an_order(instance_id))
+        self.hypervisor.start(OTHER_CELL, an_order(3, cell=OTHER_CELL))
+        first = self.hypervisor.statistics(CELL)
+        assert sorted(first.domains) == [1, 2]
+        self.hypervisor.destroy(CELL, an_order(2).uuid)
+        later = self.hypervisor.statistics(CELL)
+        assert later.at >= first.at
+        assert [(number, one.life) for number, one in later.domains.items()] == [(1, first.domains[1].life)]
+
     def _await_hint(self, hints: Any, domain: str, seen: Seen) -> str:
         while True:
             hint = hints.get(timeout=PATIENCE)

@@ -17,8 +17,8 @@ def simulated_cell() -> Iterator[RunningCell]:
 
 @pytest.fixture(scope="session")
 def qemu_cell() -> Iterator[RunningCell]:
-    """A cell with one host that runs real virtual machines."""
-    with running_cell("--hypervisor", "qemu") as cell:
+    """A cell with one host that runs real virtual machines, and looks each second at what they use."""
+    with running_cell("--hypervisor", "qemu", "--set", "NodeManagerService.statsInterval=1") as cell:
         yield cell
 
 
