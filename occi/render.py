@@ -16,7 +16,8 @@ MAX_REPLY: Final = 100 * 1024
 VERBS: Final[Mapping[str, str]] = {
     "createcompute": "[Compute, [Category...], [Link...]] - create a virtual machine; answered when it runs or has failed",
     "createmanycompute": "[Compute, Compute, ...] - create all of them or none",
-    "updatecompute": "[Compute with resourceId] - change cpu_share, cpu_speed, memory_size, disk_weight, net_down, net_up while it runs",
+    "updatecompute": "[Compute with resourceId] - change cpu_share, cpu_speed, memory_size, disk_weight, disk_iops, disk_bytes, net_down, "
+    "net_up while it runs; 0 ends a limit",
     "deletecompute": 'id, "resourceId" or "hostname" - destroy a virtual machine',
     "getcompute": 'id, "resourceId" or "hostname" - the state of a virtual machine',
     "listcompute": '[{"after": id}] - the virtual machines you may see, in pages',

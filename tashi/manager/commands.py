@@ -273,8 +273,8 @@ def _wished(instance: Instance, update: InstanceUpdate) -> Resources:
                 f"{field} is {shown(now[0])} and cannot become {shown(said)} while {instance.name} runs; delete it and create another",
             )
     present = msgspec.structs.asdict(instance.resources)
-    wished = msgspec.structs.asdict(update.resources)
-    return Resources(**{name: value for name, value in wished.items() if value is not None and (instance.tasks or value != present[name])})
+    wished = {name: value for name, value in msgspec.structs.asdict(update.resources).items() if value is not None}
+    return Resources(**{name: value for name, value in wished.items() if instance.tasks or value != (present[name] or 0)})
 
 
 def _unknown(reference: int | str) -> YourMistake:

@@ -25,6 +25,8 @@ from tashi.model.events import vm_action
 from tashi.model.instance import DEFAULT_CPU_SHARE, Disk, Instance, InstanceSpec, Nic
 from tashi.model.names import (
     MAX_CORES,
+    MAX_DISK_BYTES,
+    MAX_DISK_IOPS,
     MAX_MEMORY_MB,
     check_address,
     check_hints,
@@ -95,6 +97,9 @@ class Creation:
         check_integer("cpu_cores", spec.cores, 1, MAX_CORES)
         check_integer("memory_size", spec.memory, 1, MAX_MEMORY_MB, "MB")
         check_integer("cpu_share", spec.cpu_share, 2, 262144)
+        for name, most in (("disk_iops", MAX_DISK_IOPS), ("disk_bytes", MAX_DISK_BYTES)):
+            if getattr(spec, name) is not None:
+                check_integer(name, getattr(spec, name), 1, most)
         for nic in spec.nics:
             check_mac("nics", nic.mac)
             check_address("nics", nic.ip)

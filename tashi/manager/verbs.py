@@ -21,7 +21,16 @@ from tashi.manager.waiting import UNTIL, Waiting
 from tashi.manager.wishes import adapt, add_task, wish
 from tashi.model.events import audit_record
 from tashi.model.instance import Disk, Instance, InstanceSpec, Nic, Resources, Task
-from tashi.model.names import CPU_SHARES, DISK_WEIGHTS, MAX_KILOBITS, MAX_MEMORY_MB, check_integer, shown
+from tashi.model.names import (
+    CPU_SHARES,
+    DISK_WEIGHTS,
+    MAX_DISK_BYTES,
+    MAX_DISK_IOPS,
+    MAX_KILOBITS,
+    MAX_MEMORY_MB,
+    check_integer,
+    shown,
+)
 from tashi.model.states import Happening
 from tashi.model.user import Principal
 from tashi.model.views import host_row, instance_row, plain, user_row
@@ -32,9 +41,15 @@ VMM_COMMANDS = ("list", "reset")
 _ADAPTATIONS = {  # the arguments of each: their name, the resource, the limits, the unit
     "adaptcpushare": (("share", "cpu_share", *CPU_SHARES, ""),),
     "adaptmemorylimit": (("limit", "memory", 1, MAX_MEMORY_MB, "MB"),),
-    "adaptdiskbandwidth": (("weight", "disk_weight", *DISK_WEIGHTS, ""),),
-    "adaptnetworkbandwidth": (("downspeed", "net_down", 1, MAX_KILOBITS, "kbit/s"), ("upspeed", "net_up", 1, MAX_KILOBITS, "kbit/s")),
-}
+    "adaptdiskbandwidth": (
+        ("weight", "disk_weight", *DISK_WEIGHTS, ""), ("iops", "disk_iops", 0, MAX_DISK_IOPS, "a second, or 0 for no limit"),
+        ("bytes", "disk_bytes", 0, MAX_DISK_BYTES, "a second, or 0 for no limit"),
+    ),
+    "adaptnetworkbandwidth": (
+        ("downspeed", "net_down", 0, MAX_KILOBITS, "kbit/s, or 0 for no limit"),
+        ("upspeed", "net_up", 0, MAX_KILOBITS, "kbit/s, or 0 for no limit"),
+    ),
+}  # fmt: skip
 _CHANGES = frozenset(
     {
         "createvm", "createmany", "destroyvm", "destroymany", "pausevm", "unpausevm", "shutdownvm", "shutdownmany", "vmmspecificcall",
@@ -54,6 +69,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     cores: int = 1
     memory: int = 128
     cpu_share: int = 1024
+    disk_iops: int | None = None
+    disk_bytes: int | None = None
     nics: tuple[Nic, ...] = ()
     hints: dict[str, str] = {}
 

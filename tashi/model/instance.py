@@ -12,6 +12,8 @@ import msgspec
 from tashi.model.states import ON_A_HOST, InstanceState
 
 DEFAULT_CPU_SHARE = 1024
+LIMITS = frozenset({"cpu_speed", "disk_iops", "disk_bytes", "net_down", "net_up"})
+"""The resources that an instance may have without a limit: to have one taken away 0 is asked for, and None is recorded."""
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -34,12 +36,17 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
-    """What can change while an instance runs, in the units of InstanceSpec; None: not said. ``memory`` is what its guest may use."""
+    """What can change while an instance runs, in the units of InstanceSpec; None: not said. ``memory`` is what its guest may use.
+
+    0 is the end of a limit, of those that are in `LIMITS`; the instance's record then holds None.
+    """
 
     cpu_share: int | None = None
     cpu_speed: int | None = None
     memory: int | None = None
     disk_weight: int | None = None
+    disk_iops: int | None = None
+    disk_bytes: int | None = None
     net_down: int | None = None
     net_up: int | None = None
 
@@ -76,7 +83,8 @@ class Residue(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=Fals
 
 
 class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
-    """What somebody asks for, checked at the door: memory in MB, cpu_speed in MHz per core, net_* in kbit/s."""
+    """What somebody asks for, checked at the door: memory in MB, cpu_speed in MHz per core, net_* in kbit/s; disk_iops and disk_bytes are
+    what each disk may read and write together in a second. None: no limit."""
 
     name: str
     user_id: int
@@ -86,6 +94,8 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc
     cpu_share: int = DEFAULT_CPU_SHARE
     cpu_speed: int | None = None
     disk_weight: int | None = None
+    disk_iops: int | None = None
+    disk_bytes: int | None = None
     net_down: int | None = None
     net_up: int | None = None
     nics: tuple[Nic, ...] = ()
@@ -137,6 +147,8 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
             cpu_speed=self.cpu_speed,
             memory=self.memory_limit or self.memory,
             disk_weight=self.disk_weight,
+            disk_iops=self.disk_iops,
+            disk_bytes=self.disk_bytes,
             net_down=self.net_down,
             net_up=self.net_up,
         )

@@ -1,12 +1,15 @@
 """What can be changed of a domain that runs, by libvirt: read, written live and then into its definition, and read back.
 
-Either all of what is wished is applied or nothing: what was written before a failure is written back. One flag at a time, because libvirt's
-Python binding refuses LIVE and CONFIG together. On the test driver, which has no CPU scheduler, a share or speed is as good as applied.
+Either all of what is wished is applied or nothing: what was written before a failure is written back, and what failed, too, since libvirt
+takes a network card's limits away before it sets others. 0 is the end of a limit. One flag at a time, because libvirt's Python binding
+refuses LIVE and CONFIG together. On the test driver, which has no CPU scheduler and takes no limit of a disk without one of its bursts,
+these are as good as applied.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -23,6 +26,7 @@ BALLOON_SECONDS: Final = 10.0
 """How long a guest may take to give back memory, or take it."""
 _BALLOON_STEP: Final = 0.1
 _SLACK_KB: Final = 1024  # balloons move in whole pages
+_ENDLESS: Final = 10**12  # a quota of a kernel that writes no -1 for none
 
 Raw = dict[str, Any]
 
@@ -42,7 +46,7 @@ def adapt(domain: Any, wished: Resources, *, simulated: bool, megahertz: int) ->
 
     ``megahertz``: of the machine's cores.
     """
-    knobs = [knob for knob in _knobs(domain, simulated, megahertz) if getattr(wished, knob.field) is not None]
+    knobs = [knob for knob in _knobs(_Devices(domain), simulated, megahertz) if getattr(wished, knob.field) is not None]
     places = _places(domain, simulated)
     before = [knob.read(domain) for knob in knobs]
     for place, knob in enumerate(knobs):
@@ -59,13 +63,41 @@ def adapt(domain: Any, wished: Resources, *, simulated: bool, megahertz: int) ->
     return Resources(**{knob.field: knob.value_of(knob.read(domain)) for knob in knobs})
 
 
-def _knobs(domain: Any, simulated: bool, megahertz: int) -> list[_Knob]:
-    cards = _cards(domain)
+class _Devices:
+    """The names of the domain's devices, looked up when they are needed."""
+
+    def __init__(self, domain: Any) -> None:
+        self._domain = domain
+
+    @functools.cached_property
+    def cards(self) -> list[str]:
+        """The MAC addresses of its network cards."""
+        found = [card.attrib["address"] for card in self._description.iterfind("devices/interface/mac")]
+        if not found:
+            raise OurFault(NOT_SUPPORTED_LIVE, "it has no network card whose bandwidth could be limited")
+        return found
+
+    @functools.cached_property
+    def disks(self) -> list[str]:
+        """The targets of its disks."""
+        found = [target.attrib["dev"] for target in self._description.iterfind("devices/disk[@device='disk']/target")]
+        if not found:
+            raise OurFault(NOT_SUPPORTED_LIVE, "it has no disk whose traffic could be limited")
+        return found
+
+    @functools.cached_property
+    def _description(self) -> ElementTree.Element:
+        return ElementTree.fromstring(self._domain.XMLDesc())
+
+
+def _knobs(devices: _Devices, simulated: bool, megahertz: int) -> list[_Knob]:
+    pretended = [_pretended(field) for field in ("cpu_share", "cpu_speed", "disk_iops", "disk_bytes")]
+    real = [_share(), _speed(megahertz), _traffic("disk_iops", "total_iops_sec", devices), _traffic("disk_bytes", "total_bytes_sec", devices)]
     return [
-        *((_pretended("cpu_share"), _pretended("cpu_speed")) if simulated else (_share(), _speed(megahertz))),
+        *(pretended if simulated else real),
         _Knob("disk_weight", _read_weight, _write_weight, lambda value: {"weight": value}, _only),
-        _bandwidth("net_down", "inbound.average", cards),
-        _bandwidth("net_up", "outbound.average", cards),
+        _bandwidth("net_down", "inbound.average", devices),
+        _bandwidth("net_up", "outbound.average", devices),
         _Knob("memory", _read_memory, _write_memory, lambda value: {"kb": value * 1024}, lambda raw: -(-raw["kb"] // 1024)),
     ]
 
@@ -89,8 +121,8 @@ def _speed(megahertz: int) -> _Knob:
         "cpu_speed",
         _scheduler("vcpu_period", "vcpu_quota"),
         _write_scheduler,
-        lambda value: {"vcpu_period": PERIOD, "vcpu_quota": quota(value, megahertz)},
-        lambda raw: round(raw["vcpu_quota"] * megahertz / raw["vcpu_period"]),
+        lambda value: {"vcpu_period": PERIOD, "vcpu_quota": quota(value, megahertz) if value else -1},
+        lambda raw: round(raw["vcpu_quota"] * megahertz / raw["vcpu_period"]) if 0 < raw["vcpu_quota"] < _ENDLESS else 0,
     )
 
 
@@ -123,21 +155,27 @@ def _write_weight(domain: Any, raw: Raw, where: int) -> None:
     domain.setBlkioParameters(raw, where)
 
 
-def _cards(domain: Any) -> list[str]:
-    """The MAC addresses of the domain's network cards."""
-    return [card.attrib["address"] for card in ElementTree.fromstring(domain.XMLDesc()).iterfind("devices/interface/mac")]
+def _traffic(field: str, name: str, devices: _Devices) -> _Knob:
+    """What each disk may read and write together in a second."""
+
+    def read(domain: Any) -> Raw:
+        return {name: max(domain.blockIoTune(disk, 0)[name] for disk in devices.disks)}
+
+    def write(domain: Any, raw: Raw, where: int) -> None:
+        for disk in devices.disks:
+            domain.setBlockIoTune(disk, raw, where)
+
+    return _Knob(field, read, write, lambda value: {name: value}, _only)
 
 
-def _bandwidth(field: str, name: str, cards: list[str]) -> _Knob:
+def _bandwidth(field: str, name: str, devices: _Devices) -> _Knob:
     """One direction of all the network cards; libvirt counts in kilobytes a second."""
 
     def read(domain: Any) -> Raw:
-        if not cards:
-            raise OurFault(NOT_SUPPORTED_LIVE, "it has no network card whose bandwidth could be limited")
-        return {name: max(domain.interfaceParameters(card, 0)[name] for card in cards)}
+        return {name: max(domain.interfaceParameters(card, 0)[name] for card in devices.cards)}
 
     def write(domain: Any, raw: Raw, where: int) -> None:
-        for card in cards:
+        for card in devices.cards:
             domain.setInterfaceParameters(card, raw, where)
 
     return _Knob(field, read, write, lambda value: {name: kilobytes(value)}, lambda raw: raw[name] * 8)

@@ -42,6 +42,8 @@ def _code(cell: SmallCell, verb: str, **arguments: Any) -> str:
         ("adaptCpuShare", {"share": 512}, "cpuShare", 512),
         ("adaptMemoryLimit", {"limit": 64}, "memory", 64),
         ("adaptDiskBandwidth", {"weight": 500}, "diskWeight", 500),
+        ("adaptDiskBandwidth", {"iops": 200}, "diskIops", 200),
+        ("adaptDiskBandwidth", {"bytes": 10**15}, "diskBytes", 10**15),
         ("adaptNetworkBandwidth", {"downspeed": 800}, "netDown", 800),
         ("adaptNetworkBandwidth", {"upspeed": 400, "downspeed": None}, "netUp", 400),
     ],
@@ -54,7 +56,25 @@ def test_adapt(verb: str, arguments: dict[str, Any], column: str, value: int) ->
     cell.work()
     (after,) = cell.call(ALICE, "getInstances")
     assert after == before | {column: value}
-    assert _adapted(cell) == [({column: before[column]} if before[column] is not None else {}, {column: value})]
+    (told,) = _adapted(cell)
+    assert told == ({column: before[column] or 0} if column != "diskWeight" else {}, {column: value})
+
+
+def test_the_end_of_a_limit() -> None:
+    """0 takes a limit away: the record holds none, and the event says 0; where there was none an update has nothing to do."""
+    cell, _ = _running(cpu_speed=1000, disk_iops=5, disk_bytes=6, net_down=8, net_up=16)
+    ends = dict.fromkeys(("cpu_speed", "disk_iops", "disk_bytes", "net_down", "net_up"), 0)
+    for stanza in ("u1", "u2"):
+        cell.update("key", stanza, **ends)
+        cell.work()
+        assert cell.replies[-1]["status"] == "OK"
+    instance = cell.instance("web")
+    assert [getattr(instance, name) for name in ends] == [None] * 5
+    assert [after for _, after in _adapted(cell)] == [dict.fromkeys(("cpuSpeed", "diskIops", "diskBytes", "netDown", "netUp"), 0)]
+    for verb, arguments in (("adaptDiskBandwidth", {"iops": 9, "bytes": 9}), ("adaptDiskBandwidth", {"iops": 0, "bytes": 0})):
+        cell.call(ALICE, verb, instance="web", **arguments)
+        cell.work()
+    assert (cell.instance("web").disk_iops, cell.instance("web").disk_bytes) == (None, None)
 
 
 def test_what_the_hypervisor_has_is_recorded() -> None:
@@ -95,7 +115,7 @@ def test_out_of_range() -> None:
         ("adaptDiskBandwidth", {"weight": 99}),
         ("adaptDiskBandwidth", {"weight": "500"}),
         ("adaptNetworkBandwidth", {}),
-        ("adaptNetworkBandwidth", {"upspeed": 0}),
+        ("adaptNetworkBandwidth", {"upspeed": -1}),
     ):
         assert _code(cell, verb, **arguments) == "bad-argument"
     assert _code(cell, "adaptMemoryLimit", limit=129) == "not-supported-live"

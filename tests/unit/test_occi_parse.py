@@ -119,6 +119,7 @@ def test_cpu_speed(said: float, megahertz: int) -> None:
         *[("disk_weight", value) for value in (99, 1001)],
         *[("net_down", value) for value in (0, -1, "1000")],
         *[("net_up", value) for value in (0, 2**31)],
+        *[(field, value) for field in ("disk_iops", "disk_bytes") for value in (0, -1, "1", 1.5, 10**15 + 1)],
         *[("persistent", value) for value in ("true", 1)],
         *[("notificationUri", value) for value in ("x@example.org", "ism@example.org/r", "example.org", 7, "a@b@c")],
         *[("hints", value) for value in ("x", [], {"a": 1}, {"": "x"}, {"__reserved": "x"}, {"a": "b\nc"}, {"a": "x" * 256})],
@@ -344,6 +345,12 @@ def test_update() -> None:
     )  # fmt: skip
 
 
+def test_update_ends_limits() -> None:
+    """0 in an update is the end of a limit."""
+    ends = dict.fromkeys(("cpu_speed", "disk_iops", "disk_bytes", "net_down", "net_up"), 0)
+    assert parse_update(json.dumps({"resourceId": "k"} | ends), WORDS).resources == Resources(**ends)
+
+
 @pytest.mark.parametrize(
     ("text", "code", "field"),
     [
@@ -358,6 +365,9 @@ def test_update() -> None:
         ('{"resourceId": "k", "disk_weight": 1001}', "bad-argument", "disk_weight"),
         ('{"resourceId": "k", "net_up": "8"}', "bad-argument", "net_up"),
         ('{"resourceId": "k", "cpu_speed": true}', "bad-argument", "cpu_speed"),
+        ('{"resourceId": "k", "cpu_speed": 0.0001}', "bad-argument", "cpu_speed"),
+        ('{"resourceId": "k", "disk_iops": -1}', "bad-argument", "disk_iops"),
+        ('{"resourceId": "k", "disk_bytes": 1e3}', "bad-argument", "disk_bytes"),
         ('{"resourceId": "k", "cpu_cores": 0}', "bad-argument", "cpu_cores"),
         ('{"resourceId": "k", "restart": true}', "not-supported-live", "restart"),
         ('[{"resourceId": "k"}, [], [7]]', "unsupported-link", "links"),
