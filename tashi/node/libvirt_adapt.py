@@ -92,7 +92,12 @@ class _Devices:
 
 def _knobs(devices: _Devices, simulated: bool, megahertz: int) -> list[_Knob]:
     pretended = [_pretended(field) for field in ("cpu_share", "cpu_speed", "disk_iops", "disk_bytes")]
-    real = [_share(), _speed(megahertz), _traffic("disk_iops", "total_iops_sec", devices), _traffic("disk_bytes", "total_bytes_sec", devices)]
+    real = [
+        _share(),
+        _speed(megahertz),
+        _traffic("disk_iops", "total_iops_sec", devices),
+        _traffic("disk_bytes", "total_bytes_sec", devices),
+    ]
     return [
         *(pretended if simulated else real),
         _Knob("disk_weight", _read_weight, _write_weight, lambda value: {"weight": value}, _only),
