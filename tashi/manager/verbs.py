@@ -9,6 +9,7 @@ import msgspec
 
 from tashi.errors import BAD_ARGUMENT, FORBIDDEN, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
 from tashi.images.directory import ImageDirectory
+from tashi.manager.adaptations import ADAPTATIONS, wished_by
 from tashi.manager.cluster import Cluster
 from tashi.manager.creation import Creation
 from tashi.manager.explanation import Explanation
@@ -20,17 +21,8 @@ from tashi.manager.settings import ManagerSettings
 from tashi.manager.waiting import UNTIL, Waiting
 from tashi.manager.wishes import adapt, add_task, wish
 from tashi.model.events import audit_record
-from tashi.model.instance import Disk, Instance, InstanceSpec, Nic, Resources, Task
-from tashi.model.names import (
-    CPU_SHARES,
-    DISK_WEIGHTS,
-    MAX_DISK_BYTES,
-    MAX_DISK_IOPS,
-    MAX_KILOBITS,
-    MAX_MEMORY_MB,
-    check_integer,
-    shown,
-)
+from tashi.model.instance import Disk, Instance, InstanceSpec, Nic, Task
+from tashi.model.names import shown
 from tashi.model.states import Happening
 from tashi.model.user import Principal
 from tashi.model.views import host_row, instance_row, plain, user_row
@@ -38,18 +30,6 @@ from tashi.model.views import host_row, instance_row, plain, user_row
 Arguments = dict[str, Any]
 LONGEST_WAIT = 7 * 24 * 3600
 VMM_COMMANDS = ("list", "reset")
-_ADAPTATIONS = {  # the arguments of each: their name, the resource, the limits, the unit
-    "adaptcpushare": (("share", "cpu_share", *CPU_SHARES, ""),),
-    "adaptmemorylimit": (("limit", "memory", 1, MAX_MEMORY_MB, "MB"),),
-    "adaptdiskbandwidth": (
-        ("weight", "disk_weight", *DISK_WEIGHTS, ""), ("iops", "disk_iops", 0, MAX_DISK_IOPS, "a second, or 0 for no limit"),
-        ("bytes", "disk_bytes", 0, MAX_DISK_BYTES, "a second, or 0 for no limit"),
-    ),
-    "adaptnetworkbandwidth": (
-        ("downspeed", "net_down", 0, MAX_KILOBITS, "kbit/s, or 0 for no limit"),
-        ("upspeed", "net_up", 0, MAX_KILOBITS, "kbit/s, or 0 for no limit"),
-    ),
-}  # fmt: skip
 _CHANGES = frozenset(
     {
         "createvm", "createmany", "destroyvm", "destroymany", "pausevm", "unpausevm", "shutdownvm", "shutdownmany", "vmmspecificcall",
@@ -114,7 +94,7 @@ class Verbs:
             "drainhost": self._drain_host,
             "sethoststate": self._set_host_state,
             "vmmspecificcall": self._vmm_specific_call,
-            **{verb: self._adaptation(verb) for verb in _ADAPTATIONS},
+            **{verb: self._adaptation(verb) for verb in ADAPTATIONS},
             "getinstances": self._get_instances,
             "gethosts": self._get_hosts,
             "getusers": self._get_users,
@@ -256,15 +236,9 @@ class Verbs:
     def _adaptation(self, verb: str) -> Callable[[Principal, Arguments], Any]:
         def adapt_instance(who: Principal, arguments: Arguments) -> Any:
             instance = self._owned(who, _reference(arguments, "instance"))
-            wished = {
-                field: check_integer(name, arguments[name], least, most, unit)
-                for name, field, least, most, unit in _ADAPTATIONS[verb]
-                if arguments.get(name) is not None
-            }
-            if not wished:
-                raise YourMistake(BAD_ARGUMENT, f"{' and '.join(name for name, *_ in _ADAPTATIONS[verb])} missing; say what it shall be")
+            wished = wished_by(verb, arguments)
             with self._cluster.transaction(verb) as tx:
-                after = adapt(tx, instance, Resources(**wished), self._settings.scheduling, who=who.name, verb=verb)
+                after = adapt(tx, instance, wished, self._settings.scheduling, who=who.name, verb=verb)
                 tx.tell(audit_record(who.name, verb, f"{instance.name} ({instance.id})", "OK"))
             return self._row(who, after)
 
