@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from occi.categories import Category, Vocabulary
-from tashi.errors import BAD_ARGUMENT, BAD_SYNTAX, NOT_SUPPORTED_LIVE, UNSUPPORTED_KIND, UNSUPPORTED_LINK, YourMistake
+from tashi.errors import BAD_ARGUMENT, BAD_SYNTAX, UNSUPPORTED_KIND, UNSUPPORTED_LINK, YourMistake
 from tashi.model.instance import DEFAULT_CPU_SHARE, Disk, InstanceSpec, InstanceUpdate, Resources
 from tashi.model.names import (
     CPU_SHARES,
@@ -100,8 +100,6 @@ def read_update(value: Any, vocabulary: Vocabulary) -> InstanceUpdate:
     def integer(field: str, least: int, most: int, unit: str = "") -> int | None:
         return check_integer(field, given[field], least, most, unit) if field in given else None
 
-    if _boolean(given, "restart", ""):
-        raise YourMistake(NOT_SUPPORTED_LIVE, "restart is true, and changes that need one are not available in this version")
     return InstanceUpdate(
         resource_id=check_resource_id("resourceId", _required(given, "resourceId", "")),
         resources=Resources(
@@ -115,6 +113,7 @@ def read_update(value: Any, vocabulary: Vocabulary) -> InstanceUpdate:
         cores=integer("cpu_cores", 1, MAX_CORES),
         image=check_image("imageIdentifier", given["imageIdentifier"]) if "imageIdentifier" in given else None,
         sla=meant.get("sla"),
+        restart=_boolean(given, "restart", ""),
     )
 
 

@@ -13,6 +13,7 @@ from tashi.errors import (
     DUPLICATE_HOSTNAME,
     FORBIDDEN,
     NO_SUITABLE_HOST,
+    NOT_SUPPORTED_LIVE,
     QUOTA,
     UNKNOWN_SLA,
     UNKNOWN_USER,
@@ -104,12 +105,7 @@ class Creation:
             check_mac("nics", nic.mac)
             check_address("nics", nic.ip)
         check_hints("hints", spec.hints)
-        for limit, value, what in (
-            (self._settings.max_memory, spec.memory, "MB of memory"),
-            (self._settings.max_cores, spec.cores, "cores"),
-        ):
-            if limit and value > limit:
-                raise YourMistake(QUOTA, f"{spec.name} asks for {value} {what}, and this cell allows {limit} an instance; ask for less")
+        self._check_quota(spec)
         if not spec.disks:
             raise YourMistake(BAD_ARGUMENT, f"{spec.name} has no disk; name an image (imageIdentifier or --disks)")
         if len(spec.hints) > MOST_HINTS or any(len(name) > 64 or len(value) > 255 for name, value in spec.hints.items()):
@@ -129,6 +125,25 @@ class Creation:
         if refusals:
             raise YourMistake(NO_SUITABLE_HOST, f"no host of this cell could ever hold {spec.name}: {in_words(refusals)}")
         return ready
+
+    def check_change(self, instance: Instance, *, cores: int, memory: int, image: str | None) -> tuple[Disk, ...]:
+        """The disks the instance would have of this size and on this image (None: the same); YourMistake when it cannot be so."""
+        self._check_quota(msgspec.structs.replace(instance, cores=cores, memory=memory))
+        first, *rest = instance.disks
+        if image is None:
+            return instance.disks
+        if first.persistent:
+            words = f"imageIdentifier is {first.uri}, the persistent disk of {instance.name}, which stays; use another instance"
+            raise YourMistake(NOT_SUPPORTED_LIVE, words)
+        return msgspec.structs.replace(first, uri=self._images.resolve(image)), *rest
+
+    def _check_quota(self, spec: InstanceSpec) -> None:
+        for limit, value, what in (
+            (self._settings.max_memory, spec.memory, "MB of memory"),
+            (self._settings.max_cores, spec.cores, "cores"),
+        ):
+            if limit and value > limit:
+                raise YourMistake(QUOTA, f"{spec.name} asks for {value} {what}, and this cell allows {limit} an instance; ask for less")
 
     def _is_taken(self, name: str) -> bool:
         """What is being destroyed has no claim to its name any more."""

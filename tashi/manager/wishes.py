@@ -65,7 +65,7 @@ def end_task(tx: Transaction, instance: Instance, observation: Observation) -> I
     task, *rest = instance.tasks
     changes: dict[str, object] = {}
     if task.adapt is not None and not observation.refused:
-        changes = _recorded(_said(observation.adapted or task.adapt))
+        changes = recorded(observation.adapted or task.adapt)
     after = msgspec.structs.replace(
         instance, tasks=tuple(rest), generation=instance.generation + bool(rest), reason=observation.refused, **changes
     )
@@ -112,9 +112,9 @@ def _said(resources: Resources) -> dict[str, int]:
     return {name: value for name, value in msgspec.structs.asdict(resources).items() if value is not None}
 
 
-def _recorded(values: dict[str, int]) -> dict[str, object]:
-    """The values under the names of the instance's record, whose memory is what was promised to it, and where no limit is None."""
-    return {"memory_limit" if name == "memory" else name: value or None for name, value in values.items()}
+def recorded(resources: Resources) -> dict[str, object]:
+    """What they say, as the instance's record has it: its memory is what was promised to it, and no limit is None."""
+    return {"memory_limit" if name == "memory" else name: value or None for name, value in _said(resources).items()}
 
 
 def _adapted(tx: Transaction, before: Instance, after: Instance, wished: Resources) -> Event:

@@ -75,6 +75,16 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     verb: str = ""
 
 
+class Becoming(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
+    """What an instance is to be when its domain has ended and begins again."""
+
+    cores: int
+    memory: int
+    memory_limit: int | None = None
+    disks: tuple[Disk, ...]
+    resources: Resources = Resources()  # of these all but the memory
+
+
 class Residue(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """A host on which something of an instance may be left, and the generation of the order that clears it away."""
 
@@ -106,7 +116,8 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc
 
 
 class InstanceUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What somebody asks a running instance to become; None: as it is. Beside its resources nothing can change while it runs."""
+    """What somebody asks a running instance to become; None: as it is. Beside its resources nothing can change while it runs; ``restart``
+    allows that it ends and begins again where that is needed."""
 
     resource_id: str
     resources: Resources = Resources()
@@ -114,6 +125,7 @@ class InstanceUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     cores: int | None = None
     image: str | None = None
     sla: str | None = None
+    restart: bool = False
 
 
 class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=False, gc=False):
@@ -135,6 +147,7 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     tasks: tuple[Task, ...] = ()  # the first one is with its host while the instance runs
     memory_limit: int | None = None  # MB of its memory that its guest may use; None: all
     migration: Migration | None = None
+    becoming: Becoming | None = None
     residue: tuple[Residue, ...] = ()
     saved: str = ""  # where in the shared directory its memory is kept while it is suspended
     grace_until: float | None = None  # when a guest that was asked to shut down should have done so

@@ -335,6 +335,7 @@ def test_any_text(text: str) -> None:
 def test_update() -> None:
     """An update says what shall be another, in a createcompute's words; null and absent are as it is."""
     assert parse_update('{"resourceId": "k"}', WORDS) == InstanceUpdate(resource_id="k")
+    assert parse_update('{"resourceId": "k", "restart": true}', WORDS) == InstanceUpdate(resource_id="k", restart=True)
     text = (
         '[{"resourceId": "k", "cpu_share": 512, "cpu_speed": 1.5, "memory_size": 64, "disk_weight": null, "net_down": 800, "links": null,'
         '"cpu_cores": 1, "imageIdentifier": "tashi", "hostname": "web"}, [{"scheme": "http://provider.com/category#sla", "term": "gold"}]]'
@@ -369,7 +370,7 @@ def test_update_ends_limits() -> None:
         ('{"resourceId": "k", "disk_iops": -1}', "bad-argument", "disk_iops"),
         ('{"resourceId": "k", "disk_bytes": 1e3}', "bad-argument", "disk_bytes"),
         ('{"resourceId": "k", "cpu_cores": 0}', "bad-argument", "cpu_cores"),
-        ('{"resourceId": "k", "restart": true}', "not-supported-live", "restart"),
+        ('{"resourceId": "k", "restart": 1}', "bad-argument", "restart"),
         ('[{"resourceId": "k"}, [], [7]]', "unsupported-link", "links"),
     ],
 )
