@@ -132,10 +132,13 @@ class Creation:
         first, *rest = instance.disks
         if image is None:
             return instance.disks
-        if first.persistent:
-            words = f"imageIdentifier is {first.uri}, the persistent disk of {instance.name}, which stays; use another instance"
+        if first.persistent or is_own(first.uri):
+            words = f"imageIdentifier is {first.uri}, the persistent disk of {instance.name}, which stays; create another instance"
             raise YourMistake(NOT_SUPPORTED_LIVE, words)
-        return msgspec.structs.replace(first, uri=self._images.resolve(image)), *rest
+        uri = self._images.resolve(image)
+        if is_own(uri):
+            raise YourMistake(NOT_SUPPORTED_LIVE, f"imageIdentifier is {uri}, a persistent disk; name an image, or create another instance")
+        return Disk(uri=uri), *rest
 
     def _check_quota(self, spec: InstanceSpec) -> None:
         for limit, value, what in (
