@@ -11,7 +11,8 @@ from tashi.errors import YourMistake
 from tashi.model.instance import Resources
 from tashi.model.orders import Adapt
 from tashi.model.user import Principal
-from tests.builders import a_spec
+from tashi.scheduling.snapshot import SchedulingSettings
+from tests.builders import a_spec, some_facts
 from tests.small_cell import FakeAgent, SmallCell, result_of
 
 ALICE = Principal(name="alice", user_id=1000)
@@ -143,6 +144,23 @@ def test_one_after_another() -> None:
     cell.restart()
     cell.work()
     assert [after["cpuShare"] for _, after in _adapted(cell)] == [100, 200, 300]
+
+
+def test_pending_raises_count() -> None:
+    """What one instance is about to get of its host's speed cannot be had by another, nor by one that is placed meanwhile."""
+    cell = SmallCell(hosts=[FakeAgent("h1", some_facts(cores=3))], scheduling=SchedulingSettings(cpu_speed_over_rate=1 / 3))
+    cell.create(a_spec("web", resource_id="web"), a_spec("db", resource_id="db"))
+    cell.work()
+    cell.update("web", "u1", cpu_speed=1500)
+    cell.update("web", "u2", cpu_speed=1000)
+    cell.update("db", "u3", cpu_speed=501)
+    cell.create(a_spec("late", cpu_speed=501), stanza="s2")
+    cell.settle()
+    assert [(reply["code"], "1 MHz short" in reply["message"]) for reply in cell.replies[1:]] == [("no-suitable-host", True)]
+    assert cell.state("late") == "Pending"
+    cell.update("db", "u4", cpu_speed=500)
+    cell.work()
+    assert (cell.manager.cluster.loads[1].speed, cell.instance("web").cpu_speed, cell.state("late")) == (1500, 1000, "Pending")
 
 
 def test_too_many() -> None:
