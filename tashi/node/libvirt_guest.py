@@ -37,7 +37,7 @@ from tashi.model.orders import (
 )
 from tashi.node.disks import Disks
 from tashi.node.domain_xml import NAMESPACE, PREFIX, Mark, domain_xml, mark_xml, nics_of, read_mark
-from tashi.node.libvirt_adapt import adapt
+from tashi.node.libvirt_adapt import adapt, tell_scheduler
 from tashi.node.libvirt_connection import LibvirtConnection, is_alive
 from tashi.node.libvirt_events import Listener
 from tashi.node.libvirt_host import HostReader
@@ -45,6 +45,7 @@ from tashi.node.libvirt_jobs import Jobs
 from tashi.node.libvirt_migrate import NOWHERE, Moves, Way, check_movable
 from tashi.node.libvirt_save import SavedDomains
 from tashi.node.scratch_space import scratch_of
+from tashi.node.xen_xml import xml_for_xen
 
 _PAUSED: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED})
 _ENDED: Final = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_NOSTATE})
@@ -65,7 +66,7 @@ _UNDEFINE: Final = (
 
 
 class LibvirtHypervisor:
-    """An IHypervisor on a libvirt URI, qemu or test."""
+    """An IHypervisor on a libvirt URI: qemu, xen or test."""
 
     def __init__(
         self,
@@ -173,8 +174,7 @@ class LibvirtHypervisor:
             again = mark.generation == deed.generation
             _renewed(domain, mark, deed.generation)  # first, so that a reset never comes twice
             if isinstance(deed, Adapt):
-                simulated = self._host.domain_kind(connection) == "test"
-                return adapt(domain, deed.wished, simulated=simulated, megahertz=connection.getInfo()[3])
+                return adapt(domain, deed.wished, kind=self._host.domain_kind(connection), megahertz=connection.getInfo()[3])
             if isinstance(deed, Depart):
                 return self._moves.depart(domain, deed)
             if not (again and isinstance(deed, Reset)):
@@ -253,8 +253,9 @@ class LibvirtHypervisor:
                 connection.createXML(xml)
             else:
                 self._consoles.mkdir(parents=True, exist_ok=True)
-                domain = connection.defineXML(xml)
+                domain = connection.defineXML(xml if kind != "xen" else xml_for_xen(xml, order, f"{self._disks.share}/images"))
                 domain.create()
+                tell_scheduler(domain, order, kind, megahertz)
         except BaseException:
             if not is_alive(connection):
                 raise  # it may run all the same: whoever is at this order next will see
