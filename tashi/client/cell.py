@@ -54,10 +54,13 @@ class Cell:
         nics: Nics | None = None,
         hints: Hints | None = None,
         cpuShare: int = DEFAULT_CPU_SHARE,
+        diskIops: int | None = None,
+        diskBytes: int | None = None,
     ) -> list[Row]:
         """Wish for one instance, memory in MB; without ``nics`` it gets one on the default network."""
         owner = await self._user_id(userId)
-        return [await self._call("createVm", **_wish(name, disks, owner, cores, memory, nics, hints, cpuShare))]
+        wish = _wish(name, disks, owner, cores, memory, nics, hints, cpuShare) | _said(diskIops=diskIops, diskBytes=diskBytes)
+        return [await self._call("createVm", **wish)]
 
     async def createMany(
         self,
@@ -70,12 +73,15 @@ class Cell:
         nics: Nics | None = None,
         hints: Hints | None = None,
         cpuShare: int = DEFAULT_CPU_SHARE,
+        diskIops: int | None = None,
+        diskBytes: int | None = None,
     ) -> list[Row]:
         """Wish for ``count`` instances basename-0, basename-1, ..., all or none; each network card gets a MAC of its own."""
         owner = await self._user_id(userId)
         cards = arguments.nics(nics) if nics is not None else [{}]
         wishes = [
             _wish(name, disks, owner, cores, memory, [{**card, "mac": arguments.random_mac()} for card in cards], hints, cpuShare)
+            | _said(diskIops=diskIops, diskBytes=diskBytes)
             for name in many_names(basename, count)
         ]
         return list(await self._call("createMany", instances=wishes))
@@ -132,12 +138,15 @@ class Cell:
         """Let the guest use so many MB of the memory it was made with."""
         return [await self._call("adaptMemoryLimit", instance=arguments.reference(instance), limit=limit)]
 
-    async def adaptDiskBandwidth(self, instance: str | int, weight: int) -> list[Row]:
-        """Weigh the instance's disk time anew, 100 to 1000."""
-        return [await self._call("adaptDiskBandwidth", instance=arguments.reference(instance), weight=weight)]
+    async def adaptDiskBandwidth(
+        self, instance: str | int, weight: int | None = None, iops: int | None = None, bytes: int | None = None
+    ) -> list[Row]:
+        """Weigh the instance's disk time anew, 100 to 1000; limit what each disk does in a second. 0: no limit; None: as it is."""
+        reference = arguments.reference(instance)
+        return [await self._call("adaptDiskBandwidth", instance=reference, weight=weight, iops=iops, bytes=bytes)]
 
     async def adaptNetworkBandwidth(self, instance: str | int, downspeed: int | None = None, upspeed: int | None = None) -> list[Row]:
-        """Limit what the instance receives and sends, in kbit/s; None leaves it as it is."""
+        """Limit what the instance receives and sends, in kbit/s; 0: no limit; None: as it is."""
         reference = arguments.reference(instance)
         return [await self._call("adaptNetworkBandwidth", instance=reference, downspeed=downspeed, upspeed=upspeed)]
 
@@ -261,6 +270,10 @@ def _configured() -> tuple[str, float]:
     sockets = [str(path) for path in config.client_sockets]
     # os.path.exists, unlike Path.exists, calls a directory that is closed to us a missing socket: connecting then says why.
     return next(filter(os.path.exists, sockets), sockets[0]), config.client.cluster_manager_timeout
+
+
+def _said(**limits: int | None) -> dict[str, Any]:
+    return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 def _wish(

@@ -42,7 +42,8 @@ def _nics(row: Row) -> str:
 
 _INSTANCE_COLUMNS = (
     "id", "hostId", "name", "user", "state", "disk", "memory", "cores", "userId", "host", "cpuShare", "disks", "nics", "hints",
-    "resourceId", "fqdn", "reason", "decayed", "sla", "maxMemory", "cpuSpeed", "diskWeight", "netDown", "netUp", "stats",
+    "resourceId", "fqdn", "reason", "decayed", "sla", "maxMemory", "cpuSpeed", "diskWeight", "diskIops", "diskBytes",
+    "netDown", "netUp", "stats",
 )  # fmt: skip
 _HOST_COLUMNS = (
     "id", "reserved", "name", "decayed", "up", "state", "version", "memory", "cores", "notes", "cpuSpeed", "config", "priority",

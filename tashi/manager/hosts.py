@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from tashi.errors import FORBIDDEN, YourMistake
 from tashi.interfaces import INodeLink
-from tashi.manager import migrations
+from tashi.manager import migrations, restarts
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.dispatch import Dispatch
 from tashi.manager.lifecycle import advance
@@ -208,6 +208,8 @@ class Hosts:
                     instance, host_id=first.host_id, residue=tuple(rest), generation=instance.generation + 1, decayed=False
                 )
             )
+        elif step.happening is Happening.SEEN_GONE and instance.state is InstanceState.Restarting:
+            restarts.begin_again(tx, instance, self._settings.scheduling)
         elif step.happening is Happening.FAILED and is_legal(instance.state, Happening.RETRIED) and instance.host_id is not None:
             # another host may still take it; the planner says so when none does
             advance(tx, instance, Happening.RETRIED, reason=step.reason, refused_by=(*instance.refused_by, instance.host_id))

@@ -51,6 +51,7 @@ _UNTOUCHED_BY_SILENCE: Final = frozenset(
         InstanceState.PreparingDisk,
         InstanceState.Suspending,
         InstanceState.Destroying,
+        InstanceState.Restarting,
     }
 )
 """Their orders are repeated, and the host's answer counts: it does not list a domain that it has yet to start, or has just saved."""
@@ -97,13 +98,16 @@ def order_for(instance: Instance, cell: UUID) -> Order | None:
                 nics=instance.nics,
                 cpu_share=instance.cpu_share,
                 cpu_speed=instance.cpu_speed,
+                memory_limit=instance.memory_limit,
                 disk_weight=instance.disk_weight,
+                disk_iops=instance.disk_iops,
+                disk_bytes=instance.disk_bytes,
                 net_down=instance.net_down,
                 net_up=instance.net_up,
                 hints=instance.hints,
                 saved=instance.saved,
             )
-        case InstanceState.Destroying:
+        case InstanceState.Destroying | InstanceState.Restarting:
             return Destroy(
                 instance_id=instance.id,
                 generation=instance.generation,
@@ -153,7 +157,7 @@ def step_for(instance: Instance | None, host_id: int, observation: Observation) 
     or of one that is to be destroyed before its host has heard so."""
     if instance is None or instance.host_id != host_id:
         return None
-    oldest = instance.generation if instance.state is InstanceState.Destroying else instance.started
+    oldest = instance.generation if instance.state in (InstanceState.Destroying, InstanceState.Restarting) else instance.started
     if not oldest <= observation.generation <= instance.generation:
         return None
     if observation.seen not in _MEANING or (observation.seen is Seen.SAVED and not _is_outcome(instance, observation)):

@@ -18,7 +18,7 @@ from tashi.model.statistics import Statistics
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="start"):
-    """Start this domain, or say that it runs: memory in MB, cpu_speed in MHz per core, net_* in kbit/s."""
+    """Start this domain, or say that it runs. Units are those of InstanceSpec; its guest may use ``memory_limit`` of its memory."""
 
     instance_id: int
     generation: int
@@ -30,7 +30,10 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="star
     nics: tuple[Nic, ...] = ()
     cpu_share: int = 1024
     cpu_speed: int | None = None
+    memory_limit: int | None = None
     disk_weight: int | None = None
+    disk_iops: int | None = None
+    disk_bytes: int | None = None
     net_down: int | None = None
     net_up: int | None = None
     hints: dict[str, str] = {}

@@ -7,7 +7,6 @@ driver, whose domains live in this process anyway, it is created in one step. A 
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -38,9 +37,10 @@ from tashi.model.orders import (
 )
 from tashi.model.statistics import Sample
 from tashi.node.disks import Disks
-from tashi.node.domain_xml import NAMESPACE, PREFIX, Mark, domain_xml, mark_xml, nics_of, read_mark
-from tashi.node.libvirt_adapt import adapt
+from tashi.node.domain_xml import Mark, domain_xml, nics_of
+from tashi.node.libvirt_adapt import adapt, tell_scheduler
 from tashi.node.libvirt_connection import LibvirtConnection, gone_meanwhile, is_alive
+from tashi.node.libvirt_domain import ENDED, PAUSED, canonical, find, mark_of, own_mark, renewed, seen_of
 from tashi.node.libvirt_events import Listener
 from tashi.node.libvirt_host import HostReader
 from tashi.node.libvirt_jobs import Jobs
@@ -48,17 +48,8 @@ from tashi.node.libvirt_migrate import NOWHERE, Moves, Way, check_movable
 from tashi.node.libvirt_save import SavedDomains
 from tashi.node.libvirt_statistics import read_statistics
 from tashi.node.scratch_space import scratch_of
+from tashi.node.xen_xml import xml_for_xen
 
-_PAUSED: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED})
-_ENDED: Final = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_NOSTATE})
-_REASONS: Final = {
-    libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: "shut down",
-    libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: "destroyed",
-    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: "crashed",
-    libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED: "migrated away",
-    libvirt.VIR_DOMAIN_SHUTOFF_SAVED: "saved",
-    libvirt.VIR_DOMAIN_SHUTOFF_FAILED: "failed to start",
-}
 _UNDEFINE: Final = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -68,7 +59,7 @@ _UNDEFINE: Final = (
 
 
 class LibvirtHypervisor:
-    """An IHypervisor on a libvirt URI, qemu or test."""
+    """An IHypervisor on a libvirt URI: qemu, xen or test."""
 
     def __init__(
         self,
@@ -108,40 +99,40 @@ class LibvirtHypervisor:
 
     def prepare_disks(self, cell: str, order: PrepareDisks) -> None:
         """See IHypervisor."""
-        self._disks.copies.make(_canonical(order.uuid), order.copies)
+        self._disks.copies.make(canonical(order.uuid), order.copies)
 
     def start(self, cell: str, order: Start) -> Observation:
         """See IHypervisor."""
         with self._connection.talking(f"{domain_name(order.instance_id, order.name)} was not started") as connection:
-            domain = _find(connection, _canonical(order.uuid))
+            domain = find(connection, canonical(order.uuid))
             if domain is not None:
-                mark = _own_mark(domain, cell)
-                if domain.state()[0] not in _ENDED:
-                    self._disks.keep(_canonical(order.uuid), order.disks)
+                mark = own_mark(domain, cell)
+                if domain.state()[0] not in ENDED:
+                    self._disks.keep(canonical(order.uuid), order.disks)
                     if order.saved:
                         self._saved.forget(order.saved)
-                    return _seen(domain, _renewed(domain, mark, order.generation))
+                    return seen_of(domain, renewed(domain, mark, order.generation))
                 if order.saved:
                     domain.undefineFlags(_UNDEFINE)  # the rest of a resume that was cut short; its disks are still needed
                 else:
                     self._remove(domain)
             if order.saved:
-                self._saved.resume(connection, _canonical(order.uuid), order.saved, lambda xml: self._moves.land(order, xml))
+                self._saved.resume(connection, canonical(order.uuid), order.saved, lambda xml: self._moves.land(order, xml))
             else:
                 self._create(connection, cell, order)
         return Observation(instance_id=order.instance_id, generation=order.generation, seen=Seen.RUNNING, nics=nics_of(order))
 
     def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = (), saved: str = "") -> None:
         """See IHypervisor."""
-        domain_uuid = _canonical(domain_uuid)
+        domain_uuid = canonical(domain_uuid)
         if saved:
             self._saved.forget(saved)
         with self._connection.talking("the domain was not destroyed") as connection:
-            domain = _find(connection, domain_uuid)
+            domain = find(connection, domain_uuid)
             if domain is None:
                 self._disks.discard(domain_uuid, copies)
                 return
-            _own_mark(domain, cell)
+            own_mark(domain, cell)
             if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
                 self._disks.owner.take(domain_uuid)  # it may just have come from another host
             self._remove(domain)
@@ -149,24 +140,24 @@ class LibvirtHypervisor:
 
     def progress(self, cell: str, domain_uuid: str) -> int | None:
         """See IHypervisor."""
-        percent = self._disks.copies.progress(_canonical(domain_uuid))
+        percent = self._disks.copies.progress(canonical(domain_uuid))
         if percent is None:
             with self._connection.talking("its progress is not known") as connection:
-                percent = self._jobs.progress(connection, _canonical(domain_uuid))
+                percent = self._jobs.progress(connection, canonical(domain_uuid))
         return percent
 
     def abort(self, cell: str, domain_uuid: str) -> None:
         """See IHypervisor."""
-        self._disks.copies.abort(_canonical(domain_uuid))
+        self._disks.copies.abort(canonical(domain_uuid))
         with self._connection.talking("it could not be ended") as connection:
-            self._jobs.abort(connection, _canonical(domain_uuid))
+            self._jobs.abort(connection, canonical(domain_uuid))
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """See IHypervisor."""
         with self._connection.talking("the host refuses") as connection, gone_meanwhile():
-            domain = _find(connection, _canonical(deed.uuid))
+            domain = find(connection, canonical(deed.uuid))
             if isinstance(deed, Look):
-                self._disks.owner.take(_canonical(deed.uuid))
+                self._disks.owner.take(canonical(deed.uuid))
                 return None
             if isinstance(deed, Receive):
                 return self._receive(connection, cell, domain, deed)
@@ -174,17 +165,16 @@ class LibvirtHypervisor:
                 return self._suspend(cell, domain, deed)
             if domain is None:
                 return None
-            mark = _own_mark(domain, cell)
-            if domain.state()[0] in _ENDED:
+            mark = own_mark(domain, cell)
+            if domain.state()[0] in ENDED:
                 return None
             if isinstance(deed, Migrate):  # its mark is not renewed: a domain that is moving already would not take it
                 self._moves.migrate(domain, deed)
                 return None
             again = mark.generation == deed.generation
-            _renewed(domain, mark, deed.generation)  # first, so that a reset never comes twice
+            renewed(domain, mark, deed.generation)  # first, so that a reset never comes twice
             if isinstance(deed, Adapt):
-                simulated = self._host.domain_kind(connection) == "test"
-                return adapt(domain, deed.wished, simulated=simulated, megahertz=connection.getInfo()[3])
+                return adapt(domain, deed.wished, kind=self._host.domain_kind(connection), megahertz=connection.getInfo()[3])
             if isinstance(deed, Depart):
                 return self._moves.depart(domain, deed)
             if not (again and isinstance(deed, Reset)):
@@ -193,8 +183,8 @@ class LibvirtHypervisor:
 
     def _receive(self, connection: Any, cell: str, domain: Any, deed: Receive) -> Offer:
         if domain is not None:
-            _own_mark(domain, cell)
-            if domain.state()[0] not in _ENDED:
+            own_mark(domain, cell)
+            if domain.state()[0] not in ENDED:
                 raise OurFault(INTERNAL, "the domain is on this host already")
             self._remove(domain)
         return self._moves.receive(connection, self._host.domain_kind(connection), deed)
@@ -202,10 +192,10 @@ class LibvirtHypervisor:
     def _suspend(self, cell: str, domain: Any, deed: Suspend) -> Seen | None:
         if domain is None:
             return Seen.SAVED if self._saved.is_saved(deed.saved) else None
-        mark, domain_uuid = _own_mark(domain, cell), _canonical(deed.uuid)
-        if domain.state()[0] not in _ENDED:
+        mark, domain_uuid = own_mark(domain, cell), canonical(deed.uuid)
+        if domain.state()[0] not in ENDED:
             check_movable(domain, domain_uuid, self._disks)
-            _renewed(domain, mark, deed.generation)
+            renewed(domain, mark, deed.generation)
             self._saved.save(domain, domain_uuid, deed.saved)
         elif not self._saved.is_memory_saved(deed.saved):
             return None
@@ -215,10 +205,10 @@ class LibvirtHypervisor:
 
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
         """See IHypervisor."""
-        domain_uuid = _canonical(domain_uuid)
+        domain_uuid = canonical(domain_uuid)
         with self._connection.talking("the domain could not be looked at") as connection:
-            domain = _find(connection, domain_uuid)
-            mark = None if domain is None else _mark_of(domain)
+            domain = find(connection, domain_uuid)
+            mark = None if domain is None else mark_of(domain)
             if domain is None or mark is None or mark.cell != cell:
                 if domain is None:
                     self._disks.discard(domain_uuid)
@@ -238,7 +228,7 @@ class LibvirtHypervisor:
         with self._connection.talking("the domains could not be listed") as connection:
             for domain in connection.listAllDomains():
                 with gone_meanwhile():
-                    mark = _mark_of(domain)
+                    mark = mark_of(domain)
                     if mark is not None and mark.cell == cell:
                         found.append(self._look_at(domain, mark))
         return found
@@ -249,13 +239,13 @@ class LibvirtHypervisor:
             return read_statistics(connection, cell)
 
     def _look_at(self, domain: Any, mark: Mark) -> Observation:
-        observation = _seen(domain, mark)
+        observation = seen_of(domain, mark)
         if observation.seen is Seen.GONE and self._saved.is_memory_saved(saved_name(mark.instance_id, mark.name)):
             return msgspec.structs.replace(observation, seen=Seen.SAVED, reason="")
         return observation
 
     def _create(self, connection: Any, cell: str, order: Start) -> None:
-        domain_uuid = _canonical(order.uuid)
+        domain_uuid = canonical(order.uuid)
         kind = self._host.domain_kind(connection)
         simulated = kind == "test"
         console = self._console(domain_name(order.instance_id, order.name))
@@ -268,8 +258,9 @@ class LibvirtHypervisor:
                 connection.createXML(xml)
             else:
                 self._consoles.mkdir(parents=True, exist_ok=True)
-                domain = connection.defineXML(xml)
+                domain = connection.defineXML(xml if kind != "xen" else xml_for_xen(xml, order, f"{self._disks.share}/images"))
                 domain.create()
+                tell_scheduler(domain, order, kind, megahertz)
         except BaseException:
             if not is_alive(connection):
                 raise  # it may run all the same: whoever is at this order next will see
@@ -299,7 +290,7 @@ class LibvirtHypervisor:
 
 def _do(domain: Any, deed: Deed) -> None:
     """One deed on a live domain; a domain that is as it should be already is left so."""
-    paused = domain.state()[0] in _PAUSED
+    paused = domain.state()[0] in PAUSED
     match deed:
         case Pause() if not paused:
             domain.suspend()
@@ -309,56 +300,3 @@ def _do(domain: Any, deed: Deed) -> None:
             domain.shutdown()
         case Reset():
             domain.reset()
-
-
-def _canonical(text: str) -> str:
-    """The UUID as libvirt writes it, fit for a file name."""
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise OurFault(INTERNAL, "the order names no domain: its UUID is not one") from None
-
-
-def _find(connection: Any, domain_uuid: str) -> Any:
-    """The domain, or None."""
-    with gone_meanwhile():
-        return connection.lookupByUUIDString(domain_uuid)
-    return None
-
-
-def _mark_of(domain: Any) -> Mark | None:
-    """Our mark on the domain; None on a stranger."""
-    try:
-        return read_mark(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
-            return None
-        raise
-
-
-def _own_mark(domain: Any, cell: str) -> Mark:
-    mark = _mark_of(domain)
-    if mark is None or mark.cell != cell:
-        raise OurFault(INTERNAL, f"the domain {domain.name()} has the instance's UUID but is not this cell's; it was left alone")
-    return mark
-
-
-def _renewed(domain: Any, mark: Mark, generation: int) -> Mark:
-    """The mark with this generation, written into the domain."""
-    if mark.generation == generation:
-        return mark
-    mark = Mark(cell=mark.cell, instance_id=mark.instance_id, generation=generation, name=mark.name)
-    where = libvirt.VIR_DOMAIN_AFFECT_LIVE | (libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0)
-    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, mark_xml(mark), PREFIX, NAMESPACE, where)
-    return mark
-
-
-def _seen(domain: Any, mark: Mark) -> Observation:
-    state, why = domain.state()
-    seen, reason = Seen.RUNNING, ""
-    if state in _ENDED:
-        seen = Seen.GONE
-        reason = "crashed" if state == libvirt.VIR_DOMAIN_CRASHED else _REASONS.get(why, "")
-    elif state in _PAUSED:
-        seen = Seen.PAUSED
-    return Observation(instance_id=mark.instance_id, generation=mark.generation, seen=seen, reason=reason)

@@ -37,10 +37,13 @@ class Load(msgspec.Struct, kw_only=True):
         return msgspec.structs.replace(self, users=dict(self.users), disks=dict(self.disks))
 
     def _change(self, instance: Instance, by: int) -> None:
-        self.memory += by * instance.memory
-        self.cores += by * instance.cores
-        if instance.cpu_speed:
-            self.speed += by * instance.cores * instance.cpu_speed
+        memory, cores, megahertz = instance.memory, instance.cores, instance.cpu_speed
+        if instance.tasks or instance.becoming is not None:
+            memory, cores, megahertz = _promised(instance)
+        self.memory += by * memory
+        self.cores += by * cores
+        if megahertz:
+            self.speed += by * cores * megahertz
         self.count += by
         _count(self.users, instance.user_id, by)
         if instance.hints and wants_isolation(instance):
@@ -66,6 +69,16 @@ def load_of(instances: Iterable[Instance]) -> Load:
     for instance in instances:
         load.add(instance)
     return load
+
+
+def _promised(instance: Instance) -> tuple[int, int, int]:
+    """The memory, cores and MHz of each that it has, or will have when its host has done what is asked, whichever is more."""
+    memory, cores, speeds = instance.memory, instance.cores, [instance.cpu_speed]
+    if instance.becoming is not None:
+        memory, cores = max(memory, instance.becoming.memory), max(cores, instance.becoming.cores)
+        speeds.append(instance.becoming.resources.cpu_speed)
+    speeds += [task.adapt.cpu_speed for task in instance.tasks if task.adapt is not None]
+    return memory, cores, max(speed or 0 for speed in speeds)
 
 
 def _count(counts: dict[Key, int], key: Key, by: int) -> None:

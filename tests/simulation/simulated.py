@@ -17,7 +17,7 @@ from tashi.errors import INTERNAL, OurFault
 from tashi.interfaces import Change
 from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
-from tashi.model.instance import Disk, InstanceSpec
+from tashi.model.instance import Disk, InstanceSpec, InstanceUpdate
 from tashi.model.orders import Observation, Order, PrepareDisks, Report, Start
 from tashi.node.executor import Executor
 from tashi.node.fake import FakeHypervisor, SharedDirectory
@@ -303,6 +303,11 @@ class Sender:
         if self.names and chance.random() < 0.3:
             victim = chance.choice([name for names in self.names.values() for name in names])
             self._send(thread, "deletecompute", lambda origin: self._delete(origin, victim), victim)
+            return
+        if self.names and chance.random() < 0.2:
+            victim = chance.choice([name for names in self.names.values() for name in names])
+            update = InstanceUpdate(resource_id=f"r-{victim}", cores=chance.randint(1, 4), restart=True)
+            self._send(thread, "reprovisioncompute", lambda origin: self._cell.manager.commands.update(ISM, origin, update), victim)
             return
         specs = [self._spec(f"{thread}-{number}") for number in range(chance.choice([1, 1, 1, 2, 3]))]
         if self.names and chance.random() < 0.2:  # the same as before, in a stanza of its own

@@ -156,6 +156,22 @@ def test_bandwidth() -> None:
     assert attribute(domain, "devices/interface/bandwidth/outbound", "average") == "2"
 
 
+def test_disk_limits() -> None:
+    """Limits stand on every disk; what is not limited is not mentioned."""
+    disks = tuple(AttachedDisk(path=f"/i/{name}", format="raw") for name in "ab")
+    found = a_domain(an_order(disk_iops=200, disk_bytes=10**6), disks=disks).findall("devices/disk/iotune")
+    assert [{one.tag: one.text for one in limits} for limits in found] == [{"total_bytes_sec": "1000000", "total_iops_sec": "200"}] * 2
+    assert a_domain(an_order(disk_iops=200), disks=disks).find("devices/disk/iotune/total_bytes_sec") is None
+    assert a_domain(an_order(), disks=disks).find("devices/disk/iotune") is None
+
+
+def test_memory_limit() -> None:
+    """A guest that is to do without some of its memory begins so."""
+    domain = a_domain(an_order(memory_limit=96))
+    assert (domain.findtext("memory"), domain.findtext("currentMemory")) == ("512", "96")
+    assert a_domain(an_order()).find("currentMemory") is None
+
+
 def test_hints() -> None:
     """The original's hints take effect."""
     domain = a_domain(an_order(hints={"noAcpi": "True", "clock": "localtime", "cpumodel": "Nehalem", "nicModel": "e1000"}))
