@@ -22,7 +22,7 @@ from bench.peer import Peer, message, online
 from tashi.client import connect
 from tashi.client.command import run_to_end
 
-TIMES: Final = 40
+TIMES: Final = 20
 RUNS: Final = 3
 MEMORY: Final = (96, 128)
 SHARES: Final = (512, 1024)
