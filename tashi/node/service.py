@@ -22,9 +22,11 @@ from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, YourMistake
 from tashi.interfaces import IHypervisor
 from tashi.model.orders import NodeLogin
 from tashi.node.agent import NodeAgent
+from tashi.node.bridges import Bridges
 from tashi.node.credentials import join_secret, own_secret
 from tashi.node.disks import Disks
 from tashi.node.threads import Threads
+from tashi.node.vlans import Vlans
 
 SERVER_NAME: Final = "tashi-cluster-manager"
 """What the certificate of every cell's control plane is made out to."""
@@ -59,18 +61,27 @@ def make_hypervisor(config: Config) -> IHypervisor:
         from tashi.node.libvirt_migrate import Way
     except ImportError as error:
         raise YourMistake(BAD_ARGUMENT, f"the node agent needs libvirt's Python binding ({error}); pip install 'tashi[libvirt]'") from None
-    settings, state, bridges = config.node_manager_service, config.node_state_dir, config.networks.bridges
-    offer = Offer(cores=settings.offer_cores, memory=settings.offer_memory, reserved=config.qemu.reserved_mem, networks=tuple(bridges))
+    settings, state = config.node_manager_service, config.node_state_dir
+    offer = Offer(cores=settings.offer_cores, memory=settings.offer_memory, reserved=config.qemu.reserved_mem)
     address = config.libvirt.migration_uri.replace("{fqdn}", socket.getfqdn())
     return LibvirtHypervisor(
         LibvirtConnection(config.libvirt.uri),
         HostReader(offer, state),
         Disks(config.share_dir / "images", Path(config.qemu.scratch_dir or state / "scratch"), config.qemu.scratch_vg, address),
         state / "console",
-        bridges,
+        make_bridges(config),
         Way(address=address, bandwidth=config.libvirt.migration_bandwidth),
         config.qemu.migrate_timeout,
     )
+
+
+def make_bridges(config: Config) -> Bridges:
+    """This machine's networks; OurFault when a script of theirs cannot be run."""
+    networks = config.networks
+    vlans = Vlans(networks.vlan_device, networks.vlan_bridge) if networks.vlan_device else None
+    bridges = Bridges(networks.bridges, vlans, networks.ifup)
+    bridges.check()
+    return bridges
 
 
 def make_endpoint(config: Config, reactor: Any) -> Any:
