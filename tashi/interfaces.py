@@ -13,6 +13,7 @@ from tashi.model.instance import InstanceSpec, InstanceUpdate, Resources
 from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Offer, Order, PrepareDisks, Report, Seen, Start
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
+from tashi.node.cards import Card
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -162,6 +163,9 @@ class IHypervisor(Protocol):
     def domains(self, cell: str) -> Sequence[Observation]:
         """One observation for every domain of the cell on this machine; GONE for one that has ended and is not settled yet, with
         no reason where nothing is known of its ever having run."""
+
+    def cards(self, cell: str) -> Mapping[int, tuple[Card, ...]]:
+        """The network cards of each instance of the cell that runs here, where they have wires that can be listened to."""
 
     def close(self) -> None:
         """Let go of the virtualisation; domains run on."""

@@ -176,6 +176,15 @@ def ends_task(instance: Instance, host_id: int, observation: Observation) -> boo
     )
 
 
+def addresses_in(instance: Instance, host_id: int, observation: Observation) -> dict[str, str]:
+    """The addresses, by MAC, that the instance's cards were seen to use and that are not in its record."""
+    of_this_domain = instance.host_id == host_id and instance.started <= observation.generation <= instance.generation
+    if not of_this_domain or observation.seen not in (Seen.RUNNING, Seen.PAUSED):
+        return {}
+    known = {nic.mac: nic.learnt for nic in instance.nics}
+    return {nic.mac: nic.ip for nic in observation.nics if nic.ip and nic.mac in known and nic.ip != known[nic.mac]}
+
+
 def steps_for_missing(instances: Iterable[Instance], seen: frozenset[int]) -> list[Step]:
     """What it means that a host's full report does not list these: gone, unless an order about them is under way."""
     return [

@@ -39,6 +39,7 @@ from tashi.node.bridges import Bridges
 from tashi.node.disks import Disks
 from tashi.node.domain_xml import NAMESPACE, PREFIX, Mark, domain_xml, mark_xml, nics_of, read_mark
 from tashi.node.libvirt_adapt import adapt
+from tashi.node.libvirt_cards import CardReader
 from tashi.node.libvirt_connection import LibvirtConnection, is_alive
 from tashi.node.libvirt_events import Listener
 from tashi.node.libvirt_host import HostReader
@@ -88,6 +89,7 @@ class LibvirtHypervisor:
         self._disks = disks
         self._consoles = consoles
         self._bridges = bridges
+        self.cards = CardReader(connection).cards
 
     def watch(self, listener: Listener) -> None:
         """See IHypervisor."""

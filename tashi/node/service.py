@@ -21,6 +21,7 @@ from tashi.config import Config
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, YourMistake
 from tashi.interfaces import IHypervisor
 from tashi.model.orders import NodeLogin
+from tashi.node.address_learning import AddressLearning
 from tashi.node.agent import NodeAgent
 from tashi.node.bridges import Bridges
 from tashi.node.credentials import join_secret, own_secret
@@ -49,7 +50,9 @@ def make_service(config: Config, reactor: Any) -> Service:
     hypervisor = make_hypervisor(config)
     frequency = settings.register_frequency
     agent = NodeAgent(reactor, make_endpoint(config, reactor), login, hypervisor, threads.run, frequency, long_calls.run)
-    return _NodeService((threads, long_calls), hypervisor, agent)
+    learning = AddressLearning(reactor, threads.run, hypervisor.cards, agent.executor)
+    hypervisor.watch(lambda *hint: reactor.callFromThread(learning.look_soon))
+    return _NodeService((threads, long_calls), hypervisor, agent, learning)
 
 
 def make_hypervisor(config: Config) -> IHypervisor:
@@ -119,8 +122,9 @@ class _VerifiedEndpoint:
 class _NodeService(Service):
     """Threads first, then what uses them; backwards at the end."""
 
-    def __init__(self, threads: Sequence[Threads], hypervisor: IHypervisor, agent: NodeAgent) -> None:
+    def __init__(self, threads: Sequence[Threads], hypervisor: IHypervisor, agent: NodeAgent, learning: AddressLearning) -> None:
         self._threads = threads
+        self._learning = learning
         self._hypervisor = hypervisor
         self._agent = agent
 
@@ -130,6 +134,7 @@ class _NodeService(Service):
         for threads in self._threads:
             threads.start()
         self._agent.startService()
+        self._learning.startService()
 
     def stopService(self) -> Deferred[None]:
         """See IService."""
@@ -137,6 +142,7 @@ class _NodeService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._learning.stopService()
         await self._agent.stopService()
         for threads in self._threads:
             await threads.stop()
