@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
@@ -182,7 +183,8 @@ def addresses_in(instance: Instance, host_id: int, observation: Observation) -> 
     if not of_this_domain or observation.seen not in (Seen.RUNNING, Seen.PAUSED):
         return {}
     known = {nic.mac: nic.learnt for nic in instance.nics}
-    return {nic.mac: nic.ip for nic in observation.nics if nic.ip and nic.mac in known and nic.ip != known[nic.mac]}
+    said = {nic.mac: nic.ip for nic in observation.nics if nic.mac in known and nic.ip and nic.ip != known[nic.mac]}
+    return {mac: ip for mac, ip in said.items() if _is_address(ip)}
 
 
 def steps_for_missing(instances: Iterable[Instance], seen: frozenset[int]) -> list[Step]:
@@ -192,6 +194,13 @@ def steps_for_missing(instances: Iterable[Instance], seen: frozenset[int]) -> li
         for instance in instances
         if instance.id not in seen and instance.state not in _UNTOUCHED_BY_SILENCE
     ]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return str(ipaddress.ip_address(text)) == text
+    except ValueError:
+        return False
 
 
 def _is_outcome(instance: Instance, observation: Observation) -> bool:

@@ -257,7 +257,7 @@ class Executor:
         self._changes += 1
         life.changed = self._changes
         known = life.last
-        nics = self._nics.get(life.instance_id) or observation.nics or (known.nics if known is not None else ())
+        nics = self._nics.get(life.instance_id) or observation.nics or (known.nics if known is not None and known.seen in _ALIVE else ())
         observation = msgspec.structs.replace(
             observation, at=self._clock.seconds(), reason=observation.reason[:LONGEST_REASON], nics=nics
         )
