@@ -85,6 +85,7 @@ class Vlans:
                 _ip("link", "set", "dev", bridge, "addrgenmode", "none")  # the host itself has no address there
         if (_look(bridge) or {}).get("linkinfo", {}).get("info_kind") != "bridge":
             raise _Refused(f"{bridge} is no bridge")
+        _ip("link", "set", "dev", self.device, "up")
         _ip("link", "set", "dev", card, "master", bridge, "up")
         _ip("link", "set", "dev", bridge, "up")
 

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 
+from tashi.app import node_agent
+from tashi.config import load
 from tashi.errors import OurFault
 from tashi.model.instance import Nic
 from tashi.model.orders import Seen
@@ -158,6 +161,14 @@ class TestScripts:
         with pytest.raises(OurFault, match=rf"\[Networks\] ifup names .*qemu-ifup\.7, which .*{reasons.get(fault, 'changed by others')}"):
             Bridges({7: "br7"}, ifup=path).check()
         assert not (tmp_path / "ran").exists()
+
+    def test_an_agent_that_would_need_it(self, tmp_path: Path) -> None:
+        """It does not start without, and says why."""
+        file = tmp_path / "NodeManager.cfg"
+        file.write_text(f"[NodeManagerService]\nstateDir = {tmp_path}/state\n[Networks]\n7 = br7\nifup = {tmp_path}/none\n")
+        file.chmod(0o600)
+        with pytest.raises(SystemExit, match=r"agent cannot start: \[Networks\] ifup names .*/none, which cannot be found"):
+            node_agent(Clock(), load(("NodeManager",), environ={}, directories=[tmp_path]))
 
     def test_a_link_to_a_script(self, tmp_path: Path) -> None:
         """One script may serve many networks by links, and learns by its own name which one it is called for."""
