@@ -10,12 +10,14 @@ from typing import Any, Final
 import msgspec
 
 from occi.categories import Category, Vocabulary
-from tashi.errors import BAD_ARGUMENT, BAD_SYNTAX, NOT_SUPPORTED_LIVE, UNSUPPORTED_KIND, UNSUPPORTED_LINK, YourMistake
+from tashi.errors import BAD_ARGUMENT, BAD_SYNTAX, UNSUPPORTED_KIND, UNSUPPORTED_LINK, YourMistake
 from tashi.model.instance import DEFAULT_CPU_SHARE, Disk, InstanceSpec, InstanceUpdate, Resources
 from tashi.model.names import (
     CPU_SHARES,
     DISK_WEIGHTS,
     MAX_CORES,
+    MAX_DISK_BYTES,
+    MAX_DISK_IOPS,
     MAX_KILOBITS,
     MAX_MEMORY_MB,
     check_hints,
@@ -34,7 +36,7 @@ MAX_USER_ID: Final = 2**32 - 1
 _USED: Final = frozenset(
     {
         "hostname", "imageIdentifier", "userId", "cpu_cores", "memory_size", "cpu_speed", "resourceId", "links", "cpu_share",
-        "disk_weight", "net_down", "net_up", "persistent", "notificationUri", "hints",
+        "disk_weight", "disk_iops", "disk_bytes", "net_down", "net_up", "persistent", "notificationUri", "hints",
     }
 )  # fmt: skip
 _WITHOUT_MEANING: Final = frozenset(
@@ -44,6 +46,12 @@ _WITHOUT_MEANING: Final = frozenset(
     }
 )  # fmt: skip
 _NOT_ASKED: Final = frozenset({"false", "no", "off", "none"})
+_LIMITS: Final = {  # the most of each, and its unit; in an update 0 is the end of the limit
+    "disk_iops": (MAX_DISK_IOPS, "a second"),
+    "disk_bytes": (MAX_DISK_BYTES, "a second"),
+    "net_down": (MAX_KILOBITS, "kbit/s"),
+    "net_up": (MAX_KILOBITS, "kbit/s"),
+}
 _HINT_OF: Final = {"locations": "location", "auditability": "auditability", "isolation": "isolation"}
 _BARE_JID: Final = re.compile(r"[^\s@/\"&'<>:]+@[^\s@/]+")
 
@@ -92,22 +100,20 @@ def read_update(value: Any, vocabulary: Vocabulary) -> InstanceUpdate:
     def integer(field: str, least: int, most: int, unit: str = "") -> int | None:
         return check_integer(field, given[field], least, most, unit) if field in given else None
 
-    if _boolean(given, "restart", ""):
-        raise YourMistake(NOT_SUPPORTED_LIVE, "restart is true, and changes that need one are not available in this version")
     return InstanceUpdate(
         resource_id=check_resource_id("resourceId", _required(given, "resourceId", "")),
         resources=Resources(
             cpu_share=integer("cpu_share", *CPU_SHARES),
-            cpu_speed=_megahertz("cpu_speed", given["cpu_speed"]) if "cpu_speed" in given else None,
+            cpu_speed=_changed_speed(given.get("cpu_speed")),
             memory=integer("memory_size", 1, MAX_MEMORY_MB, "MB"),
             disk_weight=integer("disk_weight", *DISK_WEIGHTS),
-            net_down=integer("net_down", 1, MAX_KILOBITS, "kbit/s"),
-            net_up=integer("net_up", 1, MAX_KILOBITS, "kbit/s"),
+            **{field: integer(field, 0, most, f"{unit}, or 0 for no limit") for field, (most, unit) in _LIMITS.items()},
         ),
         name=check_hostname("hostname", given["hostname"]) if "hostname" in given else None,
         cores=integer("cpu_cores", 1, MAX_CORES),
         image=check_image("imageIdentifier", given["imageIdentifier"]) if "imageIdentifier" in given else None,
         sla=meant.get("sla"),
+        restart=_boolean(given, "restart", ""),
     )
 
 
@@ -126,8 +132,7 @@ def _spec(compute: Mapping[str, Any], meant: Mapping[str, str], where: str, door
         cpu_share=integer("cpu_share", *CPU_SHARES, DEFAULT_CPU_SHARE),
         cpu_speed=_megahertz(where + "cpu_speed", given["cpu_speed"]) if "cpu_speed" in given else None,
         disk_weight=integer("disk_weight", *DISK_WEIGHTS, None),
-        net_down=integer("net_down", 1, MAX_KILOBITS, None, "kbit/s"),
-        net_up=integer("net_up", 1, MAX_KILOBITS, None, "kbit/s"),
+        **{field: integer(field, 1, most, None, unit) for field, (most, unit) in _LIMITS.items()},
         hints=_hints(given.get("hints", {}), meant, where),
         sla=meant.get("sla"),
         resource_id=check_resource_id(where + "resourceId", given["resourceId"]) if "resourceId" in given else None,
@@ -165,6 +170,13 @@ def _megahertz(field: str, value: Any) -> int:
     raise YourMistake(
         BAD_ARGUMENT, f"{field} is {shown(value)}; use null, GHz below {GIGAHERTZ_BELOW}, or MHz from {GIGAHERTZ_BELOW} to {MAX_MEGAHERTZ}"
     )
+
+
+def _changed_speed(value: Any) -> int | None:
+    """The cpu_speed of an update: 0 is the end of the limit."""
+    if value is None or (type(value) is int and value == 0):
+        return value
+    return _megahertz("cpu_speed", value)
 
 
 def _hints(value: Any, meant: Mapping[str, str], where: str) -> dict[str, str]:

@@ -64,7 +64,7 @@ def parse_create_many(text: str, vocabulary: Vocabulary, may_be_notified: Callab
 
 
 def parse_update(text: str, vocabulary: Vocabulary) -> InstanceUpdate:
-    """The argument of updatecompute."""
+    """The argument of updatecompute and reprovisioncompute."""
     return read_update(parse_json(_some(text, "[Compute with resourceId, [Category, ...]]")), vocabulary)
 
 

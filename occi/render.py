@@ -16,7 +16,9 @@ MAX_REPLY: Final = 100 * 1024
 VERBS: Final[Mapping[str, str]] = {
     "createcompute": "[Compute, [Category...], [Link...]] - create a virtual machine; answered when it runs or has failed",
     "createmanycompute": "[Compute, Compute, ...] - create all of them or none",
-    "updatecompute": "[Compute with resourceId] - change cpu_share, cpu_speed, memory_size, disk_weight, net_down, net_up while it runs",
+    "updatecompute": "[Compute with resourceId] - change cpu_share, cpu_speed, memory_size, disk_weight, disk_iops, disk_bytes, net_down, "
+    'net_up while it runs; 0 ends a limit; cpu_cores, imageIdentifier and more memory with "restart": true',
+    "reprovisioncompute": "the same as updatecompute",
     "deletecompute": 'id, "resourceId" or "hostname" - destroy a virtual machine',
     "getcompute": 'id, "resourceId" or "hostname" - the state of a virtual machine',
     "listcompute": '[{"after": id}] - the virtual machines you may see, in pages',
@@ -27,7 +29,7 @@ VERBS: Final[Mapping[str, str]] = {
 }
 READS: Final = frozenset({"getcompute", "listcompute", "explain", "help", "whoami"})
 FOR_ADMINS: Final = frozenset({"sethostconfig"})
-NOT_YET: Final = frozenset({"reprovisioncompute", "registeruser", "unregisteruser"})
+NOT_YET: Final = frozenset({"registeruser", "unregisteruser"})
 
 
 def answer(verb: str, seconds: float, **data: Any) -> str:

@@ -1,6 +1,7 @@
 """The message sink: one message in, one command or read for the cluster manager, and never a conversation.
 
--> createcompute, createmanycompute, updatecompute, deletecompute, sethostconfig   <- one final message, later, from the outbox
+-> createcompute, createmanycompute, updatecompute, reprovisioncompute, deletecompute, sethostconfig
+                                                                    <- one final message, later, from the outbox
 -> getcompute, listcompute, explain, help, whoami                   <- one message, at once, without a trace
 -> anything else                                                    <- one refusal; strangers and empty messages: nothing
 """
@@ -35,7 +36,7 @@ from tashi.model.user import Principal
 from tashi.xmpp.grammar import IncomingMessage, is_silent, parse_body
 
 REMEMBERED_WORDS: Final = 1000
-_ABOUT_ONE: Final = frozenset({"createcompute", "updatecompute"})
+_ABOUT_ONE: Final = frozenset({"createcompute", "updatecompute", "reprovisioncompute"})
 
 _log = Logger()
 
@@ -67,6 +68,7 @@ class Sink:
             "createmanycompute": self._create_many,
             "deletecompute": self._delete,
             "updatecompute": self._update,
+            "reprovisioncompute": self._update,
             "sethostconfig": self._set_host_config,
         }
 

@@ -12,6 +12,7 @@ from tashi.model.host import HostFacts
 from tashi.model.instance import InstanceSpec, InstanceUpdate, Resources
 from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Offer, Order, PrepareDisks, Report, Seen, Start
 from tashi.model.request import Origin, Outgoing
+from tashi.model.statistics import Sample
 from tashi.model.user import Principal
 from tashi.node.cards import Card
 
@@ -166,6 +167,10 @@ class IHypervisor(Protocol):
 
     def cards(self, cell: str) -> Mapping[int, tuple[Card, ...]]:
         """The network cards of each instance of the cell that runs here, where they have wires that can be listened to."""
+
+    def statistics(self, cell: str) -> Sample:
+        """The counters of all running domains of the cell, and of the machine. A guest whose process hangs may hang this call, but no
+        call after it."""
 
     def close(self) -> None:
         """Let go of the virtualisation; domains run on."""

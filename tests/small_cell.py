@@ -73,16 +73,17 @@ class Process:
 
 
 class Images:
-    """One image, called tashi, and whatever persistent disk is named."""
+    """Two images, called tashi and other, and whatever persistent disk is named."""
 
     path = "/images"
 
     def resolve(self, identifier: str) -> str:
         if identifier.startswith("disk-"):
             return identifier
-        if identifier not in ("tashi", "tashi.img"):
+        name = identifier.removesuffix(".img")
+        if name not in ("tashi", "other"):
             raise YourMistake(UNKNOWN_IMAGE, f"there is no image {identifier}")
-        return "tashi.img"
+        return f"{name}.img"
 
     def forget_saved(self, saved: str) -> None:
         self.forgotten = saved

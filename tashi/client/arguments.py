@@ -49,6 +49,12 @@ def whole(name: str, least: int, most: int = 2**31, refusal: str = "") -> Conver
     return convert
 
 
+def limit(name: str, most: int) -> Converter:
+    """A converter to a whole number up to the limit; 0 and ``none`` are no limit, which is 0."""
+    number = whole(name, 0, most)
+    return lambda value: 0 if isinstance(value, str) and value.lower() == "none" else number(value)
+
+
 def seconds(value: str | float) -> float:
     """A time in seconds, above zero and at most a year."""
     try:

@@ -54,10 +54,13 @@ class Cell:
         nics: Nics | None = None,
         hints: Hints | None = None,
         cpuShare: int = DEFAULT_CPU_SHARE,
+        diskIops: int | None = None,
+        diskBytes: int | None = None,
     ) -> list[Row]:
         """Wish for one instance, memory in MB; without ``nics`` it gets one on the default network."""
         owner = await self._user_id(userId)
-        return [await self._call("createVm", **_wish(name, disks, owner, cores, memory, nics, hints, cpuShare))]
+        wish = _wish(name, disks, owner, cores, memory, nics, hints, cpuShare) | _said(diskIops=diskIops, diskBytes=diskBytes)
+        return [await self._call("createVm", **wish)]
 
     async def createMany(
         self,
@@ -70,12 +73,15 @@ class Cell:
         nics: Nics | None = None,
         hints: Hints | None = None,
         cpuShare: int = DEFAULT_CPU_SHARE,
+        diskIops: int | None = None,
+        diskBytes: int | None = None,
     ) -> list[Row]:
         """Wish for ``count`` instances basename-0, basename-1, ..., all or none; each network card gets a MAC of its own."""
         owner = await self._user_id(userId)
         cards = arguments.nics(nics) if nics is not None else [{}]
         wishes = [
             _wish(name, disks, owner, cores, memory, [{**card, "mac": arguments.random_mac()} for card in cards], hints, cpuShare)
+            | _said(diskIops=diskIops, diskBytes=diskBytes)
             for name in many_names(basename, count)
         ]
         return list(await self._call("createMany", instances=wishes))
@@ -132,12 +138,15 @@ class Cell:
         """Let the guest use so many MB of the memory it was made with."""
         return [await self._call("adaptMemoryLimit", instance=arguments.reference(instance), limit=limit)]
 
-    async def adaptDiskBandwidth(self, instance: str | int, weight: int) -> list[Row]:
-        """Weigh the instance's disk time anew, 100 to 1000."""
-        return [await self._call("adaptDiskBandwidth", instance=arguments.reference(instance), weight=weight)]
+    async def adaptDiskBandwidth(
+        self, instance: str | int, weight: int | None = None, iops: int | None = None, bytes: int | None = None
+    ) -> list[Row]:
+        """Weigh the instance's disk time anew, 100 to 1000; limit what each disk does in a second. 0: no limit; None: as it is."""
+        reference = arguments.reference(instance)
+        return [await self._call("adaptDiskBandwidth", instance=reference, weight=weight, iops=iops, bytes=bytes)]
 
     async def adaptNetworkBandwidth(self, instance: str | int, downspeed: int | None = None, upspeed: int | None = None) -> list[Row]:
-        """Limit what the instance receives and sends, in kbit/s; None leaves it as it is."""
+        """Limit what the instance receives and sends, in kbit/s; 0: no limit; None: as it is."""
         reference = arguments.reference(instance)
         return [await self._call("adaptNetworkBandwidth", instance=reference, downspeed=downspeed, upspeed=upspeed)]
 
@@ -178,14 +187,16 @@ class Cell:
         return [{"slots": slots, "cores": cores, "memory": memory}]
 
     async def getVmLayout(self) -> list[Row]:
-        """The hosts, each with the names of its instances and what they use of it."""
-        hosts = {row["id"]: {**row, "instances": [], "usedMemory": 0, "usedCores": 0} for row in await self.getHosts()}
+        """The hosts, each with the names of its instances and what they use of it; usedCpu: MHz in use or reserved."""
+        hosts = {row["id"]: {**row, "instances": [], "usedMemory": 0, "usedCores": 0, "usedCpu": 0} for row in await self.getHosts()}
         for instance in await self.getInstances():
             host = hosts.get(instance["hostId"])
             if host is not None:
                 host["instances"].append(instance["name"])
                 host["usedMemory"] += instance.get("maxMemory", instance["memory"])
                 host["usedCores"] += instance["cores"]
+                used = (instance.get("stats") or {}).get("cpuUsage") or 0
+                host["usedCpu"] += max(used, instance["cores"] * (instance.get("cpuSpeed") or 0))
         return list(hosts.values())
 
     async def setHostConfig(self, hostId: str | int, elemName: str, value: str) -> list[Row]:
@@ -259,6 +270,10 @@ def _configured() -> tuple[str, float]:
     sockets = [str(path) for path in config.client_sockets]
     # os.path.exists, unlike Path.exists, calls a directory that is closed to us a missing socket: connecting then says why.
     return next(filter(os.path.exists, sockets), sockets[0]), config.client.cluster_manager_timeout
+
+
+def _said(**limits: int | None) -> dict[str, Any]:
+    return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 def _wish(

@@ -42,7 +42,8 @@ def _nics(row: Row) -> str:
 
 _INSTANCE_COLUMNS = (
     "id", "hostId", "name", "user", "state", "disk", "memory", "cores", "userId", "host", "cpuShare", "disks", "nics", "hints",
-    "resourceId", "fqdn", "reason", "decayed", "sla", "maxMemory", "cpuSpeed", "diskWeight", "netDown", "netUp",
+    "resourceId", "fqdn", "reason", "decayed", "sla", "maxMemory", "cpuSpeed", "diskWeight", "diskIops", "diskBytes",
+    "netDown", "netUp", "stats",
 )  # fmt: skip
 _HOST_COLUMNS = (
     "id", "reserved", "name", "decayed", "up", "state", "version", "memory", "cores", "notes", "cpuSpeed", "config", "priority",
@@ -50,8 +51,8 @@ _HOST_COLUMNS = (
 _LAYOUT_COLUMNS = ("id", "name", "state", "instances", "usedMemory", "memory", "usedCores", "cores")
 
 INSTANCES: Final = Shape(_INSTANCE_COLUMNS, _INSTANCE_COLUMNS[:8], derived={"disk": _first_disk, "disks": _disks, "nics": _nics})
-HOSTS: Final = Shape(_HOST_COLUMNS, _HOST_COLUMNS)
-LAYOUT: Final = Shape((*_LAYOUT_COLUMNS, *(c for c in _HOST_COLUMNS if c not in _LAYOUT_COLUMNS)), _LAYOUT_COLUMNS)
+HOSTS: Final = Shape((*_HOST_COLUMNS, "stats"), _HOST_COLUMNS)
+LAYOUT: Final = Shape((*_LAYOUT_COLUMNS, "usedCpu", *(c for c in HOSTS.columns if c not in _LAYOUT_COLUMNS)), _LAYOUT_COLUMNS)
 USERS: Final = Shape(("id", "name", "priority", "jid"), ("id", "name", "priority", "jid"))
 IMAGES: Final = Shape(("id", "imageName", "imageSize"), ("id", "imageName", "imageSize"), name="imageName")
 CALLER: Final = Shape(("userId", "name", "admin"), ("userId", "name", "admin"))

@@ -11,7 +11,7 @@ from tashi.client import arguments as convert
 from tashi.client.arguments import Converter
 from tashi.client.cell import Cell, Row
 from tashi.client.table import CALLER, HOSTS, IMAGES, INSTANCES, LAYOUT, SLOTS, USERS, WORDS, Shape
-from tashi.model.names import CPU_SHARES, DISK_WEIGHTS, MAX_KILOBITS
+from tashi.model.names import CPU_SHARES, DISK_WEIGHTS, MAX_DISK_BYTES, MAX_DISK_IOPS, MAX_KILOBITS
 
 Values = Mapping[str, Any]
 
@@ -73,6 +73,8 @@ _SIZE = (
     Argument("nics", "network[:ip[:mac]],... (default: one on the default network)", convert.nics),
     Argument("hints", "name=value,... for scheduler and hypervisor", convert.hints),
     Argument("cpuShare", "weight of its CPU time among its neighbours (default: 1024)", convert.whole("cpuShare", 2, 262_144)),
+    Argument("diskIops", "requests a second that each disk may serve (default: no limit)", convert.whole("diskIops", 1, MAX_DISK_IOPS)),
+    Argument("diskBytes", "bytes a second that each disk may move (default: no limit)", convert.whole("diskBytes", 1, MAX_DISK_BYTES)),
 )
 _DISKS = _required("disks", "uri[:persistent],... (default: not persistent)", convert.disks, "getImages")
 
@@ -143,17 +145,22 @@ VERBS: Final = (
         examples=("--limit 96 --instance 12345", "--limit 96 --instance vmname --wait"), sentence=_nothing, waits_for="adapted",
     ),
     Verb(
-        "adaptDiskBandwidth", "Weighs the disk time of a running instance anew", Cell.adaptDiskBandwidth,
-        (_required("weight", "its weight among its neighbours", convert.whole("weight", *DISK_WEIGHTS)), _INSTANCE),
-        examples=("--weight 500 --instance vmname",), sentence=_nothing, waits_for="adapted",
+        "adaptDiskBandwidth", "Weighs the disk time of a running instance anew, or limits what its disks do", Cell.adaptDiskBandwidth,
+        (
+            Argument("weight", "its weight among its neighbours", convert.whole("weight", *DISK_WEIGHTS)),
+            Argument("iops", "requests a second that each disk may serve; none: no limit", convert.limit("iops", MAX_DISK_IOPS)),
+            Argument("bytes", "bytes a second that each disk may move; none: no limit", convert.limit("bytes", MAX_DISK_BYTES)), _INSTANCE,
+        ),
+        examples=("--weight 500 --instance vmname", "--iops 200 --bytes none --instance vmname"), sentence=_nothing, waits_for="adapted",
     ),
     Verb(
         "adaptNetworkBandwidth", "Limits what a running instance receives and sends", Cell.adaptNetworkBandwidth,
         (
-            Argument("downspeed", "to the instance, in kbit/s", convert.whole("downspeed", 1, MAX_KILOBITS)),
-            Argument("upspeed", "from the instance, in kbit/s", convert.whole("upspeed", 1, MAX_KILOBITS)), _INSTANCE,
+            Argument("downspeed", "to the instance, in kbit/s; none: no limit", convert.limit("downspeed", MAX_KILOBITS)),
+            Argument("upspeed", "from the instance, in kbit/s; none: no limit", convert.limit("upspeed", MAX_KILOBITS)), _INSTANCE,
         ),
-        examples=("--downspeed 8000 --upspeed 4000 --instance vmname",), sentence=_nothing, waits_for="adapted",
+        examples=("--downspeed 8000 --upspeed 4000 --instance vmname", "--downspeed none --instance vmname"),
+        sentence=_nothing, waits_for="adapted",
     ),
     Verb(
         "vmmSpecificCall", "Gives the instance's hypervisor a command: reset, or list to see those there are", Cell.vmmSpecificCall,

@@ -46,16 +46,14 @@ class ImageDirectory:
         raise YourMistake(UNKNOWN_IMAGE, f"there is no image {identifier} in {self.path}; see `tashi getImages`")
 
     def list(self) -> list[Image]:
-        """All images, by name."""
-        try:
-            names = sorted(entry.name for entry in os.scandir(self.path) if entry.is_file(follow_symlinks=False))
-        except FileNotFoundError:
-            return []
-        sizes = [os.lstat(os.path.join(self.path, name)).st_size for name in names]
-        return [
-            Image(id=place, image_name=name, image_size=_in_words(size))
-            for place, (name, size) in enumerate(zip(names, sizes, strict=True))
-        ]
+        """All images, by name; a copy that is not finished is none."""
+        sizes: dict[str, int] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self.path):
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+                        sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+        return [Image(id=place, image_name=name, image_size=_in_words(size)) for place, (name, size) in enumerate(sorted(sizes.items()))]
 
     def forget_saved(self, saved: str) -> None:
         """Remove what a suspended instance has left beside the images, in a thread: the files may be large."""

@@ -23,6 +23,7 @@ from tashi.manager.lifecycle import destroy
 from tashi.manager.lookup import find_instance
 from tashi.manager.operations import set_host_config
 from tashi.manager.records import stanza_key
+from tashi.manager.restarts import restart
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.wishes import adapt
 from tashi.model.events import audit_record
@@ -132,11 +133,15 @@ class Commands:
                 raise _unknown(update.resource_id)
             if not who.may_act_for(instance.user_id):
                 raise _not_yours(who, instance)
+            changes = _beyond_resources(instance, update)
             wished = _wished(instance, update)
             with self._cluster.transaction("update_instance") as tx:
                 deadline = tx.now + self._settings.provision_timeout
                 request = requests.accept(tx, origin, (instance.id,), resource_id=instance.resource_id, deadline=deadline)
-                if wished == Resources():
+                if changes:
+                    cores, image = changes.get("cores"), changes.get("image")
+                    restart(tx, self._creation, instance, wished, self._settings.scheduling, who=who.name, cores=cores, image=image)
+                elif wished == Resources():
                     requests.succeed(tx, request, (instance,))
                 else:
                     adapt(tx, instance, wished, self._settings.scheduling, who=who.name, verb=origin.verb, request=request.id)
@@ -258,23 +263,31 @@ class Commands:
         Deferred.fromCoroutine(work).addErrback(lambda failure: self.log.failure("a command failed", failure=failure))
 
 
-def _wished(instance: Instance, update: InstanceUpdate) -> Resources:
-    """What is to be another than it is; YourMistake(not-supported-live) for what cannot be while it runs."""
-    image = instance.disks[0].uri
-    for field, said, now in (
-        ("hostname", update.name, (instance.name,)),
-        ("cpu_cores", update.cores, (instance.cores,)),
-        ("imageIdentifier", update.image, (image, image.removesuffix(".img"))),
-        ("sla category", update.sla, (instance.sla,)),
+def _beyond_resources(instance: Instance, update: InstanceUpdate) -> dict[str, Any]:
+    """What is to be another and can only be after a restart; YourMistake(not-supported-live) where none is allowed, or none helps."""
+    image, memory = instance.disks[0].uri, update.resources.memory
+    changes: dict[str, Any] = {}
+    for field, said, now, name in (
+        ("hostname", update.name, (instance.name,), ""),
+        ("sla category", update.sla, (instance.sla,), ""),
+        ("cpu_cores", update.cores, (instance.cores,), "cores"),
+        ("imageIdentifier", update.image, (image, image.removesuffix(".img")), "image"),
+        ("memory_size", memory if memory is not None and memory > instance.memory else None, (instance.memory,), "memory"),
     ):
         if said is not None and said not in now:
-            raise YourMistake(
-                NOT_SUPPORTED_LIVE,
-                f"{field} is {shown(now[0])} and cannot become {shown(said)} while {instance.name} runs; delete it and create another",
-            )
+            if not (name and update.restart):
+                way = 'send "restart": true with it to have it restarted' if name else "delete it and create another"
+                words = f"{field} is {shown(now[0])} and cannot become {shown(said)} while {instance.name} runs; {way}"
+                raise YourMistake(NOT_SUPPORTED_LIVE, words)
+            changes[name] = said
+    return changes
+
+
+def _wished(instance: Instance, update: InstanceUpdate) -> Resources:
+    """The resources that are to be others than they are."""
     present = msgspec.structs.asdict(instance.resources)
-    wished = msgspec.structs.asdict(update.resources)
-    return Resources(**{name: value for name, value in wished.items() if value is not None and (instance.tasks or value != present[name])})
+    wished = {name: value for name, value in msgspec.structs.asdict(update.resources).items() if value is not None}
+    return Resources(**{name: value for name, value in wished.items() if instance.tasks or value != (present[name] or 0)})
 
 
 def _unknown(reference: int | str) -> YourMistake:

@@ -13,6 +13,7 @@ from tashi.manager.draining import Draining
 from tashi.manager.lifecycle import advance
 from tashi.manager.migrations import begin_waiting
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.usage import Usage
 from tashi.model.disks import copies_needed
 from tashi.model.instance import Instance
 from tashi.model.states import Happening
@@ -20,6 +21,7 @@ from tashi.scheduling.check import check
 from tashi.scheduling.plan import Place, Postpone, in_words
 from tashi.scheduling.policies import POLICIES
 from tashi.scheduling.snapshot import Snapshot
+from tashi.scheduling.terms import persistent_disks
 
 
 class Convergence:
@@ -27,8 +29,9 @@ class Convergence:
 
     log = Logger()
 
-    def __init__(self, cluster: Cluster, settings: ManagerSettings) -> None:
+    def __init__(self, cluster: Cluster, settings: ManagerSettings, usage: Usage) -> None:
         self._cluster = cluster
+        self._usage = usage
         self._settings = settings
         self._policy = POLICIES[settings.scheduling.policy]
         self._cursor = 0
@@ -69,11 +72,18 @@ class Convergence:
             hosts=dict(cluster.hosts),
             placed={host_id: tuple(map(cluster.instances.__getitem__, ids)) for host_id, ids in cluster.on_host.items()},
             loads={host_id: load.copy() for host_id, load in cluster.loads.items()},
+            usage=self._usage.by_host(),
             pending=tuple(sorted(waiting, key=lambda instance: (-self.priority(instance), instance.id))),
             settings=self._settings.scheduling,
+            kept_disks=self._kept_disks() if any(map(persistent_disks, waiting)) else {},
             cursor=self._cursor,
             time=cluster.clock.seconds(),
         )
+
+    def _kept_disks(self) -> dict[str, int]:
+        """The disks that somebody's saved memory belongs to, until it goes on with both."""
+        saved = (instance for instance in self._cluster.instances.values() if instance.saved and instance.host_id is None)
+        return {uri: instance.id for instance in saved for uri in persistent_disks(instance)}
 
     def priority(self, instance: Instance) -> int:
         """Its user's priority and its SLA class's offset: higher is served first."""

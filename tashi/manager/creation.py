@@ -12,6 +12,7 @@ from tashi.errors import (
     DUPLICATE_HOSTNAME,
     FORBIDDEN,
     NO_SUITABLE_HOST,
+    NOT_SUPPORTED_LIVE,
     QUOTA,
     UNKNOWN_SLA,
     UNKNOWN_USER,
@@ -25,6 +26,8 @@ from tashi.model.events import vm_action
 from tashi.model.instance import DEFAULT_CPU_SHARE, Disk, Instance, InstanceSpec, Nic
 from tashi.model.names import (
     MAX_CORES,
+    MAX_DISK_BYTES,
+    MAX_DISK_IOPS,
     MAX_MEMORY_MB,
     MAX_NETWORK,
     check_address,
@@ -98,6 +101,9 @@ class Creation:
         check_integer("cpu_cores", spec.cores, 1, MAX_CORES)
         check_integer("memory_size", spec.memory, 1, MAX_MEMORY_MB, "MB")
         check_integer("cpu_share", spec.cpu_share, 2, 262144)
+        for name, most in (("disk_iops", MAX_DISK_IOPS), ("disk_bytes", MAX_DISK_BYTES)):
+            if getattr(spec, name) is not None:
+                check_integer(name, getattr(spec, name), 1, most)
         nics = tuple(
             Nic(
                 network=check_integer("nics", nic.network, 0, MAX_NETWORK),
@@ -107,12 +113,7 @@ class Creation:
             for nic in spec.nics or (Nic(network=self._settings.default_network),)
         )
         check_hints("hints", spec.hints)
-        for limit, value, what in (
-            (self._settings.max_memory, spec.memory, "MB of memory"),
-            (self._settings.max_cores, spec.cores, "cores"),
-        ):
-            if limit and value > limit:
-                raise YourMistake(QUOTA, f"{spec.name} asks for {value} {what}, and this cell allows {limit} an instance; ask for less")
+        self._check_quota(spec)
         if not spec.disks:
             raise YourMistake(BAD_ARGUMENT, f"{spec.name} has no disk; name an image (imageIdentifier or --disks)")
         if len(spec.hints) > MOST_HINTS or any(len(name) > 64 or len(value) > 255 for name, value in spec.hints.items()):
@@ -132,6 +133,28 @@ class Creation:
         if refusals:
             raise YourMistake(NO_SUITABLE_HOST, f"no host of this cell could ever hold {spec.name}: {in_words(refusals)}")
         return ready
+
+    def check_change(self, instance: Instance, *, cores: int, memory: int, image: str | None) -> tuple[Disk, ...]:
+        """The disks the instance would have of this size and on this image (None: the same); YourMistake when it cannot be so."""
+        self._check_quota(msgspec.structs.replace(instance, cores=cores, memory=memory))
+        first, *rest = instance.disks
+        if image is None:
+            return instance.disks
+        if first.persistent or is_own(first.uri):
+            words = f"imageIdentifier is {first.uri}, the persistent disk of {instance.name}, which stays; create another instance"
+            raise YourMistake(NOT_SUPPORTED_LIVE, words)
+        uri = self._images.resolve(image)
+        if is_own(uri):
+            raise YourMistake(NOT_SUPPORTED_LIVE, f"imageIdentifier is {uri}, a persistent disk; name an image, or create another instance")
+        return Disk(uri=uri), *rest
+
+    def _check_quota(self, spec: InstanceSpec) -> None:
+        for limit, value, what in (
+            (self._settings.max_memory, spec.memory, "MB of memory"),
+            (self._settings.max_cores, spec.cores, "cores"),
+        ):
+            if limit and value > limit:
+                raise YourMistake(QUOTA, f"{spec.name} asks for {value} {what}, and this cell allows {limit} an instance; ask for less")
 
     def _is_taken(self, name: str) -> bool:
         """What is being destroyed has no claim to its name any more."""

@@ -16,13 +16,14 @@ from twisted.logger import Logger
 
 from tashi.errors import FORBIDDEN, YourMistake
 from tashi.interfaces import INodeLink
-from tashi.manager import migrations
+from tashi.manager import migrations, restarts
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.dispatch import Dispatch
 from tashi.manager.lifecycle import advance
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.reconcile import Step, addresses_in, ends_task, step_for, steps_for_missing
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.usage import Usage
 from tashi.manager.wishes import end_task
 from tashi.model.events import host_action
 from tashi.model.host import Host
@@ -49,6 +50,7 @@ class Hosts:
         join_secret: str,
         version: str,
         kick: Callable[[], None],
+        usage: Usage,
         cards: NetworkCards,
     ) -> None:
         self._cluster = cluster
@@ -59,6 +61,7 @@ class Hosts:
         self._join_secret = join_secret
         self._version = version
         self._kick = kick
+        self._usage = usage
         self._links: dict[int, INodeLink] = {}
         self._heard: dict[int, float] = {}
         self._listing: dict[int, set[int]] = {}
@@ -150,6 +153,8 @@ class Hosts:
                 for step in steps_for_missing(ours, seen):
                     self._take(tx, step)
                 tx.after_commit(lambda: self._ready(host_id, link))
+        if report.statistics is not None:
+            self._usage.take(self._cluster.hosts[host_id], report.statistics)
         self._kick()
 
     def logout(self, host_id: int, link: INodeLink) -> None:
@@ -207,6 +212,8 @@ class Hosts:
                     instance, host_id=first.host_id, residue=tuple(rest), generation=instance.generation + 1, decayed=False
                 )
             )
+        elif step.happening is Happening.SEEN_GONE and instance.state is InstanceState.Restarting:
+            restarts.begin_again(tx, instance, self._settings.scheduling)
         elif step.happening is Happening.FAILED and is_legal(instance.state, Happening.RETRIED) and instance.host_id is not None:
             # another host may still take it; the planner says so when none does
             advance(tx, instance, Happening.RETRIED, reason=step.reason, refused_by=(*instance.refused_by, instance.host_id))

@@ -9,9 +9,11 @@ import msgspec
 
 from tashi.manager.cluster import Cluster
 from tashi.manager.guarded import KickableLoop
+from tashi.manager.usage import Usage
 from tashi.model.events import fqdn
 from tashi.model.host import Host
 from tashi.model.instance import Instance
+from tashi.scheduling.load import HostUsage
 
 PART_BYTES = 80 * 1024
 MOST_NAMES = 500
@@ -21,8 +23,9 @@ _encoder = msgspec.json.Encoder()
 class Layout:
     """Tells the layout of the cluster whenever it has changed."""
 
-    def __init__(self, reactor: Any, cluster: Cluster, interval: float, priorities: dict[int, int]) -> None:
+    def __init__(self, reactor: Any, cluster: Cluster, interval: float, priorities: dict[int, int], usage: Usage) -> None:
         self._cluster = cluster
+        self._usage = usage
         self._priorities = priorities
         self._loop = KickableLoop(reactor, interval, self.tell, "layout", pause=1.0)
         cluster.watchers.append(lambda record: self._loop.kick())
@@ -38,7 +41,9 @@ class Layout:
         """One vmLayout event, or several parts of one."""
         cluster = self._cluster
         # as text from here on: it is written once, and ten thousand dictionaries would keep the garbage collector busy
-        entries = [("hosts", _encoder.encode(entry)) for host in cluster.hosts.values() for entry in self._host(host)]
+        usage = self._usage.by_host()
+        hosts = [entry for host in cluster.hosts.values() for entry in self._host(host, usage.get(host.id, HostUsage()))]
+        entries = [("hosts", _encoder.encode(entry)) for entry in hosts]
         entries += [("vms", _encoder.encode(self._vm(instance))) for instance in cluster.instances.values()]
         parts: list[dict[str, list[msgspec.Raw]]] = [{"hosts": [], "vms": []}]
         size = 0
@@ -53,13 +58,13 @@ class Layout:
             for number, part in enumerate(parts, start=1):
                 tx.tell({"type": "vmLayout", "description": words, "part": number, "parts": len(parts), **part})
 
-    def _host(self, host: Host) -> Iterator[dict[str, Any]]:
+    def _host(self, host: Host, usage: HostUsage) -> Iterator[dict[str, Any]]:
         """The host's entry; a host that holds very many instances has several, each with some of their names."""
         facts = host.facts
         instances = [self._cluster.instances[number] for number in sorted(self._cluster.on_host.get(host.id, ()))]
         memory = sum(instance.memory for instance in instances)
         cores = sum(instance.cores for instance in instances)
-        speed = sum(instance.cores * (instance.cpu_speed or 0) for instance in instances)
+        speed = usage.speed(instances)
         names = [fqdn(instance) for instance in instances]
         entry = {
             "type": "host",
@@ -76,6 +81,7 @@ class Layout:
             "cpuUsage": speed,
             "load": memory + cores * 512 + speed,
             "priority": self._priorities.get(host.id, 0),
+            **_known(self._usage.of_host(host)),
         }
         for start in range(0, max(1, len(names)), MOST_NAMES):
             yield {**entry, "vmList": names[start : start + MOST_NAMES]}
@@ -93,4 +99,9 @@ class Layout:
             "memory": instance.memory_limit or instance.memory,
             "cpuShare": instance.cpu_share,
             "sla": instance.sla,
+            **_known(self._usage.of_instance(instance)),
         }
+
+
+def _known(stats: dict[str, Any] | None) -> dict[str, Any]:
+    return {"stats": stats} if stats is not None else {}

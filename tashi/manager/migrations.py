@@ -139,7 +139,11 @@ def tell_progress(tx: Transaction, instance: Instance, percent: int) -> None:
     host = tx.cluster.host_name(instance.host_id)
     state = instance.state.name
     action = "migrating" if instance.migration is not None else "stateChanged"
-    tx.tell(vm_action(action, instance, state, state, f"{percent} % done", host) | {"progress": percent})
+    words = f"{percent} % done"
+    if instance.state is InstanceState.PreparingDisk:
+        words = f"its disks are copied: {percent} %"
+        tx.cluster.remark(instance.id, words)
+    tx.tell(vm_action(action, instance, state, state, words, host) | {"progress": percent})
 
 
 def _from_target(tx: Transaction, instance: Instance, migration: Migration, observation: Observation) -> Instance:

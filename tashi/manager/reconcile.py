@@ -52,6 +52,7 @@ _UNTOUCHED_BY_SILENCE: Final = frozenset(
         InstanceState.PreparingDisk,
         InstanceState.Suspending,
         InstanceState.Destroying,
+        InstanceState.Restarting,
     }
 )
 """Their orders are repeated, and the host's answer counts: it does not list a domain that it has yet to start, or has just saved."""
@@ -98,13 +99,16 @@ def order_for(instance: Instance, cell: UUID) -> Order | None:
                 nics=instance.nics,
                 cpu_share=instance.cpu_share,
                 cpu_speed=instance.cpu_speed,
+                memory_limit=instance.memory_limit,
                 disk_weight=instance.disk_weight,
+                disk_iops=instance.disk_iops,
+                disk_bytes=instance.disk_bytes,
                 net_down=instance.net_down,
                 net_up=instance.net_up,
                 hints=instance.hints,
                 saved=instance.saved,
             )
-        case InstanceState.Destroying:
+        case InstanceState.Destroying | InstanceState.Restarting:
             return Destroy(
                 instance_id=instance.id,
                 generation=instance.generation,
@@ -130,7 +134,7 @@ def _order_to_move(instance: Instance, domain: str) -> Order | None:
     about: dict[str, Any] = {"instance_id": instance.id, "generation": instance.generation, "uuid": domain}
     migration, state = instance.migration, instance.state
     if migration is None:
-        return Look(**about) if state is InstanceState.MigrateTrans else None
+        return Look(**about, yours=True) if state is InstanceState.MigrateTrans else None
     if state is InstanceState.MigrateTrans:
         return Migrate(**about, landing=migration.landing, address=migration.address, shared=migration.shared)
     if state is InstanceState.Orphaned:
@@ -154,7 +158,7 @@ def step_for(instance: Instance | None, host_id: int, observation: Observation) 
     or of one that is to be destroyed before its host has heard so."""
     if instance is None or instance.host_id != host_id:
         return None
-    oldest = instance.generation if instance.state is InstanceState.Destroying else instance.started
+    oldest = instance.generation if instance.state in (InstanceState.Destroying, InstanceState.Restarting) else instance.started
     if not oldest <= observation.generation <= instance.generation:
         return None
     if observation.seen not in _MEANING or (observation.seen is Seen.SAVED and not _is_outcome(instance, observation)):

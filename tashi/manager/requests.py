@@ -13,7 +13,7 @@ from tashi.model.request import Origin, Request
 from tashi.model.states import InstanceState
 
 CREATES = frozenset({"createcompute", "createmanycompute"})
-UPDATES = frozenset({"updatecompute"})
+UPDATES = frozenset({"updatecompute", "reprovisioncompute"})
 _NOT_YET = frozenset({InstanceState.Pending, InstanceState.PreparingDisk, InstanceState.Activating, InstanceState.Held})
 _ENDED = frozenset({InstanceState.Held, InstanceState.Destroying, InstanceState.Exited})
 
@@ -93,8 +93,13 @@ def settle(tx: Transaction, instance: Instance, error: TashiError | None = None)
                 if all(map(has_started, instances)):
                     succeed(tx, request, instances)
         elif request.origin.verb in UPDATES:
-            if instance.state in _ENDED:
+            if instance.state is InstanceState.Held:
+                reason = instance.reason or "it ended"
+                fail(tx, request, error or OurFault(INTERNAL, f"{instance.name} ended, and could not be started again: {reason}"))
+            elif instance.state in _ENDED:
                 fail(tx, request, YourMistake(CONFLICT, f"{instance.name} ended before it could be changed"))
+            elif instance.state is InstanceState.Running and all(task.request != request.id for task in instance.tasks):
+                succeed(tx, request, (instance,))  # it was restarted
         elif instance.state is InstanceState.Exited and all(tx.instance(other) is None for other in request.instance_ids):
             succeed(tx, request, (instance,))
     return doomed

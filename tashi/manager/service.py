@@ -26,6 +26,7 @@ from tashi.manager.layout import Layout
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.outbox import Outbox
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.usage import Usage
 from tashi.manager.verbs import Verbs
 from tashi.manager.waiting import Waiting
 from tashi.model.host import Host
@@ -50,6 +51,7 @@ class ClusterManager(Service):
     verbs: Verbs
     hosts: Hosts
     outbox: Outbox
+    usage: Usage
 
     def __init__(
         self,
@@ -86,19 +88,20 @@ class ClusterManager(Service):
             with cluster.transaction("register_root") as tx:
                 tx.put_user(User(id=0, name="root"))
         dispatch = Dispatch(reactor, cluster, cell)
-        convergence = Convergence(cluster, settings)
+        usage = self.usage = Usage(cluster)
+        convergence = Convergence(cluster, settings, usage)
         planning = KickableLoop(reactor, settings.schedule_delay, convergence.run, "planning", pause=FLOOD_PAUSE)
         cards = NetworkCards(cluster)
         creation = Creation(cluster, self._images, settings, cards)
         explanation = Explanation(cluster, convergence)
-        self.layout = Layout(reactor, cluster, settings.layout_interval, self._priorities)
+        self.layout = Layout(reactor, cluster, settings.layout_interval, self._priorities, usage)
         self.outbox = Outbox(cluster)
-        self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick, cards)
+        self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick, usage, cards)
         self.commands = Commands(cluster, self._store, creation, explanation, settings, planning.kick)
         waiting = Waiting(reactor, cluster)
         cluster.watchers.append(self._forget_saved)
         self.verbs = Verbs(
-            cluster, creation, self._images, explanation, waiting, self._priorities, settings, planning.kick, convergence.run
+            cluster, creation, self._images, explanation, waiting, self._priorities, settings, planning.kick, convergence.run, usage
         )
         deadlines = Deadlines(cluster, settings)
         self.hosts.begin()
@@ -109,6 +112,7 @@ class ClusterManager(Service):
 
         def each_minute() -> None:
             deadlines.forget()
+            usage.forget()
             self.commands.tell_strangers()
 
         self._loops = [

@@ -9,6 +9,7 @@ import msgspec
 
 from tashi.errors import BAD_ARGUMENT, FORBIDDEN, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
 from tashi.images.directory import ImageDirectory
+from tashi.manager.adaptations import ADAPTATIONS, wished_by
 from tashi.manager.cluster import Cluster
 from tashi.manager.creation import Creation
 from tashi.manager.explanation import Explanation
@@ -17,11 +18,12 @@ from tashi.manager.lookup import the_host, the_instance
 from tashi.manager.migrations import migrate
 from tashi.manager.operations import drain_host, register_user, set_host_config, set_host_state, the_user_who_asks, unregister_user
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.usage import Usage
 from tashi.manager.waiting import UNTIL, Waiting
 from tashi.manager.wishes import adapt, add_task, wish
 from tashi.model.events import audit_record
-from tashi.model.instance import Disk, Instance, InstanceSpec, Nic, Resources, Task
-from tashi.model.names import CPU_SHARES, DISK_WEIGHTS, MAX_KILOBITS, MAX_MEMORY_MB, check_integer, shown
+from tashi.model.instance import Disk, Instance, InstanceSpec, Nic, Task
+from tashi.model.names import shown
 from tashi.model.states import Happening
 from tashi.model.user import Principal
 from tashi.model.views import host_row, instance_row, plain, user_row
@@ -29,12 +31,6 @@ from tashi.model.views import host_row, instance_row, plain, user_row
 Arguments = dict[str, Any]
 LONGEST_WAIT = 7 * 24 * 3600
 VMM_COMMANDS = ("list", "reset")
-_ADAPTATIONS = {  # the arguments of each: their name, the resource, the limits, the unit
-    "adaptcpushare": (("share", "cpu_share", *CPU_SHARES, ""),),
-    "adaptmemorylimit": (("limit", "memory", 1, MAX_MEMORY_MB, "MB"),),
-    "adaptdiskbandwidth": (("weight", "disk_weight", *DISK_WEIGHTS, ""),),
-    "adaptnetworkbandwidth": (("downspeed", "net_down", 1, MAX_KILOBITS, "kbit/s"), ("upspeed", "net_up", 1, MAX_KILOBITS, "kbit/s")),
-}
 _CHANGES = frozenset(
     {
         "createvm", "createmany", "destroyvm", "destroymany", "pausevm", "unpausevm", "shutdownvm", "shutdownmany", "vmmspecificcall",
@@ -62,6 +58,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     cores: int = 1
     memory: int = 128
     cpu_share: int = 1024
+    disk_iops: int | None = None
+    disk_bytes: int | None = None
     nics: tuple[WantedNic, ...] = ()
     hints: dict[str, str] = {}
 
@@ -80,6 +78,7 @@ class Verbs:
         settings: ManagerSettings,
         kick: Callable[[], None],
         drain: Callable[[], None],
+        usage: Usage,
     ) -> None:
         self._cluster = cluster
         self._creation = creation
@@ -90,6 +89,7 @@ class Verbs:
         self._settings = settings
         self._kick = kick
         self._drain = drain
+        self._usage = usage
         self._table: dict[str, Callable[[Principal, Arguments], Any | Awaitable[Any]]] = {
             "createvm": self._create_vm,
             "createmany": self._create_many,
@@ -105,7 +105,7 @@ class Verbs:
             "drainhost": self._drain_host,
             "sethoststate": self._set_host_state,
             "vmmspecificcall": self._vmm_specific_call,
-            **{verb: self._adaptation(verb) for verb in _ADAPTATIONS},
+            **{verb: self._adaptation(verb) for verb in ADAPTATIONS},
             "getinstances": self._get_instances,
             "gethosts": self._get_hosts,
             "getusers": self._get_users,
@@ -249,15 +249,9 @@ class Verbs:
     def _adaptation(self, verb: str) -> Callable[[Principal, Arguments], Any]:
         def adapt_instance(who: Principal, arguments: Arguments) -> Any:
             instance = self._owned(who, _reference(arguments, "instance"))
-            wished = {
-                field: check_integer(name, arguments[name], least, most, unit)
-                for name, field, least, most, unit in _ADAPTATIONS[verb]
-                if arguments.get(name) is not None
-            }
-            if not wished:
-                raise YourMistake(BAD_ARGUMENT, f"{' and '.join(name for name, *_ in _ADAPTATIONS[verb])} missing; say what it shall be")
+            wished = wished_by(verb, arguments)
             with self._cluster.transaction(verb) as tx:
-                after = adapt(tx, instance, Resources(**wished), self._settings.scheduling, who=who.name, verb=verb)
+                after = adapt(tx, instance, wished, self._settings.scheduling, who=who.name, verb=verb)
                 tx.tell(audit_record(who.name, verb, f"{instance.name} ({instance.id})", "OK"))
             return self._row(who, after)
 
@@ -324,10 +318,12 @@ class Verbs:
         return self._waiting.wait(ids, until, float(timeout))
 
     def _row(self, who: Principal, instance: Instance) -> dict[str, Any]:
-        return instance_row(instance, self._cluster.users, self._cluster.hosts, own=who.may_act_for(instance.user_id))
+        row = instance_row(instance, self._cluster.users, self._cluster.hosts, own=who.may_act_for(instance.user_id))
+        return row | {"stats": self._usage.of_instance(instance)}
 
     def _host_row(self, host_id: int) -> dict[str, Any]:
-        return host_row(self._cluster.hosts[host_id], self._server_priorities.get(host_id, 0))
+        host = self._cluster.hosts[host_id]
+        return host_row(host, self._server_priorities.get(host_id, 0)) | {"stats": self._usage.of_host(host)}
 
 
 def _converted(data: Any, kind: type[Any]) -> Any:

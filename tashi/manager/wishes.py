@@ -11,7 +11,7 @@ from tashi.manager import requests
 from tashi.manager.cluster import Transaction
 from tashi.manager.lifecycle import advance
 from tashi.model.events import Event, audit_record, vm_action
-from tashi.model.instance import Instance, Resources, Task, saved_name
+from tashi.model.instance import LIMITS, Instance, Resources, Task, saved_name
 from tashi.model.orders import Observation
 from tashi.model.states import Happening, InstanceState, is_legal
 from tashi.scheduling.room import Room
@@ -65,7 +65,7 @@ def end_task(tx: Transaction, instance: Instance, observation: Observation) -> I
     task, *rest = instance.tasks
     changes: dict[str, object] = {}
     if task.adapt is not None and not observation.refused:
-        changes = _recorded(_said(observation.adapted or task.adapt))
+        changes = recorded(observation.adapted or task.adapt)
     after = msgspec.structs.replace(
         instance, tasks=tuple(rest), generation=instance.generation + bool(rest), reason=observation.refused, **changes
     )
@@ -112,17 +112,21 @@ def _said(resources: Resources) -> dict[str, int]:
     return {name: value for name, value in msgspec.structs.asdict(resources).items() if value is not None}
 
 
-def _recorded(values: dict[str, int]) -> dict[str, object]:
-    """The values under the names of the instance's record, whose memory is what was promised to it."""
-    return {"memory_limit" if name == "memory" else name: value for name, value in values.items()}
+def recorded(resources: Resources) -> dict[str, object]:
+    """What they say, as the instance's record has it: its memory is what was promised to it, and no limit is None."""
+    return {"memory_limit" if name == "memory" else name: value or None for name, value in _said(resources).items()}
 
 
 def _adapted(tx: Transaction, before: Instance, after: Instance, wished: Resources) -> Event:
     names = _said(wished)
-    old, new = (Resources(**{name: getattr(one.resources, name) for name in names}) for one in (before, after))
+    old, new = (Resources(**{name: _shown(name, getattr(one.resources, name)) for name in names}) for one in (before, after))
     words = ", ".join(f"{name}: {getattr(old, name)} -> {getattr(new, name)}" for name in names)
     event = vm_action("adapted", after, None, None, words, tx.cluster.host_name(after.host_id))
     return event | {"before": msgspec.to_builtins(old), "after": msgspec.to_builtins(new)}
+
+
+def _shown(name: str, value: int | None) -> int | None:
+    return 0 if value is None and name in LIMITS else value
 
 
 def wrong_state(instance: Instance, needed: InstanceState) -> YourMistake:

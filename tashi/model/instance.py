@@ -12,6 +12,8 @@ import msgspec
 from tashi.model.states import ON_A_HOST, InstanceState
 
 DEFAULT_CPU_SHARE = 1024
+LIMITS = frozenset({"cpu_speed", "disk_iops", "disk_bytes", "net_down", "net_up"})
+"""The resources that an instance may have without a limit: to have one taken away 0 is asked for, and None is recorded."""
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -36,12 +38,17 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
-    """What can change while an instance runs, in the units of InstanceSpec; None: not said. ``memory`` is what its guest may use."""
+    """What can change while an instance runs, in the units of InstanceSpec; None: not said. ``memory`` is what its guest may use.
+
+    0 is the end of a limit, of those that are in `LIMITS`; the instance's record then holds None.
+    """
 
     cpu_share: int | None = None
     cpu_speed: int | None = None
     memory: int | None = None
     disk_weight: int | None = None
+    disk_iops: int | None = None
+    disk_bytes: int | None = None
     net_down: int | None = None
     net_up: int | None = None
 
@@ -70,6 +77,16 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     verb: str = ""
 
 
+class Becoming(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
+    """What an instance is to be when its domain has ended and begins again."""
+
+    cores: int
+    memory: int
+    memory_limit: int | None = None
+    disks: tuple[Disk, ...]
+    resources: Resources = Resources()  # of these all but the memory
+
+
 class Residue(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """A host on which something of an instance may be left, and the generation of the order that clears it away."""
 
@@ -78,7 +95,8 @@ class Residue(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=Fals
 
 
 class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
-    """What somebody asks for, checked at the door: memory in MB, cpu_speed in MHz per core, net_* in kbit/s."""
+    """What somebody asks for, checked at the door: memory in MB, cpu_speed in MHz per core, net_* in kbit/s; disk_iops and disk_bytes are
+    what each disk may read and write together in a second. None: no limit."""
 
     name: str
     user_id: int
@@ -88,6 +106,8 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc
     cpu_share: int = DEFAULT_CPU_SHARE
     cpu_speed: int | None = None
     disk_weight: int | None = None
+    disk_iops: int | None = None
+    disk_bytes: int | None = None
     net_down: int | None = None
     net_up: int | None = None
     nics: tuple[Nic, ...] = ()
@@ -98,7 +118,8 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc
 
 
 class InstanceUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What somebody asks a running instance to become; None: as it is. Beside its resources nothing can change while it runs."""
+    """What somebody asks a running instance to become; None: as it is. Beside its resources nothing can change while it runs; ``restart``
+    allows that it ends and begins again where that is needed."""
 
     resource_id: str
     resources: Resources = Resources()
@@ -106,6 +127,7 @@ class InstanceUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     cores: int | None = None
     image: str | None = None
     sla: str | None = None
+    restart: bool = False
 
 
 class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=False, gc=False):
@@ -127,6 +149,7 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     tasks: tuple[Task, ...] = ()  # the first one is with its host while the instance runs
     memory_limit: int | None = None  # MB of its memory that its guest may use; None: all
     migration: Migration | None = None
+    becoming: Becoming | None = None
     residue: tuple[Residue, ...] = ()
     saved: str = ""  # where in the shared directory its memory is kept while it is suspended
     grace_until: float | None = None  # when a guest that was asked to shut down should have done so
@@ -139,6 +162,8 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
             cpu_speed=self.cpu_speed,
             memory=self.memory_limit or self.memory,
             disk_weight=self.disk_weight,
+            disk_iops=self.disk_iops,
+            disk_bytes=self.disk_bytes,
             net_down=self.net_down,
             net_up=self.net_up,
         )

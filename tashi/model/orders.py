@@ -14,10 +14,11 @@ import msgspec
 from tashi.model.disks import DiskCopy
 from tashi.model.host import HostFacts
 from tashi.model.instance import Disk, Nic, Resources
+from tashi.model.statistics import Statistics
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="start"):
-    """Start this domain, or say that it runs: memory in MB, cpu_speed in MHz per core, net_* in kbit/s."""
+    """Start this domain, or say that it runs. Units are those of InstanceSpec; its guest may use ``memory_limit`` of its memory."""
 
     instance_id: int
     generation: int
@@ -29,7 +30,10 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="star
     nics: tuple[Nic, ...] = ()
     cpu_share: int = 1024
     cpu_speed: int | None = None
+    memory_limit: int | None = None
     disk_weight: int | None = None
+    disk_iops: int | None = None
+    disk_bytes: int | None = None
     net_down: int | None = None
     net_up: int | None = None
     hints: dict[str, str] = {}
@@ -102,7 +106,9 @@ class Migrate(Deed, frozen=True, kw_only=True, rename="camel", tag="migrate"):
 
 
 class Look(Deed, frozen=True, kw_only=True, rename="camel", tag="look"):
-    """Say what is seen of the domain."""
+    """Say what is seen of the domain. ``yours``: no other host has it any more, so that what is left of it is this host's."""
+
+    yours: bool = False
 
 
 class Suspend(Deed, frozen=True, kw_only=True, rename="camel", tag="suspend"):
@@ -167,6 +173,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     full: bool = False
     page: int = 1
     pages: int = 1
+    statistics: Statistics | None = None  # a page of them
 
 
 class NodeLogin(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

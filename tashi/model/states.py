@@ -1,6 +1,6 @@
 """All that is legal about the state of an instance stands in this file: one table, (state, happening) -> state.
 
-The numbers 1 to 16 are the original's; PreparingDisk is the project's 17. Nothing else moves a state: a happening that the
+The numbers 1 to 16 are the original's; PreparingDisk and Restarting are the project's. Nothing else moves a state: a happening that the
 table does not hold raises IllegalHappening, and the diagram in the documentation is made from the table.
 """
 
@@ -30,6 +30,7 @@ class InstanceState(enum.IntEnum):
     Exited = 15  # gone; only history keeps it
     Suspended = 16
     PreparingDisk = 17  # its persistent disk is being copied
+    Restarting = 18  # its domain ends, to begin again as the record says
 
 
 class HostState(enum.IntEnum):
@@ -61,6 +62,7 @@ class Happening(enum.Enum):
     RESUME_ASKED = "resume asked"
     SHUTDOWN_ASKED = "shutdown asked"
     DESTROY_ASKED = "destroy asked"
+    RESTART_ASKED = "restart asked"
     MIGRATE_ASKED = "migrate asked"
     MIGRATION_STARTED = "migration started"
     MIGRATION_FAILED = "migration failed"
@@ -83,7 +85,7 @@ _H = Happening
 ON_A_HOST: Final = frozenset(
     {
         _S.Activating, _S.Running, _S.Pausing, _S.Paused, _S.Unpausing, _S.Suspending, _S.Resuming, _S.MigratePrep,
-        _S.MigrateTrans, _S.ShuttingDown, _S.Destroying, _S.Orphaned, _S.PreparingDisk,
+        _S.MigrateTrans, _S.ShuttingDown, _S.Destroying, _S.Orphaned, _S.PreparingDisk, _S.Restarting,
     }
 )  # fmt: skip
 """States in which an instance takes room on the host its record names."""
@@ -151,6 +153,13 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     (_S.Destroying, _H.SEEN_PAUSED): _S.Destroying,
     (_S.Destroying, _H.FAILED): _S.Destroying,  # the wish stands until it is gone
     (_S.Destroying, _H.HOST_LOST): _S.Destroying,
+    (_S.Running, _H.RESTART_ASKED): _S.Restarting,
+    (_S.Restarting, _H.SEEN_RUNNING): _S.Restarting,
+    (_S.Restarting, _H.SEEN_PAUSED): _S.Restarting,
+    (_S.Restarting, _H.FAILED): _S.Restarting,
+    (_S.Restarting, _H.HOST_LOST): _S.Restarting,
+    (_S.Restarting, _H.PLACED): _S.Activating,  # gone, and begun again where it was
+    (_S.Restarting, _H.SEEN_GONE): _S.Pending,  # its host has no room for what it has become
     # a host falls silent, and comes back
     (_S.Orphaned, _H.HOST_LOST): _S.Orphaned,
     (_S.Orphaned, _H.SEEN_RUNNING): _S.Running,

@@ -31,6 +31,8 @@ def instance_row(instance: Instance, users: Mapping[int, User], hosts: Mapping[i
         "cpuShare": instance.cpu_share,
         "cpuSpeed": instance.cpu_speed,
         "diskWeight": instance.disk_weight,
+        "diskIops": instance.disk_iops,
+        "diskBytes": instance.disk_bytes,
         "netDown": instance.net_down,
         "netUp": instance.net_up,
         "disks": [{"uri": disk.uri, "persistent": disk.persistent} for disk in instance.disks],

@@ -27,7 +27,9 @@ from tashi.errors import OurFault, TashiError
 from tashi.interfaces import IHypervisor
 from tashi.model.host import HostFacts
 from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Order, Report
+from tashi.model.statistics import Sample, Statistics, pages_of
 from tashi.node.executor import Executor
+from tashi.node.statistics import Sampling
 from tashi.wire.codec import decode, encode
 
 PAGE_OBSERVATIONS: Final = 1000
@@ -90,7 +92,8 @@ class _Way:
 
 
 class NodeAgent(Service):
-    """One host's agent. ``login`` gives what it shows at the door; ``period``: seconds between two reports at most."""
+    """One host's agent. ``login`` gives what it shows at the door; ``period``: seconds between two reports at most;
+    ``stats_interval``: between two looks at what instances use, 0: none, by calls that hang in ``run_apart``."""
 
     log = Logger()
 
@@ -103,6 +106,8 @@ class NodeAgent(Service):
         run: Callable[..., Deferred[Any]],
         period: float,
         run_long: Callable[..., Deferred[Any]] | None = None,
+        stats_interval: float = 0.0,
+        run_apart: Callable[..., Deferred[Any]] | None = None,
     ) -> None:
         self._reactor = reactor
         self._login = login
@@ -120,6 +125,10 @@ class NodeAgent(Service):
         self._avatar: pb.RemoteReference | None = None  # once everything was listed over this link
         self._facts: HostFacts | None = None
         self._untold: dict[int, Observation] = {}
+        self._cell = ""
+        self._run_apart = run_apart or run
+        self._sampling = Sampling(reactor, stats_interval, self._sample, self._tell_use)
+        self._use: list[Statistics] = []  # the pages that are not sent yet
         self._flushing = False
         self._flush_due = False
         self._beat = task.LoopingCall(self._tell_life)
@@ -140,6 +149,7 @@ class NodeAgent(Service):
             self._beginning.cancel()
         if self._beat.running:
             self._beat.stop()
+        self._sampling.stop()
         self.executor.stop()
         return self._client.stopService()
 
@@ -163,6 +173,7 @@ class NodeAgent(Service):
                 await task.deferLater(self._reactor, delay)
         self._client.startService()
         self._beat.start(self._period, now=False)
+        self._sampling.start()
 
     def _delay(self, attempt: int) -> float:
         """Seconds until the next attempt; a link that came to no login counts as a failed one."""
@@ -183,6 +194,7 @@ class NodeAgent(Service):
             if self._avatar is not None:
                 self.log.warn("the link to the control plane is lost")
             self._broker = self._avatar = None
+            self._use.clear()
 
     def _note_failure(self, failure: Failure) -> Failure:
         """Log why there is no link, once for each reason in a row."""
@@ -208,6 +220,7 @@ class NodeAgent(Service):
         self._failures = 0
         self._why = ""
         self.log.info("logged in as host {id} of cell {cell}", id=welcome.host_id, cell=welcome.cell)
+        self._cell = welcome.cell
         self.executor.enter(welcome.cell)
         await self._list_all(broker, avatar)
         if broker is self._broker:
@@ -233,11 +246,12 @@ class NodeAgent(Service):
     def _flush(self, alive: bool = False) -> None:
         """Send what is untold, or with ``alive`` at least that we live, unless a report is on its way: then it follows."""
         self._flush_due = False
-        if self._flushing or self._avatar is None or not (self._untold or alive):
+        if self._flushing or self._avatar is None or not (self._untold or self._use or alive):
             return
         self._flushing = True
         told = list(self._untold.values())[:PAGE_OBSERVATIONS]
-        sent = Deferred.fromCoroutine(self._report(self._avatar, told))
+        use = self._use.pop(0) if self._use else None
+        sent = Deferred.fromCoroutine(self._report(self._avatar, told, statistics=use))
         sent.addCallback(self._told, told)
         sent.addErrback(self._drop, self._broker)
         sent.addBoth(self._flushed)
@@ -249,7 +263,7 @@ class NodeAgent(Service):
 
     def _flushed(self, ignored: object) -> None:
         self._flushing = False
-        if self._untold:
+        if self._untold or self._use:
             self._flush_soon()
 
     async def _report(self, avatar: pb.RemoteReference, observations: Sequence[Observation], **place: Any) -> None:
@@ -266,6 +280,14 @@ class NodeAgent(Service):
         except Exception as error:
             self.log.warn("the machine's facts are those of before: {error}", error=str(error) or "libvirt does not answer")
         self._flush(alive=True)
+
+    def _sample(self) -> Deferred[Sample] | None:
+        return self._run_apart(self._hypervisor.statistics, self._cell) if self._cell else None
+
+    def _tell_use(self, statistics: Statistics) -> None:
+        """Tell this in place of what is older; without a link it is not worth keeping."""
+        self._use = pages_of(statistics, PAGE_OBSERVATIONS) if self._avatar is not None else []
+        self._flush_soon()
 
     def _in_time(self, answer: Deferred[Any]) -> Deferred[Any]:
         return answer.addTimeout(SILENT_PERIODS * self._period, self._reactor)

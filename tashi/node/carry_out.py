@@ -49,7 +49,8 @@ def _do(hypervisor: IHypervisor, cell: str, deed: Deed) -> Observation | None:
     """What is seen of the domain after the deed, with what became of that; None: there is no such domain any more."""
     refused, outcome = "", None
     try:
-        outcome = None if isinstance(deed, Look) else hypervisor.do(cell, deed)
+        if not isinstance(deed, Look) or deed.yours:
+            outcome = hypervisor.do(cell, deed)
     except HypervisorAway:
         raise
     except OurFault as fault:

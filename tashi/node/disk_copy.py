@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 PIECE_BYTES: Final = 4 * 2**20
+BLOCK_BYTES: Final = 64 * 2**10
 SYNC_BYTES: Final = 64 * 2**20
 """After so many bytes they are brought to the disk, so that the last of them does not keep the caller waiting."""
 _FICLONE: Final = 0x40049409
@@ -36,9 +37,14 @@ def copy_data(source: int, target: int, copied: Callable[[int], None]) -> None:
     size = os.fstat(source).st_size
     os.ftruncate(target, size)
     unsynced = 0
-    for start, end in _extents(source, size):
+    extents = list(_extents(source, size))
+    # some file systems do not say where the holes are, though there must be some
+    copy_piece = _copy_what_is_not_zero if extents == [(0, size)] and data_bytes(source) < size else _copy_piece
+    for start, end in extents:
         while start < end:
-            done = _copy_piece(source, target, start, min(PIECE_BYTES, end - start))
+            done = copy_piece(source, target, start, min(PIECE_BYTES, end - start))
+            if not done:
+                raise OSError(errno.EIO, "it became shorter while it was copied")
             copied(done)
             start += done
             unsynced += done
@@ -70,20 +76,28 @@ def _extents(source: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _copy_piece(source: int, target: int, start: int, length: int) -> int:
-    """How many bytes were copied, at least one."""
+    """How many bytes were copied; none at the end of the file."""
     try:
-        done = os.copy_file_range(source, target, length, start, start)
+        return os.copy_file_range(source, target, length, start, start)
     except OSError as error:
         if error.errno not in _NO_COPY_RANGE:
             raise
-        done = _pwrite(target, os.pread(source, length, start), start)
-    if not done:
-        raise OSError(errno.EIO, "it became shorter while it was copied")
-    return done
+    data = os.pread(source, length, start)
+    _write(target, data, start)
+    return len(data)
 
 
-def _pwrite(target: int, data: bytes, start: int) -> int:
+def _copy_what_is_not_zero(source: int, target: int, start: int, length: int) -> int:
+    """The same, but what is zero stays a hole."""
+    data = os.pread(source, length, start)
+    for offset in range(0, len(data), BLOCK_BYTES):
+        block = data[offset : offset + BLOCK_BYTES]
+        if block.count(0) < len(block):
+            _write(target, block, start + offset)
+    return len(data)
+
+
+def _write(target: int, data: bytes, start: int) -> None:
     view = memoryview(data)
     while view:
         view = view[os.pwrite(target, view, start + len(data) - len(view)) :]
-    return len(data)

@@ -60,11 +60,11 @@ class Disks:
                     if disk.persistent
                     else self._overlay(image, self._overlays / uuid / f"{place}.qcow2")
                 )
+            if scratch is not None:
+                attached.append(self._scratch.make(uuid, scratch))
+            self.owner.claim(uuid)
         except OSError as error:
             raise fault(error, self._overlays, "an overlay") from error
-        if scratch is not None:
-            attached.append(self._scratch.make(uuid, scratch))
-        self.owner.claim(uuid)
         return attached
 
     def of(self, uuid: str) -> Path:
@@ -106,7 +106,7 @@ class Disks:
         with self._making:
             if not blank.exists():
                 self._overlays.mkdir(parents=True, exist_ok=True)
-                unfinished = blank.with_suffix(".part")
+                unfinished = blank.with_suffix(f".{os.uname().nodename}.part")  # other hosts may be at it in the same directory
                 try:
                     _create_overlay(image, unfinished)
                     os.replace(unfinished, blank)

@@ -127,6 +127,8 @@ def _domain(
     mark = Mark(cell=cell, instance_id=order.instance_id, generation=order.generation, name=order.name)
     _add(_add(domain, "metadata"), f"{{{NAMESPACE}}}instance", **_mark_attributes(mark))
     _add(domain, "memory", str(order.memory), unit="MiB")
+    if order.memory_limit:
+        _add(domain, "currentMemory", str(check_integer("memory_limit", order.memory_limit, 1, order.memory)), unit="MiB")
     _add(domain, "vcpu", str(order.cores))
     _add_tuning(domain, order, megahertz)
     system = _add(domain, "os")
@@ -176,7 +178,7 @@ def _add_devices(
     nic_model = _chosen("nicModel", order.hints.get("nicModel", "virtio"), NIC_MODELS)
     devices = _add(domain, "devices")
     for place, disk in enumerate(disks):
-        _add_disk(devices, disk, bus, place)
+        _add_disk(devices, disk, bus, place, order)
     for place, nic in enumerate(nics_of(order)):
         if nic.network == UNPLUGGED and not bridges:
             continue  # a host that was told of no network at all runs its guests without one
@@ -201,7 +203,7 @@ def _add_devices(
     _add(_add(devices, "memballoon", model="virtio"), "stats", period="5")
 
 
-def _add_disk(devices: ElementTree.Element, disk: AttachedDisk, bus: str, place: int) -> None:
+def _add_disk(devices: ElementTree.Element, disk: AttachedDisk, bus: str, place: int, order: Start) -> None:
     element = _add(devices, "disk", type="block" if disk.device else "file", device="disk")
     _add(element, "driver", name="qemu", type=disk.format, cache="writeback")
     _add(element, "source", **{"dev" if disk.device else "file": disk.path})
@@ -212,6 +214,11 @@ def _add_disk(devices: ElementTree.Element, disk: AttachedDisk, bus: str, place:
         _add(beneath, "source", file=disk.base)
         _add(beneath, "backingStore")
     _add(element, "target", dev=DISK_BUSES[bus] + _letters(place), bus=bus)
+    limits = [(name, limit) for name, limit in (("total_bytes_sec", order.disk_bytes), ("total_iops_sec", order.disk_iops)) if limit]
+    if limits:
+        tuning = _add(element, "iotune")
+        for name, limit in limits:
+            _add(tuning, name, str(limit))
 
 
 def _mark_attributes(mark: Mark) -> dict[str, str]:

@@ -179,7 +179,7 @@ class Executor:
             run = self._run
             if _takes_long(order):
                 run, life.at, life.percent = self._run_long, order, None
-                self._clock.callLater(PROGRESS_SECONDS, self._ask_progress, life, order)
+                self._clock.callLater(_interval(order), self._ask_progress, life, order)
             run(carry_out, self._hypervisor, self._cell, order).addCallbacks(
                 self._finished, self._failed, callbackArgs=(life,), errbackArgs=(life, order)
             ).addErrback(self._broken)
@@ -197,7 +197,7 @@ class Executor:
             call = self._hypervisor.abort if life.destroying else self._hypervisor.progress
             asked = self._run(call, self._cell, life.domain)
             asked.addCallback(self._tell_progress, life, order).addErrback(self._broken)
-            asked.addBoth(lambda ignored: self._clock.callLater(PROGRESS_SECONDS, self._ask_progress, life, order))
+            asked.addBoth(lambda ignored: self._clock.callLater(_interval(order), self._ask_progress, life, order))
 
     def _tell_progress(self, percent: int | None, life: _Life, order: Order) -> None:
         if life.at is order and life.waiting is None and percent is not None and percent != life.percent:
@@ -324,6 +324,11 @@ class Executor:
 def _takes_long(order: Order) -> bool:
     """Whether it may take minutes: then it has a thread apart, says how far it is, and ends when the instance is to be destroyed."""
     return isinstance(order, PrepareDisks | Migrate | Suspend) or (isinstance(order, Start) and bool(order.saved))
+
+
+def _interval(order: Order) -> float:
+    """Seconds between two questions how far it is: a copy comes to its end without being watched, and is told less often."""
+    return 2 * PROGRESS_SECONDS if isinstance(order, PrepareDisks) else PROGRESS_SECONDS
 
 
 def _is_news(hint: Seen | None, known: Observation | None) -> bool:

@@ -27,6 +27,7 @@ from tashi.model.orders import (
     Suspend,
     Unpause,
 )
+from tashi.model.statistics import Counters, Sample
 from tashi.node.cards import Card
 from tashi.node.domain_xml import kilobytes, nics_of
 from tashi.node.faults import HypervisorAway
@@ -40,30 +41,36 @@ class _Domain(msgspec.Struct, kw_only=True):
 
 
 class SharedDirectory:
-    """What machines that share their directories have in common: each other, and the memory of suspended domains."""
+    """What machines that share their directories have in common: each other, images, and the memory of suspended domains."""
 
     def __init__(self) -> None:
         self.machines: dict[str, FakeHypervisor] = {}
         self.saved: dict[str, _Domain] = {}
+        self.images: set[str] = set()
+        self.unused: dict[str, set[str]] = {}  # by domain, the copies that it has not run with
 
 
 class FakeHypervisor:
     """A machine whose images are the given names; ``away`` makes every call fail as an absent daemon would."""
 
     def __init__(self, images: Sequence[str] = (), facts: HostFacts | None = None, shared: SharedDirectory | None = None) -> None:
-        self.images = set(images)
         self.away = False
         self.begun: list[str] = []  # the calls so far, as "start 7"
         self.refuses = ""  # why deeds cannot be done here; empty: they can
         self.resets = 0
+        self.percent: int | None = None  # how far everything is that is under way
         self.has_acpi = True  # guests heed their power button
+        self.seconds = 0.0  # the time of samples
+        self.counters: dict[int, Counters] = {}  # of instances that run, where anything is known
+        self.machine = Counters()
         self._facts = facts or HostFacts(memory=8192, cores=8, cpu_speed=2000, version=__version__, hypervisor="test")
         self._shared = shared or SharedDirectory()
+        self.images = self._shared.images
+        self.images |= set(images)
         self._address = f"machine {len(self._shared.machines)}"
         self._shared.machines[self._address] = self
         self._expected: dict[str, int] = {}  # the generation by which each domain that may arrive was announced
         self._domains: dict[str, _Domain] = {}
-        self._unused: dict[str, set[str]] = {}  # by domain, the copies that it has not run with
         self._listeners: list[Callable[[str | None, Seen | None, str], None]] = []
 
     def watch(self, listener: Callable[[str | None, Seen | None, str], None]) -> None:
@@ -79,7 +86,7 @@ class FakeHypervisor:
         """See IHypervisor."""
         self.begun.append(f"prepare {order.instance_id}")
         self._answer()
-        unused = self._unused.get(order.uuid, set())
+        unused = self._shared.unused.get(order.uuid, set())
         for copy in order.copies:
             if copy.template not in self.images:
                 raise OurFault(UNKNOWN_IMAGE, f"the image {copy.template} cannot be opened: there is none")
@@ -87,7 +94,7 @@ class FakeHypervisor:
                 raise OurFault(INTERNAL, f"there is a file {copy.name} already, which was not made for this instance")
         names = {copy.name for copy in order.copies}
         self.images |= names
-        self._unused[order.uuid] = names
+        self._shared.unused[order.uuid] = names
 
     def start(self, cell: str, order: Start) -> Observation:
         """See IHypervisor."""
@@ -99,7 +106,7 @@ class FakeHypervisor:
         if domain is None or domain.seen is Seen.GONE:
             for disk in order.disks:
                 if disk.uri not in self.images:
-                    self._give_up(order.uuid, [disk.uri for disk in order.disks if disk.template])
+                    self.give_up(order.uuid, [disk.uri for disk in order.disks if disk.template])
                     raise OurFault(UNKNOWN_IMAGE, f"the image {disk.uri} cannot be opened: there is none")
             if order.saved:
                 if order.saved not in self._shared.saved:
@@ -109,7 +116,7 @@ class FakeHypervisor:
             self._tell(order.uuid, Seen.RUNNING)
         else:
             domain.order = msgspec.structs.replace(domain.order, generation=order.generation)
-        self._unused.pop(order.uuid, None)
+        self._shared.unused.pop(order.uuid, None)
         return msgspec.structs.replace(_observation(domain), nics=nics_of(order))
 
     def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = (), saved: str = "") -> None:
@@ -122,7 +129,7 @@ class FakeHypervisor:
             raise OurFault(INTERNAL, "the domain is not this cell's; it was left alone")
         if self._domains.pop(domain_uuid, None) is not None:
             self._tell(domain_uuid, Seen.GONE, "destroyed")
-        self._give_up(domain_uuid, copies)
+        self.give_up(domain_uuid, copies)
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """See IHypervisor."""
@@ -167,10 +174,11 @@ class FakeHypervisor:
 
     def progress(self, cell: str, domain_uuid: str) -> int | None:
         """See IHypervisor."""
-        return None
+        return self.percent
 
     def abort(self, cell: str, domain_uuid: str) -> None:
         """See IHypervisor; nothing takes long here."""
+        self.begun.append("abort")
 
     def _migrate(self, domain: _Domain, deed: Migrate) -> None:
         target = self._shared.machines[deed.address]
@@ -205,6 +213,13 @@ class FakeHypervisor:
         """See IHypervisor: what is only in memory has no wires."""
         return {}
 
+    def statistics(self, cell: str) -> Sample:
+        """See IHypervisor."""
+        self._answer()
+        running = [one.order.instance_id for one in self._domains.values() if one.cell == cell and one.seen is not Seen.GONE]
+        domains = {instance_id: self.counters.get(instance_id, Counters()) for instance_id in running}
+        return Sample(at=self.seconds, domains=domains, machine=self.machine)
+
     def close(self) -> None:
         """See IHypervisor."""
 
@@ -219,8 +234,9 @@ class FakeHypervisor:
         self.away = True
         self._tell(None, None)
 
-    def _give_up(self, domain_uuid: str, copies: Sequence[str]) -> None:
-        self.images -= self._unused.pop(domain_uuid, set()).intersection(copies)
+    def give_up(self, domain_uuid: str, copies: Sequence[str]) -> None:
+        """Remove those of these copies that the domain has not run with."""
+        self.images -= self._shared.unused.pop(domain_uuid, set()).intersection(copies)
 
     def _answer(self) -> None:
         if self.away:

@@ -7,6 +7,7 @@ kvm_probe.S): a real processor is through in an instant. The answer holds until 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import tempfile
@@ -39,18 +40,24 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 def kvm_works(state_directory: Path, emulator: str = "qemu-system-x86_64") -> bool:
-    """Whether a guest runs under KVM; blocks for at most PROBE_SECONDS, and hardly at all when the answer is known."""
-    kept = state_directory / "kvm.json"
-    boot = _BOOT_ID.read_text().strip()
-    try:
-        answer = msgspec.json.decode(kept.read_bytes(), type=_Answer)
-        if (answer.boot, answer.emulator) == (boot, emulator):
-            return answer.works
-    except (OSError, msgspec.MsgspecError):
-        pass  # not known yet, or not readable: ask again
-    answer = _Answer(boot=boot, emulator=emulator, works=boots("kvm", emulator))
-    kept.write_bytes(msgspec.json.encode(answer))
-    return answer.works
+    """Whether a guest runs under KVM; blocks for at most PROBE_SECONDS, and hardly at all when the answer is known.
+
+    ``kvm.json`` in the directory keeps the answer. Agents that are one machine may share one, by links; then one asks and the others wait.
+    """
+    kept = (state_directory / "kvm.json").resolve()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        boot = _BOOT_ID.read_text().strip()
+        try:
+            answer = msgspec.json.decode(kept.read_bytes(), type=_Answer)
+            if (answer.boot, answer.emulator) == (boot, emulator):
+                return answer.works
+        except (OSError, msgspec.MsgspecError):
+            pass  # not known yet, or not readable: ask again
+        answer = _Answer(boot=boot, emulator=emulator, works=boots("kvm", emulator))
+        kept.write_bytes(msgspec.json.encode(answer))
+        return answer.works
 
 
 def boots(accelerator: str, emulator: str, seconds: float = PROBE_SECONDS) -> bool:
@@ -61,12 +68,13 @@ def boots(accelerator: str, emulator: str, seconds: float = PROBE_SECONDS) -> bo
         disk.write(SECTOR)
         disk.flush()
         command = [
+            "timeout", "--signal=KILL", f"{seconds}",  # so that it ends even when we are killed meanwhile
             emulator, "-accel", accelerator, "-m", "16", "-nodefaults", "-display", "none", "-no-reboot",
             "-device", "isa-debug-exit,iobase=0xf4,iosize=1",
             "-drive", f"file={disk.name},format=raw,if=ide",
         ]  # fmt: skip
         try:
-            done = subprocess.run(command, timeout=seconds, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        except (OSError, subprocess.TimeoutExpired):
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        except OSError:
             return False
     return done.returncode == _EXIT_STATUS

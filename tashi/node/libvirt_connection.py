@@ -39,6 +39,11 @@ class LibvirtConnection:
                 self._connection = self._open()
             return self._connection
 
+    def apart(self) -> LibvirtConnection:
+        """A connection of its own to the same host, for calls that may hang: libvirtd carries out five of one connection at once. A
+        test-driver host has only this one."""
+        return self if self.uri.startswith("test:") else LibvirtConnection(self.uri)
+
     def close(self) -> None:
         """Let go of the connection; calls that still wait on it fail."""
         connection, self._connection = self._connection, None
@@ -81,3 +86,13 @@ def is_alive(connection: Any) -> bool:
         return bool(connection.isAlive())
     except libvirt.libvirtError:
         return False
+
+
+@contextlib.contextmanager
+def gone_meanwhile(code: int = libvirt.VIR_ERR_NO_DOMAIN) -> Iterator[None]:
+    """Go on when the domain is not there, or no longer; or after this error of libvirt's."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in (code, libvirt.VIR_ERR_NO_DOMAIN):
+            raise

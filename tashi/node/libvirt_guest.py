@@ -7,7 +7,6 @@ driver, whose domains live in this process anyway, it is created in one step. A 
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +21,7 @@ from tashi.model.orders import (
     Adapt,
     Deed,
     Depart,
+    Look,
     Migrate,
     Observation,
     Offer,
@@ -35,29 +35,23 @@ from tashi.model.orders import (
     Suspend,
     Unpause,
 )
+from tashi.model.statistics import Sample
 from tashi.node.bridges import Bridges
 from tashi.node.disks import Disks
-from tashi.node.domain_xml import NAMESPACE, PREFIX, Mark, domain_xml, mark_xml, nics_of, read_mark
-from tashi.node.libvirt_adapt import adapt
+from tashi.node.domain_xml import Mark, domain_xml, nics_of
+from tashi.node.libvirt_adapt import adapt, tell_scheduler
 from tashi.node.libvirt_cards import CardReader
-from tashi.node.libvirt_connection import LibvirtConnection, is_alive
+from tashi.node.libvirt_connection import LibvirtConnection, gone_meanwhile, is_alive
+from tashi.node.libvirt_domain import ENDED, PAUSED, canonical, find, mark_of, own_mark, renewed, seen_of
 from tashi.node.libvirt_events import Listener
 from tashi.node.libvirt_host import HostReader
 from tashi.node.libvirt_jobs import Jobs
 from tashi.node.libvirt_migrate import NOWHERE, Moves, Way, check_movable
 from tashi.node.libvirt_save import SavedDomains
+from tashi.node.libvirt_statistics import read_statistics
 from tashi.node.scratch_space import scratch_of
+from tashi.node.xen_xml import xml_for_xen
 
-_PAUSED: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED})
-_ENDED: Final = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_NOSTATE})
-_REASONS: Final = {
-    libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: "shut down",
-    libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: "destroyed",
-    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: "crashed",
-    libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED: "migrated away",
-    libvirt.VIR_DOMAIN_SHUTOFF_SAVED: "saved",
-    libvirt.VIR_DOMAIN_SHUTOFF_FAILED: "failed to start",
-}
 _UNDEFINE: Final = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -67,7 +61,7 @@ _UNDEFINE: Final = (
 
 
 class LibvirtHypervisor:
-    """An IHypervisor on a libvirt URI, qemu or test."""
+    """An IHypervisor on a libvirt URI: qemu, xen or test."""
 
     def __init__(
         self,
@@ -79,12 +73,13 @@ class LibvirtHypervisor:
         way: Way = NOWHERE,
         longest: float = 300.0,
     ) -> None:
-        """``consoles``: the directory for what guests print; ``way``: how domains
-        move to other hosts and from them; ``longest``: the seconds that a migration or suspension may take."""
+        """``consoles``: the directory for what guests print; ``way``: how domains move to other hosts and from them; ``longest``: the
+        seconds that a migration or suspension may take."""
         self._jobs = Jobs(longest)
         self._moves = Moves(connection.uri, way, disks, self._jobs, consoles, bridges)
         self._saved = SavedDomains(disks, self._jobs)
         self._connection = connection
+        self._measuring = connection.apart()
         self._host = host
         self._disks = disks
         self._consoles = consoles
@@ -98,6 +93,7 @@ class LibvirtHypervisor:
     def close(self) -> None:
         """See IHypervisor."""
         self._connection.close()
+        self._measuring.close()
 
     def facts(self) -> HostFacts:
         """See IHypervisor."""
@@ -108,43 +104,43 @@ class LibvirtHypervisor:
 
     def prepare_disks(self, cell: str, order: PrepareDisks) -> None:
         """See IHypervisor."""
-        self._disks.copies.make(_canonical(order.uuid), order.copies)
+        self._disks.copies.make(canonical(order.uuid), order.copies)
 
     def start(self, cell: str, order: Start) -> Observation:
         """See IHypervisor."""
         with self._connection.talking(f"{domain_name(order.instance_id, order.name)} was not started") as connection:
-            domain = _find(connection, _canonical(order.uuid))
+            domain = find(connection, canonical(order.uuid))
             if domain is not None:
-                mark = _own_mark(domain, cell)
-                if domain.state()[0] not in _ENDED:
-                    self._disks.keep(_canonical(order.uuid), order.disks)
+                mark = own_mark(domain, cell)
+                if domain.state()[0] not in ENDED:
+                    self._disks.keep(canonical(order.uuid), order.disks)
                     if order.saved:
                         self._saved.forget(order.saved)
                     self._bridges.arrived(domain.XMLDesc)  # whoever started it may not have got to that
-                    return _seen(domain, _renewed(domain, mark, order.generation))
+                    return seen_of(domain, renewed(domain, mark, order.generation))
                 if order.saved:
                     domain.undefineFlags(_UNDEFINE)  # the rest of a resume that was cut short; its disks are still needed
                 else:
                     self._remove(domain)
             if order.saved:
                 simulated = self._host.domain_kind(connection) == "test"
-                self._saved.resume(connection, _canonical(order.uuid), order.saved, lambda xml: self._moves.land(order, xml, simulated))
-                self._bridges.arrived(connection.lookupByUUIDString(_canonical(order.uuid)).XMLDesc)
+                self._saved.resume(connection, canonical(order.uuid), order.saved, lambda xml: self._moves.land(order, xml, simulated))
+                self._bridges.arrived(connection.lookupByUUIDString(canonical(order.uuid)).XMLDesc)
             else:
                 self._create(connection, cell, order)
         return Observation(instance_id=order.instance_id, generation=order.generation, seen=Seen.RUNNING, nics=nics_of(order))
 
     def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = (), saved: str = "") -> None:
         """See IHypervisor."""
-        domain_uuid = _canonical(domain_uuid)
+        domain_uuid = canonical(domain_uuid)
         if saved:
             self._saved.forget(saved)
         with self._connection.talking("the domain was not destroyed") as connection:
-            domain = _find(connection, domain_uuid)
+            domain = find(connection, domain_uuid)
             if domain is None:
                 self._disks.discard(domain_uuid, copies)
                 return
-            _own_mark(domain, cell)
+            own_mark(domain, cell)
             if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
                 self._disks.owner.take(domain_uuid)  # it may just have come from another host
             self._remove(domain)
@@ -152,39 +148,41 @@ class LibvirtHypervisor:
 
     def progress(self, cell: str, domain_uuid: str) -> int | None:
         """See IHypervisor."""
-        percent = self._disks.copies.progress(_canonical(domain_uuid))
+        percent = self._disks.copies.progress(canonical(domain_uuid))
         if percent is None:
             with self._connection.talking("its progress is not known") as connection:
-                percent = self._jobs.progress(connection, _canonical(domain_uuid))
+                percent = self._jobs.progress(connection, canonical(domain_uuid))
         return percent
 
     def abort(self, cell: str, domain_uuid: str) -> None:
         """See IHypervisor."""
-        self._disks.copies.abort(_canonical(domain_uuid))
+        self._disks.copies.abort(canonical(domain_uuid))
         with self._connection.talking("it could not be ended") as connection:
-            self._jobs.abort(connection, _canonical(domain_uuid))
+            self._jobs.abort(connection, canonical(domain_uuid))
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """See IHypervisor."""
-        with self._connection.talking("the host refuses") as connection, _gone_meanwhile():
-            domain = _find(connection, _canonical(deed.uuid))
+        with self._connection.talking("the host refuses") as connection, gone_meanwhile():
+            domain = find(connection, canonical(deed.uuid))
+            if isinstance(deed, Look):
+                self._disks.owner.take(canonical(deed.uuid))
+                return None
             if isinstance(deed, Receive):
                 return self._receive(connection, cell, domain, deed)
             if isinstance(deed, Suspend):
                 return self._suspend(cell, domain, deed)
             if domain is None:
                 return None
-            mark = _own_mark(domain, cell)
-            if domain.state()[0] in _ENDED:
+            mark = own_mark(domain, cell)
+            if domain.state()[0] in ENDED:
                 return None
             if isinstance(deed, Migrate):  # its mark is not renewed: a domain that is moving already would not take it
                 self._moves.migrate(domain, deed)
                 return None
             again = mark.generation == deed.generation
-            _renewed(domain, mark, deed.generation)  # first, so that a reset never comes twice
+            renewed(domain, mark, deed.generation)  # first, so that a reset never comes twice
             if isinstance(deed, Adapt):
-                simulated = self._host.domain_kind(connection) == "test"
-                return adapt(domain, deed.wished, simulated=simulated, megahertz=connection.getInfo()[3])
+                return adapt(domain, deed.wished, kind=self._host.domain_kind(connection), megahertz=connection.getInfo()[3])
             if isinstance(deed, Depart):
                 return self._moves.depart(domain, deed)
             if not (again and isinstance(deed, Reset)):
@@ -193,8 +191,8 @@ class LibvirtHypervisor:
 
     def _receive(self, connection: Any, cell: str, domain: Any, deed: Receive) -> Offer:
         if domain is not None:
-            _own_mark(domain, cell)
-            if domain.state()[0] not in _ENDED:
+            own_mark(domain, cell)
+            if domain.state()[0] not in ENDED:
                 raise OurFault(INTERNAL, "the domain is on this host already")
             self._remove(domain)
         return self._moves.receive(connection, self._host.domain_kind(connection), deed)
@@ -202,23 +200,23 @@ class LibvirtHypervisor:
     def _suspend(self, cell: str, domain: Any, deed: Suspend) -> Seen | None:
         if domain is None:
             return Seen.SAVED if self._saved.is_saved(deed.saved) else None
-        mark, domain_uuid = _own_mark(domain, cell), _canonical(deed.uuid)
-        if domain.state()[0] not in _ENDED:
+        mark, domain_uuid = own_mark(domain, cell), canonical(deed.uuid)
+        if domain.state()[0] not in ENDED:
             check_movable(domain, domain_uuid, self._disks)
-            _renewed(domain, mark, deed.generation)
+            renewed(domain, mark, deed.generation)
             self._saved.save(domain, domain_uuid, deed.saved)
         elif not self._saved.is_memory_saved(deed.saved):
             return None
         self._saved.finish(domain_uuid, deed.saved)
-        self._remove(domain)
+        self._remove(domain, keep_console=True)
         return Seen.SAVED
 
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
         """See IHypervisor."""
-        domain_uuid = _canonical(domain_uuid)
+        domain_uuid = canonical(domain_uuid)
         with self._connection.talking("the domain could not be looked at") as connection:
-            domain = _find(connection, domain_uuid)
-            mark = None if domain is None else _mark_of(domain)
+            domain = find(connection, domain_uuid)
+            mark = None if domain is None else mark_of(domain)
             if domain is None or mark is None or mark.cell != cell:
                 if domain is None:
                     self._disks.discard(domain_uuid)
@@ -239,20 +237,25 @@ class LibvirtHypervisor:
         found = []
         with self._connection.talking("the domains could not be listed") as connection:
             for domain in connection.listAllDomains():
-                with _gone_meanwhile():
-                    mark = _mark_of(domain)
+                with gone_meanwhile():
+                    mark = mark_of(domain)
                     if mark is not None and mark.cell == cell:
                         found.append(self._look_at(domain, mark))
         return found
 
+    def statistics(self, cell: str) -> Sample:
+        """See IHypervisor."""
+        with self._measuring.talking("what the domains use could not be read") as connection:
+            return read_statistics(connection, cell)
+
     def _look_at(self, domain: Any, mark: Mark) -> Observation:
-        observation = _seen(domain, mark)
+        observation = seen_of(domain, mark)
         if observation.seen is Seen.GONE and self._saved.is_memory_saved(saved_name(mark.instance_id, mark.name)):
             return msgspec.structs.replace(observation, seen=Seen.SAVED, reason="")
         return observation
 
     def _create(self, connection: Any, cell: str, order: Start) -> None:
-        domain_uuid = _canonical(order.uuid)
+        domain_uuid = canonical(order.uuid)
         kind = self._host.domain_kind(connection)
         simulated = kind == "test"
         console = self._console(domain_name(order.instance_id, order.name))
@@ -266,9 +269,10 @@ class LibvirtHypervisor:
                 connection.createXML(xml)
             else:
                 self._consoles.mkdir(parents=True, exist_ok=True)
-                domain = connection.defineXML(xml)
+                domain = connection.defineXML(xml if kind != "xen" else xml_for_xen(xml, order, f"{self._disks.share}/images"))
                 domain.create()
                 self._bridges.plugged(domain.XMLDesc)
+                tell_scheduler(domain, order, kind, megahertz)
         except BaseException:
             if not is_alive(connection):
                 raise  # it may run all the same: whoever is at this order next will see
@@ -282,9 +286,9 @@ class LibvirtHypervisor:
     def _remove(self, domain: Any, keep_console: bool = False) -> None:
         """End the domain if need be, and leave nothing of it; a console of its own end is kept for whoever asks why."""
         name, domain_uuid = domain.name(), domain.UUIDString()
-        with _gone_meanwhile():
+        with gone_meanwhile():
             if domain.isActive():
-                with _gone_meanwhile(libvirt.VIR_ERR_OPERATION_INVALID):  # it ended by itself just now
+                with gone_meanwhile(libvirt.VIR_ERR_OPERATION_INVALID):  # it ended by itself just now
                     domain.destroy()
             if domain.isPersistent():
                 domain.undefineFlags(_UNDEFINE)
@@ -298,7 +302,7 @@ class LibvirtHypervisor:
 
 def _do(domain: Any, deed: Deed) -> None:
     """One deed on a live domain; a domain that is as it should be already is left so."""
-    paused = domain.state()[0] in _PAUSED
+    paused = domain.state()[0] in PAUSED
     match deed:
         case Pause() if not paused:
             domain.suspend()
@@ -308,66 +312,3 @@ def _do(domain: Any, deed: Deed) -> None:
             domain.shutdown()
         case Reset():
             domain.reset()
-
-
-def _canonical(text: str) -> str:
-    """The UUID as libvirt writes it, fit for a file name."""
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise OurFault(INTERNAL, "the order names no domain: its UUID is not one") from None
-
-
-def _find(connection: Any, domain_uuid: str) -> Any:
-    """The domain, or None."""
-    with _gone_meanwhile():
-        return connection.lookupByUUIDString(domain_uuid)
-    return None
-
-
-def _mark_of(domain: Any) -> Mark | None:
-    """Our mark on the domain; None on a stranger."""
-    try:
-        return read_mark(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
-            return None
-        raise
-
-
-def _own_mark(domain: Any, cell: str) -> Mark:
-    mark = _mark_of(domain)
-    if mark is None or mark.cell != cell:
-        raise OurFault(INTERNAL, f"the domain {domain.name()} has the instance's UUID but is not this cell's; it was left alone")
-    return mark
-
-
-def _renewed(domain: Any, mark: Mark, generation: int) -> Mark:
-    """The mark with this generation, written into the domain."""
-    if mark.generation == generation:
-        return mark
-    mark = Mark(cell=mark.cell, instance_id=mark.instance_id, generation=generation, name=mark.name)
-    where = libvirt.VIR_DOMAIN_AFFECT_LIVE | (libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0)
-    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, mark_xml(mark), PREFIX, NAMESPACE, where)
-    return mark
-
-
-def _seen(domain: Any, mark: Mark) -> Observation:
-    state, why = domain.state()
-    seen, reason = Seen.RUNNING, ""
-    if state in _ENDED:
-        seen = Seen.GONE
-        reason = "crashed" if state == libvirt.VIR_DOMAIN_CRASHED else _REASONS.get(why, "")
-    elif state in _PAUSED:
-        seen = Seen.PAUSED
-    return Observation(instance_id=mark.instance_id, generation=mark.generation, seen=seen, reason=reason)
-
-
-@contextlib.contextmanager
-def _gone_meanwhile(code: int = libvirt.VIR_ERR_NO_DOMAIN) -> Any:
-    """Go on when the domain is not there, or no longer."""
-    try:
-        yield
-    except libvirt.libvirtError as error:
-        if error.get_error_code() not in (code, libvirt.VIR_ERR_NO_DOMAIN):
-            raise

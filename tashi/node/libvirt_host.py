@@ -36,7 +36,7 @@ class HostReader:
         self._asking = threading.Lock()
 
     def domain_kind(self, connection: Any) -> str:
-        """libvirt's domain type here: test, kvm where a guest was seen to run under it, else qemu."""
+        """libvirt's domain type here: test, xen, kvm where a guest was seen to run under it, else qemu."""
         with self._asking:
             if not self._kind:
                 self._kind = self._find_kind(connection)
@@ -56,15 +56,15 @@ class HostReader:
             cpu_speed=megahertz,
             version=__version__,
             fqdn=os.uname().nodename,
-            hypervisor={"test": "test", "kvm": "qemu (kvm)"}.get(kind, "qemu (tcg)"),
+            hypervisor={"test": "test", "xen": "xen", "kvm": "qemu (kvm)"}.get(kind, "qemu (tcg)"),
         )
 
     def _find_kind(self, connection: Any) -> str:
         driver = connection.getType().lower()
-        if driver == "test":
-            return "test"
+        if driver in ("test", "xen"):
+            return driver
         if driver != "qemu":
-            raise OurFault(INTERNAL, f"libvirt's {driver} driver is not supported; use a qemu:/// or test:/// URI")
+            raise OurFault(INTERNAL, f"libvirt's {driver} driver is not supported; use a qemu:///, xen:/// or test:/// URI")
         capabilities = ElementTree.fromstring(connection.getCapabilities())
         for architecture in capabilities.iterfind("guest/arch[@name='x86_64']"):
             emulator = architecture.findtext("emulator", "qemu-system-x86_64")

@@ -26,6 +26,7 @@ from tashi.node.agent import NodeAgent
 from tashi.node.bridges import Bridges
 from tashi.node.credentials import join_secret, own_secret
 from tashi.node.disks import Disks
+from tashi.node.statistics import MOST_CALLS
 from tashi.node.threads import Threads
 from tashi.node.vlans import Vlans
 
@@ -48,11 +49,21 @@ def make_service(config: Config, reactor: Any) -> Service:
     threads = Threads(reactor, config.libvirt.threads, settings.call_timeout)
     long_calls = Threads(reactor, config.qemu.max_parallel_migrations, config.qemu.migrate_timeout + settings.call_timeout)
     hypervisor = make_hypervisor(config)
-    frequency = settings.register_frequency
-    agent = NodeAgent(reactor, make_endpoint(config, reactor), login, hypervisor, threads.run, frequency, long_calls.run)
+    measuring = Threads(reactor, MOST_CALLS, settings.call_timeout)
+    agent = NodeAgent(
+        reactor,
+        make_endpoint(config, reactor),
+        login,
+        hypervisor,
+        threads.run,
+        settings.register_frequency,
+        long_calls.run,
+        settings.stats_interval,
+        measuring.run,
+    )
     learning = AddressLearning(reactor, threads.run, hypervisor.cards, agent.executor)
     hypervisor.watch(lambda *hint: reactor.callFromThread(learning.look_soon))
-    return _NodeService((threads, long_calls), hypervisor, agent, learning)
+    return _NodeService((threads, long_calls, measuring), hypervisor, agent, learning)
 
 
 def make_hypervisor(config: Config) -> IHypervisor:
@@ -144,8 +155,8 @@ class _NodeService(Service):
     async def _stop(self) -> None:
         self._learning.stopService()
         await self._agent.stopService()
-        for threads in self._threads:
-            await threads.stop()
+        for stopped in [threads.stop() for threads in self._threads]:
+            await stopped
         self._hypervisor.close()
 
 

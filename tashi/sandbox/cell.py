@@ -10,8 +10,12 @@ import contextlib
 import fcntl
 import os
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -55,17 +59,24 @@ def bring_up(wish: Wish, tell: Tell) -> Layout:
         tell("guest image ...")
         _provide_image(layout)
         if layout.identity.hypervisor == "qemu":
-            qemu_host.make_bridges(layout)
+            qemu_host.prepare(layout)
+        steps: list[Callable[[], object]] = []
         if processes.main_process(running, xmpp_server.ROLE) is None:
             tell(f"XMPP server on 127.0.0.1:{layout.identity.xmpp_port} ...")
-            xmpp_server.start(layout)
+            steps.append(lambda: xmpp_server.start(layout))
         if processes.main_process(running, MANAGER) is None:
             tell("control plane ...")
-            _start_manager(layout)
+            steps.append(lambda: _start_manager(layout))
         tell(f"{len(names)} {layout.identity.hypervisor} {'host' if len(names) == 1 else 'hosts'} ...")
-        for name in names:
-            start_host(layout, name, running)
-        _furnish(layout, names)
+        steps.extend(partial(start_host, layout, name, running) for name in names)
+        furnishing = _start_furnishing(layout, names)
+        try:
+            _at_once(steps)
+            _await_furnishing(layout, names, furnishing)
+        finally:
+            processes.kill([furnishing.pid])
+        if layout.identity.hypervisor == "qemu":
+            qemu_host.keep_answers(layout, names[0])
         _await_sink(layout)
         write_cell_file(layout, names)
     return layout
@@ -82,6 +93,7 @@ def take_down(directory: Path) -> None:
         for name in {process.role.partition(":")[2] for process in _others(directory) if process.role.startswith("host:")}:
             qemu_host.kill(layout, name)
         processes.stop(process.pid for process in _others(directory))
+        processes.kill(process.pid for process in _others(directory))  # what those were just about to start
         for group in control_groups.names(layout.cgroup("")):
             control_groups.remove(group)
         qemu_host.remove_bridges(layout)
@@ -195,6 +207,13 @@ def twistd(plugin: str) -> list[str]:
     return [str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", plugin]
 
 
+def _at_once(steps: Sequence[Callable[[], object]]) -> None:
+    """Do all of it side by side; when some fail, raise what the first of them raised, once all have ended."""
+    with ThreadPoolExecutor(max_workers=max(1, len(steps))) as threads:
+        for each in [threads.submit(step) for step in steps]:
+            each.result()
+
+
 def _start_manager(layout: Layout) -> None:
     layout.manager_socket.unlink(missing_ok=True)
     log = layout.log / "manager.log"
@@ -205,7 +224,7 @@ def _start_manager(layout: Layout) -> None:
 
 def start_host(layout: Layout, name: str, running: Sequence[processes.Process]) -> None:
     """Power the host on, or start what has ended on it; returns when its daemons run. Raises SandboxProblem."""
-    agent = twistd("tashi-node")
+    agent = [sys.executable, "-m", "tashi.sandbox.agent", str(layout.may_join(name))]
     if layout.identity.hypervisor == "test":
         if processes.main_process(running, qemu_host.agent_role(name)) is None:
             simulated_host.start(layout, name, agent)
@@ -213,31 +232,41 @@ def start_host(layout: Layout, name: str, running: Sequence[processes.Process]) 
         qemu_host.start(layout, name, agent, running)
 
 
-def _furnish(layout: Layout, names: Sequence[str]) -> None:
-    """Wait for the control plane and the hosts, and set users and host configuration; watch meanwhile that nothing dies."""
+def _start_furnishing(layout: Layout, names: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start what lets the hosts join, and sets up users and hosts, as soon as the control plane and the hosts are there."""
     log = layout.log / "furnish.log"
     log.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "tashi.sandbox.furnish", str(layout.manager_socket), *names]
-    furnishing = processes.start(command, directory=layout.directory, role=FURNISHING, log=log)
+    command = [sys.executable, "-m", "tashi.sandbox.furnish", str(layout.manager_socket)]
+    command += [f"{name}={layout.may_join(name)}" for name in names]
+    return processes.start(command, directory=layout.directory, role=FURNISHING, log=log)
+
+
+def _await_furnishing(layout: Layout, names: Sequence[str], furnishing: subprocess.Popen[bytes]) -> None:
+    """Wait until hosts and users are set up; watch meanwhile that nothing dies."""
+    log = layout.log / "furnish.log"
     logs = {MANAGER: layout.log / "manager.log"} | {qemu_host.agent_role(name): layout.log / f"{name}.log" for name in names}
     if layout.identity.hypervisor == "qemu":
         logs |= {qemu_host.libvirt_role(name): layout.log / f"{name}-libvirtd.log" for name in names}
     seen: set[str] = set()
     died: set[str] = set()
+    next_look = 0.0
 
     def settled() -> bool:
+        nonlocal next_look
         if furnishing.poll() is not None:
             return True
+        if time.monotonic() < next_look:
+            return False
+        next_look = time.monotonic() + 0.5
         alive = {process.role for process in processes.processes_of(layout.directory)}
         died.update(role for role in logs if role in seen and role not in alive)
         seen.update(alive)
         return bool(died)
 
     seconds = PATIENCE + PATIENCE_PER_HOST * len(names)
-    in_time = processes.wait_until(settled, seconds, step=0.1)
+    in_time = processes.wait_until(settled, seconds)
     if furnishing.poll() == 0:
         return
-    processes.kill([furnishing.pid])
     if died:
         role = min(died)
         raise SandboxProblem(f"{role} has ended; the end of {logs[role]}:\n{processes.tail(logs[role])}")

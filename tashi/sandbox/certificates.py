@@ -22,23 +22,22 @@ def write_certificates(directory: Path, names: Sequence[str]) -> None:
     write_whole(directory / "ca.pem", authority.pem, 0o644)
 
 
-def write_host_certificates(authority_directory: Path, directory: Path, names: Sequence[str]) -> None:
-    """Write into `directory` what a host shows and asks of others, under the names by which libvirt looks for them.
+def prepare_authority(directory: Path) -> None:
+    """Make in `directory` the authority of the hosts' certificates, and keep it for hosts that come later; when it is there, it stays."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if not (directory / "ca.pem").exists():
+        made = Authority.new("sandbox hosts' authority", datetime.datetime.now(datetime.UTC))
+        write_whole(directory / "ca.key", made.key_pem)
+        write_whole(directory / "ca.pem", made.pem)
 
-    The authority is kept in `authority_directory`, for hosts that come later. What is there stays.
-    """
+
+def write_host_certificates(authority_directory: Path, directory: Path, names: Sequence[str]) -> None:
+    """Write into `directory` what a host shows and asks of others, under the names by which libvirt looks for them; what is there stays."""
     if (directory / "serverkey.pem").exists():
         return
-    now = datetime.datetime.now(datetime.UTC)
-    authority_directory.mkdir(mode=0o700, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
-    certificate_file, key_file = authority_directory / "ca.pem", authority_directory / "ca.key"
-    if not certificate_file.exists():
-        made = Authority.new("sandbox hosts' authority", now)
-        write_whole(key_file, made.key_pem)
-        write_whole(certificate_file, made.pem)
-    authority = Authority.load(certificate_file.read_bytes(), key_file.read_bytes())
-    key, certificate = authority.issue(names, now, DAYS, peer=True)
+    authority = Authority.load((authority_directory / "ca.pem").read_bytes(), (authority_directory / "ca.key").read_bytes())
+    key, certificate = authority.issue(names, datetime.datetime.now(datetime.UTC), DAYS, peer=True)
     write_whole(directory / "cacert.pem", authority.pem)
     for role in ("client", "server"):  # the key of the server last: it says that all is there
         write_whole(directory / f"{role}cert.pem", certificate)

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -31,7 +31,6 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     command: list[str]
     log: str
     environment: dict[str, str] = {}
-    after: str = ""  # a file that must exist before it is started
 
 
 class HostSpecification(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,12 +54,12 @@ def main(argument: str) -> None:
     set_up_files(specification)
     set_up_network(specification)
     show_as_shared(specification.share)
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    signal.signal(signal.SIGHUP, lambda number, frame: start_missing(specification, running))
-    start_missing(specification, running)
+    daemons = Daemons(specification.daemons)
+    signal.signal(signal.SIGHUP, lambda number, frame: daemons.start_missing())
+    daemons.start_missing()
     while True:
         try:
-            collect(running, *os.wait())
+            daemons.collect(*os.wait())
         except ChildProcessError:
             signal.pause()
 
@@ -127,18 +126,35 @@ def show_as_shared(share: str) -> None:
         subprocess.run([program, "-o", "subtype=glusterfs", share, share], check=False, start_new_session=True)
 
 
-def start_missing(specification: HostSpecification, running: dict[str, subprocess.Popen[bytes]]) -> None:
-    """Start the daemons that are not running, in their order."""
-    with contextlib.suppress(ChildProcessError):
-        while (ended := os.waitpid(-1, os.WNOHANG))[0] != 0:
-            collect(running, *ended)
-    for daemon in specification.daemons:
-        if daemon.role in running:
-            continue
-        if daemon.after:
-            wait_for(Path(daemon.after).exists, daemon.after)
+class Daemons:
+    """The host's daemons and those of them that run."""
+
+    def __init__(self, daemons: Sequence[Daemon]) -> None:
+        self._daemons = daemons
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._starting = False
+
+    def start_missing(self) -> None:
+        """Start the daemons that are not running, in their order. A signal may call this while it is at work, and then need not."""
+        if self._starting:
+            return
+        self._starting = True
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0] != 0:
+                self.collect(*ended)
+        for daemon in self._daemons:
+            if daemon.role not in self._running:
+                self._start(daemon)
+        self._starting = False
+
+    def collect(self, pid: int, status: int) -> None:
+        """Forget a child that was waited for; those it left behind come here, too, and have no entry."""
+        for role in [role for role, process in self._running.items() if process.pid == pid]:
+            self._running.pop(role).returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait for it again
+
+    def _start(self, daemon: Daemon) -> None:
         with open(daemon.log, "ab") as output:
-            running[daemon.role] = subprocess.Popen(
+            self._running[daemon.role] = subprocess.Popen(
                 daemon.command,
                 env=os.environ | daemon.environment | {processes.ROLE: daemon.role},
                 cwd=os.path.dirname(daemon.log),
@@ -147,12 +163,6 @@ def start_missing(specification: HostSpecification, running: dict[str, subproces
                 stderr=output,
                 start_new_session=True,
             )
-
-
-def collect(running: dict[str, subprocess.Popen[bytes]], pid: int, status: int) -> None:
-    """Forget a child that was waited for; those it left behind come here, too, and have no entry."""
-    for role in [role for role, process in running.items() if process.pid == pid]:
-        running.pop(role).returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait for it again
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

@@ -36,11 +36,19 @@ BOOT_MENU = "DEFAULT tashi\nLABEL tashi\nKERNEL vmlinuz\nINITRD initrd.gz\nAPPEN
 
 def image() -> Path:
     """The image in the cache, built now when it is not there. Raises SandboxProblem when it cannot be built."""
-    cache = Path(os.environ.get("TASHI_CACHE") or Path.home() / ".cache" / "tashi")
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = cache_directory()
     with (cache / "lock").open("w") as lock:  # cells that start together build it once
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for unfinished in cache.glob("build-*"):  # of somebody who was killed
+            shutil.rmtree(unfinished)
         return cached_image(cache) or _build(cache)
+
+
+def cache_directory() -> Path:
+    """Where what all cells of this machine use is kept; made when it is not there."""
+    cache = Path(os.environ.get("TASHI_CACHE") or Path.home() / ".cache" / "tashi")
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
 
 
 def cached_image(cache: Path) -> Path | None:

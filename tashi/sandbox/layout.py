@@ -79,6 +79,11 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return self.manager_state / "join.secret"
 
     @property
+    def pki(self) -> Path:
+        """The authority by whose certificates the hosts' libvirt know each other."""
+        return self.directory / "pki"
+
+    @property
     def conf(self) -> Path:
         return self.directory / "conf"
 
@@ -104,6 +109,10 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     def node(self, name: str) -> Path:
         return self.nodes / name
+
+    def may_join(self, name: str) -> Path:
+        """The file whose existence lets the host's agent start."""
+        return self.node(name) / "may-join"
 
     def address(self, number: int) -> str:
         """The `number`th address of the cell's subnet; 1 is the control plane's."""

@@ -12,6 +12,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,15 +21,21 @@ from pathlib import Path
 import msgspec
 
 from tashi.files import write_whole
+from tashi.node.kvm_probe import kvm_works
 from tashi.sandbox import control_groups, processes
-from tashi.sandbox.certificates import write_host_certificates
+from tashi.sandbox.certificates import prepare_authority, write_host_certificates
 from tashi.sandbox.host_init import Daemon, HostSpecification
+from tashi.sandbox.image import cache_directory
 from tashi.sandbox.layout import DOMAIN, Layout, host_number
 from tashi.sandbox.problem import SandboxProblem
 
 IFF_UP = 1  # <linux/if.h>
+PATH = "/usr/sbin:/usr/bin"
+EMULATOR = "qemu-system-x86_64"
+TOOLS = ("libvirtd", "virtlogd", EMULATOR)
 PATIENCE = 30.0  # seconds for a host to start its daemons
 GUEST_BRIDGE = "tashibr0"  # the same on every host: network 0 of the node agent's configuration
+CAPABILITIES = Path("cache/qemu/capabilities")  # of a host, below its directory
 PKI = "/etc/libvirt/pki"  # as the host sees it
 OWN_DIRECTORIES = (("etc", "/etc/libvirt"), ("lib", "/var/lib/libvirt"), ("cache", "/var/cache/libvirt"), ("log", "/var/log/libvirt"))
 
@@ -88,8 +96,14 @@ def libvirt_role(name: str) -> str:
     return f"libvirtd:{name}"
 
 
-def make_bridges(layout: Layout) -> None:
-    """Make the cell's two bridges, when they are not there."""
+def prepare(layout: Layout) -> None:
+    """Make the cell's two bridges, when they are not there, and find out what all hosts have to know about this machine."""
+    missing = [tool for tool in TOOLS if shutil.which(tool, path=PATH) is None]
+    if missing:
+        raise SandboxProblem(f"{', '.join(missing)} not found; run `make deps`, or use --hypervisor test")
+    prepare_authority(layout.pki)
+    # the hosts ask, too, and wait for this answer; it is kept until the machine is booted again
+    threading.Thread(target=kvm_works, args=(cache_directory(), shutil.which(EMULATOR, path=PATH)), daemon=True).start()
     bridges = [f"link add {name} type bridge" for name in (layout.bridge, layout.guest_bridge) if not Path("/sys/class/net", name).exists()]
     address = f"address replace {layout.manager_address}/24 dev {layout.bridge}"
     _ip(*bridges, address, f"link set {layout.bridge} up", f"link set {layout.guest_bridge} up")
@@ -101,39 +115,45 @@ def remove_bridges(layout: Layout) -> None:
 
 
 def start(layout: Layout, name: str, agent: list[str], running: Iterable[processes.Process]) -> None:
-    """Boot the host when it is off; when it is on, mend its link, and start those of its daemons that have ended."""
-    init = init_of(running, name)
-    if init is None:
-        boot(layout, name, agent)
-    else:
-        set_link(layout, name, up=True)
-    if init is not None and not _daemons_run(layout, name):
+    """Boot the host when it is off; when it is on, mend its network, and start those of its daemons that have ended."""
+    is_on = any(process.role == host_role(name) for process in running)
+    if not is_on:
+        _power_on(layout, name, agent)
+    init = _await_init(layout, name)
+    _plug_in(layout, name, init.pid)
+    if is_on and not _daemons_run(layout, name):
         os.kill(init.pid, signal.SIGHUP)
-    if not processes.wait_until(lambda: _daemons_run(layout, name), PATIENCE):
-        log = layout.log / f"{name}-init.log"
-        raise SandboxProblem(f"host {name} does not start its daemons; the end of {log}:\n{processes.tail(log)}")
+    if not processes.wait_until(lambda: _daemons_run(layout, name), PATIENCE, step=0.05):
+        raise _no_start(layout, name, "its daemons do not start")
 
 
-def boot(layout: Layout, name: str, agent: list[str]) -> None:
-    """Power the host on. It starts libvirt at once and `agent` as soon as the control plane's join secret exists.
-
-    Returns when the host is on its way.
-    """
-    for tool in ("libvirtd", "virtlogd", "qemu-system-x86_64"):
-        if shutil.which(tool, path="/usr/sbin:/usr/bin") is None:
-            raise SandboxProblem(f"{tool} is not installed; run `make deps`, or use --hypervisor test")
+def _power_on(layout: Layout, name: str, agent: list[str]) -> None:
+    """Start the first process of the host, which starts libvirt and `agent` once the host has its network."""
     control_groups.remove(layout.cgroup(name))
     _unplug(layout, name)
     specification = _write_files(layout, name, agent)
     log = layout.log / f"{name}-init.log"
     fences = ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private"]
     command = ["unshare", *fences, sys.executable, "-m", "tashi.sandbox.host_init", str(specification)]
-    started = processes.start(command, directory=layout.directory, role=host_role(name), log=log)
-    processes.await_start(started, lambda: init_of(processes.processes_of(layout.directory), name) is not None, f"Host {name}", log)
-    init = init_of(processes.processes_of(layout.directory), name)
-    if init is None:
-        raise SandboxProblem(f"host {name} ended at once; the end of {log}:\n{processes.tail(log)}")
-    _plug_in(layout, name, init.pid)
+    processes.start(command, directory=layout.directory, role=host_role(name), log=log)
+
+
+def _await_init(layout: Layout, name: str) -> processes.Process:
+    """The first process of a host that was powered on just now; SandboxProblem when it has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        running = processes.processes_of(layout.directory)
+        init = init_of(running, name)
+        if init is not None:
+            return init
+        if not any(process.role == host_role(name) for process in running):
+            break
+    raise _no_start(layout, name, "it has no first process")
+
+
+def _no_start(layout: Layout, name: str, why: str) -> SandboxProblem:
+    log = layout.log / f"{name}-init.log"
+    return SandboxProblem(f"host {name} does not start: {why}; the end of {log}:\n{processes.tail(log)}")
 
 
 def init_of(running: Iterable[processes.Process], name: str) -> processes.Process | None:
@@ -179,11 +199,12 @@ def _write_files(layout: Layout, name: str, agent: list[str]) -> Path:
     node = layout.node(name)
     for own, _ in OWN_DIRECTORIES:
         (node / own).mkdir(mode=0o700, parents=True, exist_ok=True)
+    _share_answers(layout, name)
     sockets = layout.run_directory / name
     shutil.rmtree(sockets, ignore_errors=True)
     sockets.mkdir(mode=0o700)
     address = _address(layout, name)
-    write_host_certificates(layout.directory / "pki", node / "etc" / "pki", [address, f"{name}.{DOMAIN}"])
+    write_host_certificates(layout.pki, node / "etc" / "pki", [address, f"{name}.{DOMAIN}"])
     identifier = uuid.uuid5(uuid.NAMESPACE_URL, f"{layout.directory}/{name}")
     libvirtd = LIBVIRTD_CONFIGURATION.format(sockets=sockets, uuid=identifier, address=address, pki=PKI)
     write_whole(node / "etc" / "libvirtd.conf", libvirtd)
@@ -207,13 +228,34 @@ def _write_files(layout: Layout, name: str, agent: list[str]) -> Path:
                 command=agent,
                 log=str(logs / f"{name}.log"),
                 environment={"TASHI_CONF": str(node / "conf")},
-                after=str(layout.join_secret),
             ),
         ],
     )
     path = node / "host.json"
     write_whole(path, msgspec.json.format(msgspec.json.encode(specification)))
     return path
+
+
+def keep_answers(layout: Layout, name: str) -> None:
+    """Keep for other hosts what this one's libvirt has found out about the emulators, which takes a second of work."""
+    kept = cache_directory() / "capabilities"
+    kept.mkdir(exist_ok=True)
+    for found in (layout.node(name) / CAPABILITIES).glob("*.xml"):
+        content = found.read_bytes()
+        if not (kept / found.name).exists() or (kept / found.name).read_bytes() != content:
+            write_whole(kept / found.name, content)
+
+
+def _share_answers(layout: Layout, name: str) -> None:
+    """Let the host find what is known: whether KVM runs guests, and what the emulators can (libvirt looks whether that is still true)."""
+    node = layout.node(name)
+    (node / "state").mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (node / "state" / "kvm.json").symlink_to(cache_directory() / "kvm.json")
+    if not (node / CAPABILITIES).exists():
+        (node / CAPABILITIES).mkdir(parents=True)
+        for kept in (cache_directory() / "capabilities").glob("*.xml"):
+            write_whole(node / CAPABILITIES / kept.name, kept.read_bytes())
 
 
 def _address(layout: Layout, name: str) -> str:
@@ -227,9 +269,11 @@ def _cards(layout: Layout, name: str) -> list[tuple[str, str, str]]:
 
 
 def _plug_in(layout: Layout, name: str, init: int) -> None:
-    """Connect the host's network cards to the cell's bridges; they vanish with the host."""
+    """Connect the host's network cards to the cell's bridges, as far as they are not; they vanish with the host."""
     for inner, outer, bridge in _cards(layout, name):
-        _ip(f"link add {outer} type veth peer name {inner} netns {init}", f"link set {outer} master {bridge} up")
+        if not Path("/sys/class/net", outer).exists():
+            _ip(f"link add {outer} type veth peer name {inner} netns {init}")
+        _ip(f"link set {outer} master {bridge} up")
 
 
 def _unplug(layout: Layout, name: str) -> None:

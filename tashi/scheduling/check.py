@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from tashi.scheduling.filters import objection
 from tashi.scheduling.plan import Place, Plan
-from tashi.scheduling.room import rooms_of
+from tashi.scheduling.room import disks_in_use, rooms_of
 from tashi.scheduling.snapshot import Snapshot
-from tashi.scheduling.terms import persistent_disks
 
 
 def check(plan: Plan, snapshot: Snapshot) -> tuple[str, ...]:
@@ -27,9 +26,9 @@ def check(plan: Plan, snapshot: Snapshot) -> tuple[str, ...]:
                 problems.append(f"instance {instance.id} is sent to host {action.host_id}, which there is not")
                 continue
             reason = objection(instance, room)
-            shared = [disk for disk in persistent_disks(instance) if any(disk in other.load.disks for other in rooms.values())]
+            shared = disks_in_use(instance, rooms, snapshot.kept_disks)
             if shared:
-                problems.append(f"instance {instance.id} would share the persistent disk {min(shared)} with another")
+                problems.append(f"instance {instance.id} would share the persistent disk {shared[0]} with another")
             elif reason is not None:
                 problems.append(f"instance {instance.id} is sent to {room.host.name}, which {reason}")
             else:

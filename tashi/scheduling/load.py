@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -37,10 +37,13 @@ class Load(msgspec.Struct, kw_only=True):
         return msgspec.structs.replace(self, users=dict(self.users), disks=dict(self.disks))
 
     def _change(self, instance: Instance, by: int) -> None:
-        self.memory += by * instance.memory
-        self.cores += by * instance.cores
-        if instance.cpu_speed:
-            self.speed += by * instance.cores * instance.cpu_speed
+        memory, cores, megahertz = instance.memory, instance.cores, instance.cpu_speed
+        if instance.tasks or instance.becoming is not None:
+            memory, cores, megahertz = _promised(instance)
+        self.memory += by * memory
+        self.cores += by * cores
+        if megahertz:
+            self.speed += by * cores * megahertz
         self.count += by
         _count(self.users, instance.user_id, by)
         if instance.hints and wants_isolation(instance):
@@ -49,12 +52,33 @@ class Load(msgspec.Struct, kw_only=True):
             _count(self.disks, uri, by)
 
 
+class HostUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What is measured on a host: MHz that each of its instances uses, and those that the machine spends on whatever it does."""
+
+    machine: int | None = None
+    instances: Mapping[int, int] = {}
+
+    def speed(self, instances: Iterable[Instance]) -> int:
+        """MHz that these use or have reserved, whichever is more of each."""
+        return sum(max(self.instances.get(one.id, 0), one.cores * (one.cpu_speed or 0)) for one in instances)
+
+
 def load_of(instances: Iterable[Instance]) -> Load:
     """What these take together."""
     load = Load()
     for instance in instances:
         load.add(instance)
     return load
+
+
+def _promised(instance: Instance) -> tuple[int, int, int]:
+    """The memory, cores and MHz of each that it has, or will have when its host has done what is asked, whichever is more."""
+    memory, cores, speeds = instance.memory, instance.cores, [instance.cpu_speed]
+    if instance.becoming is not None:
+        memory, cores = max(memory, instance.becoming.memory), max(cores, instance.becoming.cores)
+        speeds.append(instance.becoming.resources.cpu_speed)
+    speeds += [task.adapt.cpu_speed for task in instance.tasks if task.adapt is not None]
+    return memory, cores, max(speed or 0 for speed in speeds)
 
 
 def _count(counts: dict[Key, int], key: Key, by: int) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Hashable
 from tashi.model.instance import Instance
 from tashi.scheduling.filters import objection
 from tashi.scheduling.plan import Action, Place, Plan, Postpone, Refusal
-from tashi.scheduling.room import Room, rooms_of
+from tashi.scheduling.room import Room, disks_in_use, rooms_of
 from tashi.scheduling.snapshot import Snapshot
-from tashi.scheduling.terms import is_true, needs, persistent_disks
+from tashi.scheduling.terms import is_true, needs
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -24,9 +24,9 @@ def plan(snapshot: Snapshot) -> Plan:
     actions: list[Action] = []
     hopeless: dict[Hashable, tuple[Refusal, ...]] = {}  # rooms only fill up while a plan is made
     for instance in snapshot.pending:
-        taken = [disk for disk in persistent_disks(instance) if any(disk in room.load.disks for room in rooms.values())]
+        taken = disks_in_use(instance, rooms, snapshot.kept_disks)
         if taken:
-            reason = f"the persistent disk {min(taken)} is in use by another instance"
+            reason = f"the persistent disk {taken[0]} is in use by another instance"
             actions.append(Postpone(instance_id=instance.id, refusals=_everywhere(rooms, reason)))
             continue
         need = needs(instance)

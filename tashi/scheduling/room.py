@@ -9,10 +9,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.scheduling.load import Load, load_of
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
+from tashi.scheduling.terms import persistent_disks
 
 
 class Room:
@@ -56,6 +59,15 @@ class Room:
 def rooms_of(snapshot: Snapshot) -> dict[int, Room]:
     """An account of each host, to plan or to check with."""
     return {host_id: Room(host, snapshot.settings, _load(snapshot, host_id)) for host_id, host in snapshot.hosts.items()}
+
+
+def disks_in_use(instance: Instance, rooms: Mapping[int, Room], kept: Mapping[str, int]) -> list[str]:
+    """The persistent disks that the instance asks for and another one has, be it suspended (``kept``, as in Snapshot)."""
+    return [
+        disk
+        for disk in sorted(persistent_disks(instance))
+        if kept.get(disk, instance.id) != instance.id or any(disk in room.load.disks for room in rooms.values())
+    ]
 
 
 def _load(snapshot: Snapshot, host_id: int) -> Load:

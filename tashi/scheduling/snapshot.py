@@ -8,7 +8,7 @@ import msgspec
 
 from tashi.model.host import Host
 from tashi.model.instance import Instance
-from tashi.scheduling.load import Load
+from tashi.scheduling.load import HostUsage, Load
 
 
 class SchedulingSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +25,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Hosts by id, every instance that is on one (``placed``, by host id), and those that wait, in the order they are served.
 
     ``loads`` are the sums of what is placed, for the hosts for which they are known already. ``cursor`` is the id of the host
-    that got the last instance.
+    that got the last instance. ``kept_disks``: the persistent disks of those that are suspended, each with its instance's id.
+    ``usage`` is what is measured, on the hosts where anything is.
     """
 
     hosts: Mapping[int, Host]
@@ -33,5 +34,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     pending: tuple[Instance, ...]
     settings: SchedulingSettings
     loads: Mapping[int, Load] = {}
+    kept_disks: Mapping[str, int] = {}
+    usage: Mapping[int, HostUsage] = {}
     cursor: int = 0
     time: float = 0.0

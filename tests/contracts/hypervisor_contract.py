@@ -8,8 +8,9 @@ from typing import Any
 
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
+from tashi.model.disks import DiskCopy
 from tashi.model.instance import Disk, Resources, domain_uuid
-from tashi.model.orders import Adapt, Deed, Observation, Pause, Reset, Seen, Start, Unpause
+from tashi.model.orders import Adapt, Deed, Observation, Pause, PrepareDisks, Reset, Seen, Start, Unpause
 
 CELL = "6f1e2f1c-7b5e-4b57-8a52-0a6b1c8a2a11"
 OTHER_CELL = "0c9a0f0e-1111-4222-8333-444455556666"
@@ -33,6 +34,16 @@ def an_order(instance_id: int = 7, generation: int = 3, cell: str = CELL, **chan
 def a_deed(kind: type[Deed], instance_id: int = 7, generation: int = 4, cell: str = CELL, **changes: Any) -> Any:
     """An order about the domain of `an_order`, by default the next one."""
     return kind(instance_id=instance_id, generation=generation, uuid=str(domain_uuid(uuid.UUID(cell), instance_id)), **changes)
+
+
+COPIED = (Disk(uri="disk-7-vm7-0.img", persistent=True, template="boot.img"),)
+
+
+def an_order_to_copy(*templates: str) -> PrepareDisks:
+    """An order to copy images for the domain of `an_order`."""
+    names = templates or ("boot.img",)
+    copies = tuple(DiskCopy(template=name, name=f"disk-7-vm7-{place}.img") for place, name in enumerate(names))
+    return PrepareDisks(instance_id=7, generation=2, uuid=an_order().uuid, copies=copies)
 
 
 class HypervisorContract:
@@ -93,6 +104,54 @@ class HypervisorContract:
             raise AssertionError("it was started")
         assert self.listed() == {}
         assert self.hypervisor.settle(CELL, order.uuid) is None
+
+    def test_copies(self) -> None:
+        """Disks are copied once, and a domain is started with its copies; it has used them, so they are not given up with it."""
+        copies = an_order_to_copy()
+        for _ in range(2):
+            self.hypervisor.prepare_disks(CELL, copies)
+        self.hypervisor.start(CELL, an_order(disks=COPIED))
+        self.hypervisor.destroy(CELL, copies.uuid, [copy.name for copy in copies.copies])
+        self.hypervisor.start(CELL, an_order(8, disks=(Disk(uri="disk-7-vm7-0.img", persistent=True),)))
+        assert list(self.listed()) == [8]
+
+    def test_unused_copies(self) -> None:
+        """A copy that was made for a domain which has never run goes when it is destroyed, and when its start fails."""
+        copies = an_order_to_copy()
+        self.hypervisor.prepare_disks(CELL, copies)
+        self.hypervisor.destroy(CELL, copies.uuid, [copy.name for copy in copies.copies])
+        self._does_not_start(an_order(disks=COPIED), "disk-7-vm7-0.img")
+        self.hypervisor.prepare_disks(CELL, copies)
+        self._does_not_start(an_order(disks=(*COPIED, Disk(uri="missing.img"))), "missing.img")
+        self._does_not_start(an_order(disks=COPIED), "disk-7-vm7-0.img")
+
+    def test_a_copy_of_nothing(self) -> None:
+        """Without its template there is no copy, and none of the others that were asked for with it."""
+        two = an_order_to_copy("boot.img", "missing.img")
+        try:
+            self.hypervisor.prepare_disks(CELL, two)
+        except OurFault as fault:
+            assert "missing.img" in fault.message
+        else:
+            raise AssertionError("it was copied")
+        self._does_not_start(an_order(disks=COPIED), "disk-7-vm7-0.img")
+
+    def test_nothing_takes_long(self) -> None:
+        """What is not under way is at no percentage, and ending it changes nothing."""
+        order = an_order()
+        self.hypervisor.start(CELL, order)
+        assert self.hypervisor.progress(CELL, order.uuid) is None
+        self.hypervisor.abort(CELL, order.uuid)
+        assert self.listed()[7].seen is Seen.RUNNING
+
+    def _does_not_start(self, order: Start, word: str) -> None:
+        try:
+            self.hypervisor.start(CELL, order)
+        except OurFault as fault:
+            assert word in fault.message
+        else:
+            raise AssertionError("it was started")
+        assert self.listed() == {}
 
     def test_cells_apart(self) -> None:
         """A domain of another cell is not seen, not settled and not destroyed."""
@@ -187,6 +246,18 @@ class HypervisorContract:
             self.hypervisor.start(CELL, an_order(instance_id))
         self.hypervisor.destroy(CELL, an_order(2).uuid)
         assert sorted(self.listed()) == [1, 3]
+
+    def test_statistics(self) -> None:
+        """There are counters of each domain that runs, of this cell only; a later sample is of a later time and of the same lives."""
+        for instance_id in (1, 2):
+            self.hypervisor.start(CELL, an_order(instance_id))
+        self.hypervisor.start(OTHER_CELL, an_order(3, cell=OTHER_CELL))
+        first = self.hypervisor.statistics(CELL)
+        assert sorted(first.domains) == [1, 2]
+        self.hypervisor.destroy(CELL, an_order(2).uuid)
+        later = self.hypervisor.statistics(CELL)
+        assert later.at >= first.at
+        assert [(number, one.life) for number, one in later.domains.items()] == [(1, first.domains[1].life)]
 
     def _await_hint(self, hints: Any, domain: str, seen: Seen) -> str:
         while True:

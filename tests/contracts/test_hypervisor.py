@@ -10,7 +10,7 @@ import libvirt
 from twisted.trial.unittest import TestCase
 
 from tashi.errors import OurFault
-from tashi.model.instance import Nic, Resources
+from tashi.model.instance import Disk, Nic, Resources
 from tashi.model.orders import Adapt, Seen, Shutdown
 from tashi.node.bridges import Bridges
 from tashi.node.disks import Disks
@@ -87,6 +87,27 @@ class TestDriverTests(HypervisorContract, TestCase):
         adapted = self.hypervisor.do(CELL, a_deed(Adapt, wished=wished))
         self.assertEqual(adapted, Resources(memory=16, net_down=808, net_up=8))
         self.assertEqual(domain.info()[1:3], [32 * 1024, 16 * 1024])
+
+    def test_disk_limits(self) -> None:
+        """A domain is made with the limits of its order on every disk; a change of them is as good as done."""
+        order = an_order(disk_iops=200, memory_limit=16, disks=(Disk(uri="boot.img"), Disk(uri="boot.img")))
+        self.hypervisor.start(CELL, order)
+        domain = self.connection.get().lookupByUUIDString(order.uuid)
+        self.assertEqual(domain.info()[1:3], [32 * 1024, 16 * 1024])
+        self.assertEqual(domain.XMLDesc().count("<total_iops_sec>200<"), 2)
+        for generation, wished in enumerate((Resources(disk_iops=100, disk_bytes=10**15), Resources(disk_iops=0, disk_bytes=0)), start=4):
+            self.assertEqual(self.hypervisor.do(CELL, a_deed(Adapt, generation=generation, wished=wished)), wished)
+
+    def test_end_of_limits(self) -> None:
+        """A network card's limits are taken away one by one."""
+        order = an_order(net_down=8, net_up=16, nics=(Nic(network=10),))
+        self.hypervisor.start(CELL, order)
+        domain = self.connection.get().lookupByUUIDString(order.uuid)
+        self.assertEqual(self.hypervisor.do(CELL, a_deed(Adapt, wished=Resources(net_up=0))), Resources(net_up=0))
+        self.assertIn("<inbound average='1'/>", domain.XMLDesc())
+        self.assertNotIn("<outbound", domain.XMLDesc())
+        self.assertEqual(self.hypervisor.do(CELL, a_deed(Adapt, generation=5, wished=Resources(net_down=0))), Resources(net_down=0))
+        self.assertNotIn("<inbound", domain.XMLDesc())
 
     def test_all_or_nothing(self) -> None:
         """Of an adaptation that libvirt refuses in part nothing stays."""

@@ -18,6 +18,9 @@ from typing import Any
 
 import slixmpp
 
+from tashi.sandbox import processes, qemu_host
+from tashi.sandbox.layout import load_layout
+
 READY_SECONDS = 120
 ROOT = Path(__file__).parents[2]
 
@@ -104,6 +107,21 @@ class RunningCell:
         """What virsh prints about a qemu host, as plain virsh sees it; works with its link cut, too."""
         command = ["virsh", "-q", "-c", self.host(host)["uri"], *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
+    def inside(self, host: int | str, *command: str) -> str:
+        """What a command prints that is run on a qemu host."""
+        init = qemu_host.init_of(processes.processes_of(self.state_dir), self.host(host)["name"])
+        assert init is not None, f"host {host} is off"
+        entering = ["nsenter", "--target", str(init.pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"]
+        run = subprocess.run([*entering, *command], capture_output=True, text=True, timeout=60)
+        assert run.returncode == 0, f"{command} on {host} failed: {run.stdout}{run.stderr}"
+        return run.stdout
+
+    def migration_uri(self, host: int | str) -> str:
+        """A qemu host's libvirt as the other hosts reach it."""
+        layout = load_layout(self.state_dir)
+        assert layout is not None
+        return qemu_host.migration_uri(layout, self.host(host)["name"])
 
     def domains(self, host: int | str = 0) -> list[str]:
         """The names of the domains that run on a qemu host."""

@@ -17,15 +17,19 @@ def simulated_cell() -> Iterator[RunningCell]:
 
 @pytest.fixture(scope="session")
 def qemu_cell() -> Iterator[RunningCell]:
-    """A cell with one host that runs real virtual machines."""
-    with running_cell("--hypervisor", "qemu") as cell:
+    """A cell with one host that runs real virtual machines, and looks each second at what they use."""
+    with running_cell("--hypervisor", "qemu", "--set", "NodeManagerService.statsInterval=1") as cell:
         yield cell
 
 
 @pytest.fixture(scope="session")
 def three_hosts() -> Iterator[RunningCell]:
-    """A cell with three hosts that run real virtual machines and migrate them to each other; each test leaves them on, up and empty."""
-    with running_cell("--hypervisor", "qemu", "--hosts", "3", "--memory", "2048") as cell:
+    """A cell with three hosts that run real virtual machines and migrate them to each other; each test leaves them on, up and empty.
+
+    A silent host is missed early, so that faults are seen in seconds.
+    """
+    early = ("--set", "ClusterManagerService.expireHostTime=8", "--set", "NodeManagerService.registerFrequency=2")
+    with running_cell("--hypervisor", "qemu", "--hosts", "3", "--memory", "2048", *early) as cell:
         yield cell
 
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from tests.integration.cells import RunningCell, compute, running_cell, until
+from tashi.sandbox.processes import main_process, processes_of
+from tashi.sandbox.qemu_host import init_of
+from tests.integration.cells import RunningCell, alive, compute, running_cell, until
 
 pytestmark = pytest.mark.integration
 BOOT_SECONDS = 60
@@ -58,6 +65,25 @@ class Guest:
         uri = self.cell.description["hosts"][0]["uri"]
         name = self.log.stem
         return subprocess.run(["virsh", "-c", uri, verb, name, *words], capture_output=True, text=True, timeout=30, check=True).stdout
+
+    def description(self, *words: str) -> ElementTree.Element:
+        """The domain as libvirt has it."""
+        return ElementTree.fromstring(self.virsh("dumpxml", *words))
+
+    def given(self) -> list[str]:
+        """What of its resources libvirt says it has, in its own words, live and defined."""
+        paths = ("memory", "currentMemory", "cputune", "blkiotune", "devices/disk/iotune")
+        descriptions = (self.description(), self.description("--inactive"))
+        found = [one.find(path) for one in descriptions for path in paths]
+        return [ElementTree.tostring(element, encoding="unicode").strip() for element in found if element is not None]
+
+    def classes(self) -> list[str]:
+        """The rates to which the host's kernel holds what goes to the guest."""
+        card = self.description().find("devices/interface/target")
+        assert card is not None
+        init = init_of(processes_of(self.cell.state_dir), "node1")
+        command = ["nsenter", "-t", str(init and init.pid), "--net", "--", "tc", "class", "show", "dev", card.attrib["dev"]]
+        return re.findall(r"class htb .*? rate (\S+)", subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     def row(self) -> dict[str, Any]:
         return next(row for row in self.cell.instances() if row["name"] == self.name)
@@ -156,6 +182,100 @@ def test_adapt_or_refuse(guest: Guest, verb: str, words: tuple[str, ...], column
     if after[column] != value:
         assert after == before | {"reason": after["reason"]}
         assert "the host refuses: " in after["reason"]
+
+
+@pytest.mark.parametrize(
+    ("words", "limits"),
+    [
+        (("--iops", "2000", "--bytes", "50000000"), {"total_bytes_sec": "50000000", "total_iops_sec": "2000"}),
+        (("--bytes", "none"), {"total_iops_sec": "2000"}),
+        (("--iops", "0"), {}),
+    ],
+)
+def test_disk_limits(guest: Guest, words: tuple[str, ...], limits: dict[str, str]) -> None:
+    """What each disk may do in a second is limited live and in the definition, and the limits are taken away one by one."""
+    assert guest.do("adaptDiskBandwidth", *words, "--wait") == ""
+    for definition in ((), ("--inactive",)):
+        assert {limit.tag: limit.text for limit in guest.description(*definition).findall("devices/disk/iotune/*")} == limits
+    row = guest.row()
+    recorded = {"total_bytes_sec": row["diskBytes"], "total_iops_sec": row["diskIops"]}
+    assert {name: str(limit) for name, limit in recorded.items() if limit is not None} == limits
+
+
+def test_kept(cell: RunningCell, guest: Guest) -> None:
+    """Share, quota, limits of disks and the balloon outlive a reset of the guest, and libvirtd and the agent killed at once."""
+    guest.do("adaptCpuShare", "--share", "600", "--wait")
+    guest.do("adaptMemoryLimit", "--limit", "96", "--wait")
+    guest.do("adaptDiskBandwidth", "--iops", "2000", "--bytes", "50000000", "--wait")
+    speed = json.loads(cell.cli("getHosts", "-o", "json"))[0]["cpuSpeed"] // 2
+    asyncio.run(_ask(cell, f"updatecompute {json.dumps({'resourceId': guest.name, 'cpu_speed': speed})}"))
+    given, row, printed = guest.given(), guest.row(), len(guest.printed())
+    guest.do("vmmSpecificCall", "--arg", "reset")
+    guest.wait_for("HB 3 ", after=printed)
+    assert guest.memory() < 70_000
+    assert (guest.given(), guest.row()) == (given, row)
+    cell.kill("nodes", "node1")
+    libvirtd = main_process(processes_of(cell.state_dir), "libvirtd:node1")
+    assert libvirtd is not None
+    os.kill(libvirtd.pid, signal.SIGKILL)
+    until(lambda: alive(libvirtd.pid), lambda living: not living, 10)
+    cell.start()
+    until(guest.row, lambda found: found == row, 30)
+    assert guest.given() == given
+    guest.do("adaptMemoryLimit", "--limit", "128", "--wait")
+    asyncio.run(_ask(cell, f"updatecompute {json.dumps({'resourceId': guest.name, 'cpu_speed': 0, 'disk_iops': 0, 'disk_bytes': 0})}"))
+    assert guest.row()["cpuSpeed"] is None
+    assert "vcpu_quota     : -1" in guest.virsh("schedinfo")
+
+
+async def _ask(cell: RunningCell, body: str) -> None:
+    async with cell.peer("ism") as ism:
+        reply = await ism.ask(cell.sink, body)
+        assert reply["status"] == "OK", reply
+
+
+def test_network_limits(cell: RunningCell, guest: Guest) -> None:
+    """What the guest receives is limited for real; where the kernel cannot limit what it sends, that is refused, and the other limit is
+    still in place."""
+    make_tc_lenient(cell)
+    guest.do("adaptNetworkBandwidth", "--downspeed", "8001", "--wait")
+    before = guest.row()
+    assert (before["netDown"], guest.classes()) == (8008, ["8008Kbit"])
+    guest.cell_says("adaptNetworkBandwidth", "--downspeed", "16000", "--upspeed", "4000", "--wait")
+    after = guest.row()
+    if after["netUp"] is None:  # a kernel that polices nothing
+        assert "the host refuses: " in after["reason"]
+        assert (after, guest.classes()) == (before | {"reason": after["reason"]}, ["8008Kbit"])
+        for definition in ((), ("--inactive",)):
+            found = guest.description(*definition).findall("devices/interface/bandwidth/*")
+            assert [(limit.tag, limit.get("average")) for limit in found] == [("inbound", "1001")]
+    guest.do("adaptNetworkBandwidth", "--downspeed", "none", "--upspeed", "none", "--wait")
+    assert (guest.row()["netDown"], guest.row()["netUp"], guest.classes()) == (None, None, [])
+
+
+def make_tc_lenient(cell: RunningCell) -> None:
+    """Lay over the host's tc one that does without what a small kernel lacks: a fair queue is a plain one there, and the filter that leads
+    to the default class is left out, since everything goes to that class anyway."""
+    system = Path(shutil.which("tc") or "/sbin/tc").resolve()
+    real, wrapper = cell.state_dir / "tc.real", cell.state_dir / "tc"
+    shutil.copy(system, real)
+    wrapper.write_text(_LENIENT_TC.format(python=sys.executable, real=real))
+    wrapper.chmod(0o755)
+    init = init_of(processes_of(cell.state_dir), "node1")
+    assert init is not None
+    inside = ["nsenter", "-t", str(init.pid), "--mount", "--"]
+    subprocess.run([*inside, "mount", "--bind", str(wrapper), str(system)], check=True)
+
+
+_LENIENT_TC = """#!{python} -I
+import os, sys
+words = sys.argv[1:]
+if "fw" in words:
+    sys.exit(0)
+if "sfq" in words:
+    words[words.index("sfq"):] = ["pfifo"]
+os.execv("{real}", ["tc", *words])
+"""
 
 
 def test_update_by_message(cell: RunningCell) -> None:

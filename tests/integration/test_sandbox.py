@@ -9,7 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,21 @@ class Sandbox:
 
     def leftovers(self) -> list[str]:
         """Everything of the cell that the machine still has."""
-        layout = self.layout()
+        layout = load_layout(self.directory)
+        if layout is None:
+            return [*self.roles()]
         links = [name for name in os.listdir("/sys/class/net") if layout.identity.tag in name]
         run = [str(layout.run_directory)] if layout.run_directory.exists() else []
-        return [*self.roles(), *links, *control_groups.names(layout.cgroup("")), *run]
+        mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.directory) in line]
+        return [*self.roles(), *links, *control_groups.names(layout.cgroup("")), *run, *mounts]
+
+    def shoot(self, moment: Callable[[], bool], *words: str) -> None:
+        """Bring it up, and kill -9 the command as soon as the moment has come."""
+        command = [sys.executable, "-m", "tashi.sandbox.command", "--detach", "--state-dir", str(self.directory), *words]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as bringing:
+            assert processes.wait_until(lambda: moment() or bringing.poll() is not None, 60, step=0.002)
+            assert bringing.poll() is None, "the cell was up before the moment came"
+            bringing.kill()
 
 
 @pytest.fixture
@@ -100,9 +111,9 @@ def test_a_cell_tells_how_to_use_it(sandbox: Sandbox) -> None:
         "xmpp": roles["xmpp"],
         "nodes": {"node1": roles["node:node1"], "node2": roles["node:node2"]},
     }
-    hosts = sorted(client(cell, "getHosts"), key=lambda host: str(host["name"]))  # ids are given in the order of arrival
-    assert [(host["name"], host["up"], host["cores"], host["memory"], host["config"]) for host in hosts] == [
-        (name, True, 1024, 1024 * 1024, {"location": "ie"}) for name in ("node1", "node2")
+    hosts = client(cell, "getHosts")
+    assert [(host["id"], host["name"], host["up"], host["cores"], host["memory"], host["config"]) for host in hosts] == [
+        (number, name, True, 1024, 1024 * 1024, {"location": "ie"}) for number, name in enumerate(("node1", "node2"), 1)
     ]
     users = {user["name"]: (user["id"], user["jid"]) for user in client(cell, "getUsers")}
     assert users == {"root": (0, None), "alice": (1000, cell["accounts"]["alice"]["jid"]), "bob": (1001, None)}
@@ -203,6 +214,44 @@ def test_down_copes_with_a_cell_that_was_shot(sandbox: Sandbox) -> None:
 
 
 @needs_libvirt
+def test_a_bring_up_that_was_shot_is_cleaned_up_or_gone_on_with(sandbox: Sandbox) -> None:
+    """Whenever the command is killed, `down` leaves nothing, and the same command makes the whole cell of what is there."""
+
+    def link_is_there() -> bool:
+        return len([name for name in os.listdir("/sys/class/net") if sandbox.layout().identity.tag in name]) > 2
+
+    moments: list[Callable[[], bool]] = [
+        (sandbox.directory / "identity.json").exists,
+        lambda: "manager" in sandbox.roles(),
+        lambda: "host:node1" in sandbox.roles(),
+        link_is_there,
+        lambda: "libvirtd:node2" in sandbox.roles(),
+        lambda: sandbox.layout().may_join("node1").exists(),
+    ]
+    for moment in moments:
+        sandbox.shoot(moment, "--hosts", "2")
+        assert sandbox.run("down").returncode == 0
+        assert sandbox.leftovers() == []
+        sandbox.layout().may_join("node1").unlink(missing_ok=True)
+    sandbox.shoot(moments[2], "--hosts", "2")
+    cell = sandbox.up("--hosts", "2")
+    assert [(host["id"], host["name"], host["up"]) for host in client(cell, "getHosts")] == [(1, "node1", True), (2, "node2", True)]
+    roles = [process.role for process in processes.processes_of(sandbox.directory)]
+    assert all(roles.count(role) == 1 for role in ("manager", "xmpp", "node:node1", "node:node2", "libvirtd:node1", "libvirtd:node2"))
+
+
+def test_a_simulated_host_has_power_but_no_link(sandbox: Sandbox) -> None:
+    """The power of a simulated host can be cut and comes back; its link cannot be cut, which is told."""
+    first = sandbox.up("--hypervisor", "test")
+    assert sandbox.run("kill", "--host", "node1").returncode == 0
+    assert sandbox.cell()["pids"]["nodes"] == {"node1": None}
+    refused = sandbox.run("cut", "--host", "node1")
+    assert (refused.returncode, "simulated" in refused.stderr) == (1, True)
+    assert sandbox.run("boot", "--host", "node1").returncode == 0
+    assert sandbox.cell()["pids"]["nodes"]["node1"] not in (None, first["pids"]["nodes"]["node1"])
+
+
+@needs_libvirt
 def test_one_message_becomes_a_running_machine(sandbox: Sandbox) -> None:
     """The demonstration creates a machine by message, sees it boot and deletes it."""
     command = [sys.executable, "-m", "tashi.sandbox.demo", "--once", "--state-dir", str(sandbox.directory)]
@@ -213,7 +262,8 @@ def test_one_message_becomes_a_running_machine(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("--hosts", "0"), ("--hypervisor", "xen"), ("--set", "nonsense"), ("--set", "Scheduler=1"), ("--memory", "much")]
+    "words",
+    [("--hosts", "0"), ("--hypervisor", "xen"), ("--set", "nonsense"), ("--set", "Scheduler=1"), ("--memory", "much"), ("--host", "node1")],
 )
 def test_wrong_usage_is_refused(sandbox: Sandbox, words: tuple[str, str]) -> None:
     """Options that make no sense are refused before anything is made."""

@@ -227,6 +227,11 @@ class VerbTests(ClientCase):
         node1, node2 = json.loads(out)
         self.assertEqual((node1["instances"], node1["usedMemory"], node1["usedCores"]), (["w-0", "w-1"], 256, 2))
         self.assertEqual((node2["instances"], node2["usedMemory"]), ([], 0))
+        self.avatar.instances[1] |= {"cpuSpeed": 500, "stats": {"cpuUsage": 700}}
+        self.avatar.instances[2] |= {"cpuSpeed": 500, "stats": {"cpuUsage": None}}
+        _, out, _ = await self.tashi("getVmLayout", "-o", "json")
+        self.assertEqual([row["usedCpu"] for row in json.loads(out)], [1200, 0])
+        self.assertNotIn("usedCpu", (await self.tashi("getVmLayout"))[1])
 
     async def test_my_instances_are_those_i_own(self) -> None:
         """getMyInstances leaves out what belongs to others."""

@@ -11,7 +11,8 @@ from tashi.errors import YourMistake
 from tashi.model.instance import Resources
 from tashi.model.orders import Adapt
 from tashi.model.user import Principal
-from tests.builders import a_spec
+from tashi.scheduling.snapshot import SchedulingSettings
+from tests.builders import a_spec, some_facts
 from tests.small_cell import FakeAgent, SmallCell, result_of
 
 ALICE = Principal(name="alice", user_id=1000)
@@ -42,6 +43,8 @@ def _code(cell: SmallCell, verb: str, **arguments: Any) -> str:
         ("adaptCpuShare", {"share": 512}, "cpuShare", 512),
         ("adaptMemoryLimit", {"limit": 64}, "memory", 64),
         ("adaptDiskBandwidth", {"weight": 500}, "diskWeight", 500),
+        ("adaptDiskBandwidth", {"iops": 200}, "diskIops", 200),
+        ("adaptDiskBandwidth", {"bytes": 10**15}, "diskBytes", 10**15),
         ("adaptNetworkBandwidth", {"downspeed": 800}, "netDown", 800),
         ("adaptNetworkBandwidth", {"upspeed": 400, "downspeed": None}, "netUp", 400),
     ],
@@ -54,7 +57,25 @@ def test_adapt(verb: str, arguments: dict[str, Any], column: str, value: int) ->
     cell.work()
     (after,) = cell.call(ALICE, "getInstances")
     assert after == before | {column: value}
-    assert _adapted(cell) == [({column: before[column]} if before[column] is not None else {}, {column: value})]
+    (told,) = _adapted(cell)
+    assert told == ({column: before[column] or 0} if column != "diskWeight" else {}, {column: value})
+
+
+def test_the_end_of_a_limit() -> None:
+    """0 takes a limit away: the record holds none, and the event says 0; where there was none an update has nothing to do."""
+    cell, _ = _running(cpu_speed=1000, disk_iops=5, disk_bytes=6, net_down=8, net_up=16)
+    ends = dict.fromkeys(("cpu_speed", "disk_iops", "disk_bytes", "net_down", "net_up"), 0)
+    for stanza in ("u1", "u2"):
+        cell.update("key", stanza, **ends)
+        cell.work()
+        assert cell.replies[-1]["status"] == "OK"
+    instance = cell.instance("web")
+    assert [getattr(instance, name) for name in ends] == [None] * 5
+    assert [after for _, after in _adapted(cell)] == [dict.fromkeys(("cpuSpeed", "diskIops", "diskBytes", "netDown", "netUp"), 0)]
+    for verb, arguments in (("adaptDiskBandwidth", {"iops": 9, "bytes": 9}), ("adaptDiskBandwidth", {"iops": 0, "bytes": 0})):
+        cell.call(ALICE, verb, instance="web", **arguments)
+        cell.work()
+    assert (cell.instance("web").disk_iops, cell.instance("web").disk_bytes) == (None, None)
 
 
 def test_what_the_hypervisor_has_is_recorded() -> None:
@@ -95,7 +116,7 @@ def test_out_of_range() -> None:
         ("adaptDiskBandwidth", {"weight": 99}),
         ("adaptDiskBandwidth", {"weight": "500"}),
         ("adaptNetworkBandwidth", {}),
-        ("adaptNetworkBandwidth", {"upspeed": 0}),
+        ("adaptNetworkBandwidth", {"upspeed": -1}),
     ):
         assert _code(cell, verb, **arguments) == "bad-argument"
     assert _code(cell, "adaptMemoryLimit", limit=129) == "not-supported-live"
@@ -123,6 +144,23 @@ def test_one_after_another() -> None:
     cell.restart()
     cell.work()
     assert [after["cpuShare"] for _, after in _adapted(cell)] == [100, 200, 300]
+
+
+def test_pending_raises_count() -> None:
+    """What one instance is about to get of its host's speed cannot be had by another, nor by one that is placed meanwhile."""
+    cell = SmallCell(hosts=[FakeAgent("h1", some_facts(cores=3))], scheduling=SchedulingSettings(cpu_speed_over_rate=1 / 3))
+    cell.create(a_spec("web", resource_id="web"), a_spec("db", resource_id="db"))
+    cell.work()
+    cell.update("web", "u1", cpu_speed=1500)
+    cell.update("web", "u2", cpu_speed=1000)
+    cell.update("db", "u3", cpu_speed=501)
+    cell.create(a_spec("late", cpu_speed=501), stanza="s2")
+    cell.settle()
+    assert [(reply["code"], "1 MHz short" in reply["message"]) for reply in cell.replies[1:]] == [("no-suitable-host", True)]
+    assert cell.state("late") == "Pending"
+    cell.update("db", "u4", cpu_speed=500)
+    cell.work()
+    assert (cell.manager.cluster.loads[1].speed, cell.instance("web").cpu_speed, cell.state("late")) == (1500, 1000, "Pending")
 
 
 def test_too_many() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tashi.errors import YourMistake
 from tashi.model.disks import DiskCopy
 from tashi.model.instance import Disk
 from tashi.model.orders import Destroy, Observation, PrepareDisks, Seen, Start
+from tashi.model.states import InstanceState
 from tashi.model.user import Principal
 from tests.builders import a_spec
 from tests.small_cell import FakeAgent, SmallCell
@@ -83,6 +85,23 @@ def test_a_copy_can_be_had_by_nobody_else_while_its_instance_lives() -> None:
     cell.call(ALICE, "createVm", name="thief", disks=[{"uri": "disk-1-web-0.img"}])
     cell.work()
     assert cell.state("thief") == "Pending"
+
+
+def test_a_suspended_instance_keeps_its_disk() -> None:
+    """Its memory belongs to what is on the disk: nobody else gets that before it has gone on and ended."""
+    agent = FakeAgent("h1")
+    cell = _asked(agent)
+    cell.work()
+    with cell.manager.cluster.transaction("suspend") as tx:
+        web = cell.instance("web")
+        tx.put_instance(msgspec.structs.replace(web, state=InstanceState.Suspended, host_id=None, saved="suspend/1_web"))
+    agent.domains.clear()
+    cell.call(ALICE, "createVm", name="thief", disks=[{"uri": "disk-1-web-0.img", "persistent": True}])
+    cell.work()
+    assert (cell.state("thief"), "disk-1-web-0.img is in use" in cell.instance("thief").reason) == ("Pending", True)
+    cell.call(ALICE, "resumeVm", instance="web")
+    cell.work()
+    assert (cell.state("web"), cell.state("thief")) == ("Running", "Pending")
 
 
 def test_a_failed_copy_holds_the_instance() -> None:
@@ -190,6 +209,20 @@ def test_the_order_is_repeated() -> None:
     assert agent.orders == order
     cell.work()
     assert (cell.state("web"), cell.instance("web").decayed) == ("Running", False)
+
+
+def test_progress() -> None:
+    """How far the copies are stands in the list and is told; in the end nothing of it is left."""
+    cell = _asked()
+    (order,) = _orders(cell)
+    cell.agents[0].tell(Observation(instance_id=1, generation=order.generation, seen=Seen.EXPECTED, progress=40))
+    cell.settle()
+    row = cell.call(ALICE, "getInstances")[0]
+    assert (row["state"], row["reason"]) == ("PreparingDisk", "its disks are copied: 40 %")
+    event = cell.events[-1]
+    assert (event["action"], event["to"], event["reason"], event["progress"]) == ("stateChanged", "PreparingDisk", row["reason"], 40)
+    cell.work()
+    assert (cell.state("web"), cell.instance("web").reason) == ("Running", "")
 
 
 def test_an_old_copy_s_end_is_void() -> None:

@@ -94,6 +94,8 @@ class Wire:
 class NodeAgentTests(SynchronousTestCase):
     """One agent and one control plane."""
 
+    stats_interval = 0.0
+
     def setUp(self) -> None:
         """Neither has spoken yet."""
         self.clock = OneClock()
@@ -105,7 +107,7 @@ class NodeAgentTests(SynchronousTestCase):
     def an_agent(self) -> NodeAgent:
         """An agent on this host; its threads are this thread."""
         login = NodeLogin(name="node1", secret="s" * 64, join="j", version="1")
-        agent = NodeAgent(self.clock, self.wire, lambda: login, self.host, maybeDeferred, PERIOD)
+        agent = NodeAgent(self.clock, self.wire, lambda: login, self.host, maybeDeferred, PERIOD, stats_interval=self.stats_interval)
         self.addCleanup(lambda: agent.running and agent.stopService())
         return agent
 

@@ -12,8 +12,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tashi.errors import OurFault
+from tashi.model.disks import DiskCopy
 from tashi.model.instance import Disk, Nic, Resources, domain_uuid
-from tashi.model.orders import Adapt, Deed, Destroy, Observation, Pause, Reset, Seen, Shutdown, Start
+from tashi.model.orders import Adapt, Deed, Destroy, Observation, Pause, PrepareDisks, Reset, Seen, Shutdown, Start
 from tashi.node.executor import Executor
 from tashi.node.fake import FakeHypervisor
 
@@ -406,3 +407,66 @@ class DeedTests(ExecutorCase):
             self.calls.let_go()
         self.assertEqual((self.told[-1].seen, self.told[-1].generation), (Seen.GONE, 4))
         self.assertNotIn("pause 1", self.host.begun)
+
+
+class DiskTests(ExecutorCase):
+    """Disks that are copied before there is a domain."""
+
+    def copies(self, template: str = "a.img", generation: int = 1) -> PrepareDisks:
+        """An order to copy an image."""
+        copy = DiskCopy(template=template, name="disk-1-vm1-0.img")
+        return PrepareDisks(instance_id=1, generation=generation, uuid=uuid_of(1), copies=(copy,))
+
+    def test_ready(self) -> None:
+        """Disks that are there are told ready, again as often as it is asked, and the domain can be started with them."""
+        self.executor.give([self.copies()])
+        self.executor.give([self.copies()])
+        self.assertEqual(self.seen(), [(1, 1, Seen.READY)] * 2)
+        self.executor.give([start(generation=2, image="disk-1-vm1-0.img")])
+        self.assertEqual(self.seen(), [(1, 2, Seen.RUNNING)])
+
+    def test_after_a_restart(self) -> None:
+        """An agent that knows nothing of the order carries it out when it comes again."""
+        self.executor.give([self.copies()])
+        self.executor = self.an_executor()
+        self.executor.give([self.copies()])
+        self.assertEqual(self.seen(), [(1, 1, Seen.READY)] * 2)
+
+    def test_failure(self) -> None:
+        """A copy that cannot be made is told with the reason; the next order is another matter."""
+        self.executor.give([self.copies("none.img")])
+        self.assertIn("none.img", self.told[0].reason)
+        self.executor.give([self.copies(generation=2)])
+        self.assertEqual(self.seen(), [(1, 1, Seen.FAILED), (1, 2, Seen.READY)])
+
+    def test_progress(self) -> None:
+        """While disks are copied it is told every two seconds how far they are, and that is told to be nothing else."""
+        self.executor.give([self.copies("none.img")])
+        self.calls.held = True
+        self.executor.give([self.copies(generation=2)])
+        (copying,) = self.calls.waiting
+        self.calls.waiting, self.calls.held = [], False
+        for percent in (10, 10, 20):
+            self.host.percent = percent
+            self.clock.advance(2.0)
+        told = [(each.seen, each.generation, each.progress) for each in self.told if each.progress is not None]
+        self.assertEqual(told, [(Seen.EXPECTED, 2, 10), (Seen.EXPECTED, 2, 20)])
+        self.calls.waiting = [copying]
+        self.calls.let_go()
+        self.host.percent = 30
+        self.clock.advance(5.0)
+        self.assertEqual(self.told[-1].seen, Seen.READY)
+
+    def test_destroy_while_copying(self) -> None:
+        """What is copied for an instance that is to be destroyed is given up, and said so again until it ends."""
+        self.calls.held = True
+        self.executor.give([self.copies()])
+        (copying,) = self.calls.waiting
+        self.calls.waiting, self.calls.held = [], False
+        self.executor.give([destroy()])
+        self.clock.pump([2.0, 2.0])
+        self.assertEqual(self.host.begun, ["abort"] * 3)
+        self.assertEqual(self.told, [])
+        self.calls.waiting = [copying]
+        self.calls.let_go()
+        self.assertEqual(self.seen(), [(1, 2, Seen.GONE)])

@@ -154,7 +154,7 @@ class SinkTests(TestCase):
             "deletecompute 10; drop": "bad-argument",
             "frobnicate": "unknown-verb",
             "updatecompute {}": "bad-argument",
-            "reprovisioncompute {}": "unknown-verb",
+            "reprovisioncompute {}": "bad-argument",
             "{": "unknown-verb",
             "x" * 300_000: "bad-syntax",
             "\x00\ud800": "unknown-verb",

@@ -17,10 +17,10 @@ from tashi.errors import INTERNAL, OurFault
 from tashi.interfaces import Change
 from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
-from tashi.model.instance import InstanceSpec
-from tashi.model.orders import Observation, Order, Report, Start
+from tashi.model.instance import Disk, InstanceSpec, InstanceUpdate
+from tashi.model.orders import Observation, Order, PrepareDisks, Report, Start
 from tashi.node.executor import Executor
-from tashi.node.fake import FakeHypervisor
+from tashi.node.fake import FakeHypervisor, SharedDirectory
 from tashi.store.memory import MemoryStore
 from tests.builders import ISM, USERS, a_login, a_spec, an_origin, some_facts
 from tests.small_cell import Images, Process, result_of
@@ -37,6 +37,7 @@ class World:
         self.clock.advance(1_800_000_000)
         self.chance = Random(seed)
         self.faulty = True
+        self.shared = SharedDirectory()
 
     def happens(self, probability: float) -> bool:
         """Whether this misfortune happens now."""
@@ -68,13 +69,20 @@ class Machine(FakeHypervisor):
     """A hypervisor whose starts fail now and then."""
 
     def __init__(self, world: World) -> None:
-        super().__init__(images=["tashi.img"], facts=some_facts(cores=4, memory=4096))
+        super().__init__(images=["tashi.img"], facts=some_facts(cores=4, memory=4096), shared=world.shared)
         self._world = world
 
     def start(self, cell: str, order: Start) -> Observation:
-        if self._world.happens(0.15):
+        if order.uuid not in self._domains and self._world.happens(0.15):
+            self.give_up(order.uuid, [disk.uri for disk in order.disks if disk.template])
             raise OurFault(INTERNAL, "qemu does not start")
         return super().start(cell, order)
+
+    def prepare_disks(self, cell: str, order: PrepareDisks) -> None:
+        if self._world.happens(0.1):
+            self.give_up(order.uuid, [copy.name for copy in order.copies])
+            raise OurFault(INTERNAL, "/images is full")
+        super().prepare_disks(cell, order)
 
     def crash(self) -> None:
         """The plug is pulled: no domain survives."""
@@ -296,6 +304,11 @@ class Sender:
             victim = chance.choice([name for names in self.names.values() for name in names])
             self._send(thread, "deletecompute", lambda origin: self._delete(origin, victim), victim)
             return
+        if self.names and chance.random() < 0.2:
+            victim = chance.choice([name for names in self.names.values() for name in names])
+            update = InstanceUpdate(resource_id=f"r-{victim}", cores=chance.randint(1, 4), restart=True)
+            self._send(thread, "reprovisioncompute", lambda origin: self._cell.manager.commands.update(ISM, origin, update), victim)
+            return
         specs = [self._spec(f"{thread}-{number}") for number in range(chance.choice([1, 1, 1, 2, 3]))]
         if self.names and chance.random() < 0.2:  # the same as before, in a stanza of its own
             former = chance.choice(list(self.names))
@@ -319,7 +332,8 @@ class Sender:
 
     def _spec(self, name: str) -> InstanceSpec:
         chance = self._world.chance
-        return a_spec(name, cores=chance.randint(1, 3), memory=chance.choice([128, 1024, 2048]), resource_id=f"r-{name}")
+        disks = (Disk(uri="tashi", persistent=chance.random() < 0.3),)
+        return a_spec(name, cores=chance.randint(1, 3), memory=chance.choice([128, 1024, 2048]), disks=disks, resource_id=f"r-{name}")
 
     def _send(self, thread: str, verb: str, call: Callable[[Any], None], what: str) -> None:
         origin = an_origin(f"stanza-{thread}", verb, thread=thread, fingerprint=thread + what)

@@ -36,7 +36,7 @@ def test_whatever_happens_a_cell_keeps_its_promises(seed: int) -> None:
         _always_true(cell)
         if world.chance.random() < 0.02:
             sender.repeat()
-    _true_in_the_end(cell, sender)
+    _true_in_the_end(world, cell, sender)
     _works_on(world, cell, sender)
 
 
@@ -67,7 +67,7 @@ def _always_true(cell: Cell) -> None:
         assert sum(order.cores for order in orders) <= facts.cores
 
 
-def _true_in_the_end(cell: Cell, sender: Sender) -> None:
+def _true_in_the_end(world: World, cell: Cell, sender: Sender) -> None:
     records = cell.manager.cluster
     # every command has one outcome, told as one stanza however often
     assert sender.commands.keys() == cell.told.keys()
@@ -80,13 +80,17 @@ def _true_in_the_end(cell: Cell, sender: Sender) -> None:
     # the records are what there is
     cell_id = UUID(records.settings["cell"])
     seen = {(order.uuid, agent.name) for agent in cell.agents for order in agent.machine.running()}
-    assert {instance.state for instance in records.instances.values()} <= {InstanceState.Running}
-    assert seen == {
-        (str(domain_uuid(cell_id, instance.id)), records.host_name(instance.host_id)) for instance in records.instances.values()
-    }
-    assert (dict(records.queued), records.pending) == ({}, set())
+    placed = [instance for instance in records.instances.values() if instance.state is InstanceState.Running]
+    waiting = {number for number, instance in records.instances.items() if instance.state is InstanceState.Pending}
+    rest = [instance for instance in records.instances.values() if instance not in placed]
+    assert all(one.started and one.state in (InstanceState.Pending, InstanceState.Held) for one in rest), "it was not restarted, yet waits"
+    assert seen == {(str(domain_uuid(cell_id, instance.id)), records.host_name(instance.host_id)) for instance in placed}
+    assert (dict(records.queued), records.pending) == ({}, waiting)
     for host_id, load in records.loads.items():
         assert load == load_of(records.instances[number] for number in records.on_host.get(host_id, ()))
+    # what was copied for an instance that did not come to run is gone, and what runs has its copies
+    assert world.shared.unused == {}
+    assert {disk.uri for instance in records.instances.values() for disk in instance.disks} <= world.shared.images
     # every event was told, under its own number, without a gap
     assert sorted(cell.events) == list(range(1, len(cell.events) + 1))
     assert [bodies for bodies in cell.events.values() if len(bodies) != 1] == []

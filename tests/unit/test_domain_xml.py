@@ -82,6 +82,13 @@ def test_overlay_says_its_whole_chain() -> None:
     assert domain.find(f"{disk}/backingStore/backingStore") is not None
 
 
+def test_block_device() -> None:
+    """A disk that is a device of the host is named as one."""
+    domain = a_domain(an_order(), disks=(AttachedDisk(path="/dev/vg/lv7-tizzy", format="raw", device=True),))
+    assert attribute(domain, "devices/disk", "type") == "block"
+    assert attribute(domain, "devices/disk/source", "dev") == "/dev/vg/lv7-tizzy"
+
+
 @pytest.mark.parametrize(("bus", "second"), [("virtio", "vdb"), ("scsi", "sdb"), ("ide", "hdb")])
 def test_disk_interface(bus: str, second: str) -> None:
     """The hint diskInterface chooses the bus, and the disks are lettered along it."""
@@ -147,6 +154,22 @@ def test_bandwidth() -> None:
         assert card.find("bandwidth/outbound") is None
     domain = a_domain(an_order(nics=(Nic(network=10),), net_down=8, net_up=16), bridges={10: "br10"})
     assert attribute(domain, "devices/interface/bandwidth/outbound", "average") == "2"
+
+
+def test_disk_limits() -> None:
+    """Limits stand on every disk; what is not limited is not mentioned."""
+    disks = tuple(AttachedDisk(path=f"/i/{name}", format="raw") for name in "ab")
+    found = a_domain(an_order(disk_iops=200, disk_bytes=10**6), disks=disks).findall("devices/disk/iotune")
+    assert [{one.tag: one.text for one in limits} for limits in found] == [{"total_bytes_sec": "1000000", "total_iops_sec": "200"}] * 2
+    assert a_domain(an_order(disk_iops=200), disks=disks).find("devices/disk/iotune/total_bytes_sec") is None
+    assert a_domain(an_order(), disks=disks).find("devices/disk/iotune") is None
+
+
+def test_memory_limit() -> None:
+    """A guest that is to do without some of its memory begins so."""
+    domain = a_domain(an_order(memory_limit=96))
+    assert (domain.findtext("memory"), domain.findtext("currentMemory")) == ("512", "96")
+    assert a_domain(an_order()).find("currentMemory") is None
 
 
 def test_hints() -> None:

@@ -17,6 +17,7 @@ def images(tmp_path: Path) -> ImageDirectory:
     directory.mkdir()
     for name, size in (("tashi.img", 2048), ("debian.qcow2", 5), ("raw", 3 * 1024**2)):
         (directory / name).write_bytes(b"x" * size)
+    (directory / ".disk-1-web-0.img.part").write_bytes(b"half a copy")
     (directory / "folder.img").mkdir()
     (directory / "link.img").symlink_to("/etc/passwd")
     (tmp_path / "secret.img").write_text("not yours")

@@ -119,6 +119,7 @@ def test_cpu_speed(said: float, megahertz: int) -> None:
         *[("disk_weight", value) for value in (99, 1001)],
         *[("net_down", value) for value in (0, -1, "1000")],
         *[("net_up", value) for value in (0, 2**31)],
+        *[(field, value) for field in ("disk_iops", "disk_bytes") for value in (0, -1, "1", 1.5, 10**15 + 1)],
         *[("persistent", value) for value in ("true", 1)],
         *[("notificationUri", value) for value in ("x@example.org", "ism@example.org/r", "example.org", 7, "a@b@c")],
         *[("hints", value) for value in ("x", [], {"a": 1}, {"": "x"}, {"__reserved": "x"}, {"a": "b\nc"}, {"a": "x" * 256})],
@@ -334,6 +335,7 @@ def test_any_text(text: str) -> None:
 def test_update() -> None:
     """An update says what shall be another, in a createcompute's words; null and absent are as it is."""
     assert parse_update('{"resourceId": "k"}', WORDS) == InstanceUpdate(resource_id="k")
+    assert parse_update('{"resourceId": "k", "restart": true}', WORDS) == InstanceUpdate(resource_id="k", restart=True)
     text = (
         '[{"resourceId": "k", "cpu_share": 512, "cpu_speed": 1.5, "memory_size": 64, "disk_weight": null, "net_down": 800, "links": null,'
         '"cpu_cores": 1, "imageIdentifier": "tashi", "hostname": "web"}, [{"scheme": "http://provider.com/category#sla", "term": "gold"}]]'
@@ -342,6 +344,12 @@ def test_update() -> None:
         resource_id="k", name="web", cores=1, image="tashi", sla="gold",
         resources=Resources(cpu_share=512, cpu_speed=1500, memory=64, net_down=800),
     )  # fmt: skip
+
+
+def test_update_ends_limits() -> None:
+    """0 in an update is the end of a limit."""
+    ends = dict.fromkeys(("cpu_speed", "disk_iops", "disk_bytes", "net_down", "net_up"), 0)
+    assert parse_update(json.dumps({"resourceId": "k"} | ends), WORDS).resources == Resources(**ends)
 
 
 @pytest.mark.parametrize(
@@ -358,8 +366,11 @@ def test_update() -> None:
         ('{"resourceId": "k", "disk_weight": 1001}', "bad-argument", "disk_weight"),
         ('{"resourceId": "k", "net_up": "8"}', "bad-argument", "net_up"),
         ('{"resourceId": "k", "cpu_speed": true}', "bad-argument", "cpu_speed"),
+        ('{"resourceId": "k", "cpu_speed": 0.0001}', "bad-argument", "cpu_speed"),
+        ('{"resourceId": "k", "disk_iops": -1}', "bad-argument", "disk_iops"),
+        ('{"resourceId": "k", "disk_bytes": 1e3}', "bad-argument", "disk_bytes"),
         ('{"resourceId": "k", "cpu_cores": 0}', "bad-argument", "cpu_cores"),
-        ('{"resourceId": "k", "restart": true}', "not-supported-live", "restart"),
+        ('{"resourceId": "k", "restart": 1}', "bad-argument", "restart"),
         ('[{"resourceId": "k"}, [], [7]]', "unsupported-link", "links"),
     ],
 )

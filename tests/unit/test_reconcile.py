@@ -37,7 +37,7 @@ def test_destroying_calls_for_a_destroy() -> None:
 def test_the_rest_calls_for_nothing() -> None:
     """In every other state the host has nothing to do."""
     starting = {S.PreparingDisk, S.Activating, S.Resuming}
-    under_way = {S.Destroying, S.Pausing, S.Unpausing, S.ShuttingDown, S.Suspending, S.MigratePrep, S.MigrateTrans}
+    under_way = {S.Destroying, S.Pausing, S.Unpausing, S.ShuttingDown, S.Suspending, S.MigratePrep, S.MigrateTrans, S.Restarting}
     for state in set(S) - starting - under_way:
         assert order_for(an_instance(state=state, host_id=1), CELL) is None
 

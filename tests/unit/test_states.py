@@ -13,12 +13,12 @@ H = Happening
 
 
 def test_numbers_are_the_originals() -> None:
-    """The sixteen original states keep their numbers, and PreparingDisk is the seventeenth."""
+    """The sixteen original states keep their numbers; two are the project's."""
     assert [state.name for state in S] == [
         "Pending", "Activating", "Running", "Pausing", "Paused", "Unpausing", "Suspending", "Resuming", "MigratePrep", "MigrateTrans",
-        "ShuttingDown", "Destroying", "Orphaned", "Held", "Exited", "Suspended", "PreparingDisk",
+        "ShuttingDown", "Destroying", "Orphaned", "Held", "Exited", "Suspended", "PreparingDisk", "Restarting",
     ]  # fmt: skip
-    assert [int(state) for state in S] == list(range(1, 18))
+    assert [int(state) for state in S] == list(range(1, 19))
 
 
 def test_every_pair_is_in_the_table_or_raises() -> None:

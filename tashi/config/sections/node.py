@@ -56,4 +56,4 @@ class Qemu(Section, frozen=True, kw_only=True):
     scratch_dir: Annotated[
         FilePath, Key("Directory of what a VM writes to disks that are not persistent; empty: scratch in the node's stateDir")
     ] = ""
-    scratch_vg: Annotated[str, Key("LVM volume group for the hint scratchSpace; empty: none")] = ""
+    scratch_vg: Annotated[str, Key("LVM volume group for the hint scratchSpace; empty: a sparse file in scratchDir")] = ""
