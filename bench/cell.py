@@ -1,4 +1,5 @@
-"""The cell that is measured: `tashi sandbox` in a directory of its own, with one simulated host, gone when the block ends."""
+"""The cell that is measured: `tashi sandbox` in a directory of its own, with one host, simulated unless asked otherwise; it ends with
+the block."""
 
 from __future__ import annotations
 

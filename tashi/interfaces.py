@@ -156,7 +156,8 @@ class IHypervisor(Protocol):
         long is ended, as failed."""
 
     def abort(self, cell: str, domain_uuid: str) -> None:
-        """End soon, as failed, what is under way on this domain that takes long; nothing when nothing is."""
+        """End soon, as failed, whatever is under way on this domain, which is to be destroyed; a call that waits for a guest whose process
+        does not answer ends with the domain."""
 
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
         """What is seen of this domain; one that has ended is told GONE and nothing of it is left. None: there is no such domain."""

@@ -126,6 +126,10 @@ class Cell:
         """Let the host take nothing new, and move what runs there elsewhere; the rows are the instances it still has."""
         return list(await self._call("drainHost", host=arguments.reference(host)))
 
+    async def unregisterHost(self, hostId: str | int) -> list[Row]:
+        """Forget a host that is down, or while it has instances only the secret of its agent, so that a new agent may join."""
+        return [await self._call("unregisterHost", hostId=arguments.reference(hostId))]
+
     async def setHostState(self, host: str | int, state: str) -> list[Row]:
         """Normal: the host takes instances; Drained: it takes none."""
         return [await self._call("setHostState", host=arguments.reference(host), state=state)]

@@ -60,6 +60,13 @@ def _slots(rows: Sequence[Row], values: Values) -> str:
     )
 
 
+def _unregistered(rows: Sequence[Row], values: Values) -> str:
+    name, count = rows[0]["name"], rows[0]["instances"]
+    if not count:
+        return f"Host {name} is unregistered."
+    return f"Host {name} keeps its {count} instance{'s' if count > 1 else ''}; its agent may join anew with the cell's join secret."
+
+
 def _nothing(rows: Sequence[Row], values: Values) -> None:
     return None
 
@@ -201,6 +208,11 @@ VERBS: Final = (
         "drainHost", "Moves what runs on a host elsewhere, and lets it take nothing new (administrators)", Cell.drainHost,
         (_required("host", "the host, by id or name", convert.reference, "getHosts"),),
         examples=("--host node3 --wait",), waits_for="migrated",
+    ),
+    Verb(
+        "unregisterHost", "Forgets a host that is down; one that has instances keeps them for an agent that is installed anew",
+        Cell.unregisterHost, (_required("hostId", "the host, by id or name", convert.reference, "getHosts"),), HOSTS,
+        ("--hostId 2", "--hostId node3"), _unregistered,
     ),
     Verb(
         "setHostState", "Normal: a host takes instances; Drained: it takes none (administrators)", Cell.setHostState,

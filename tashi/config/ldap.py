@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getopt
 import os
+import re
 import shlex
 from typing import Literal
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from tashi.config.values import MASK, Secret
 
 # The options of ldapsearch(1); a colon follows those that take an argument.
 OPTIONS = "Vd:nvcutT:F:ALS:b:s:a:l:z:f:MxD:Ww:y:H:h:p:P:e:E:o:O:IQNU:R:X:Y:Z"
+_HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}")
 SCOPES: dict[str, Literal["base", "one", "sub"]] = {"base": "base", "one": "one", "sub": "sub"}
 
 
@@ -88,11 +90,17 @@ def _address(options: dict[str, str]) -> tuple[str, int, Literal["none", "startt
         uri = urlsplit(options["H"].strip().partition(" ")[0])
         if uri.scheme not in {"ldap", "ldaps"}:
             raise ValueError("expected -H ldap://host or ldaps://host")
-        return uri.hostname or "localhost", uri.port or 0, "ldaps" if uri.scheme == "ldaps" else security
+        return _host(uri.hostname or "localhost", "-H"), uri.port or 0, "ldaps" if uri.scheme == "ldaps" else security
     port = options.get("p", "0")
     if not (port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 65536):
         raise ValueError("expected -p with a port number")
-    return options.get("h", "localhost"), int(port), security
+    return _host(options.get("h", "localhost"), "-h"), int(port), security
+
+
+def _host(text: str, option: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise ValueError(f"expected {option} with the name or IPv4 address of a host")
+    return text
 
 
 def _filter(text: str) -> str:

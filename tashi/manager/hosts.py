@@ -25,7 +25,7 @@ from tashi.manager.reconcile import Step, addresses_in, ends_task, step_for, ste
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.usage import Usage
 from tashi.manager.wishes import end_task
-from tashi.model.events import host_action
+from tashi.model.events import host_action, vm_action
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.names import check_hostname
@@ -137,6 +137,9 @@ class Hosts:
                     instance = end_task(tx, instance, observation)
                 if instance is not None and observation.progress is not None and instance.host_id == host_id:
                     migrations.tell_progress(tx, instance, observation.progress)
+                if instance is not None and instance.host_id == host_id and observation.stuck:
+                    _mark_stuck(tx, instance)
+                    continue
                 step = step_for(instance, host_id, observation)
                 if step is not None:
                     self._take(tx, step)
@@ -221,6 +224,8 @@ class Hosts:
             generation = instance.generation + 1
             advance(tx, instance, step.happening, decayed=False, generation=generation, started=generation)
         else:
+            if instance.decayed:
+                instance = msgspec.structs.replace(instance, reason="")  # it was about the doubt that ends here
             advance(tx, instance, step.happening, reason=step.reason, decayed=False)
 
     def _learn(self, tx: Transaction, host_id: int, observation: Observation) -> None:
@@ -248,6 +253,15 @@ class Hosts:
     def _ready(self, host_id: int, link: INodeLink) -> None:
         if self._links.get(host_id) is link:
             self._dispatch.host_ready(host_id, link)
+
+
+def _mark_stuck(tx: Transaction, instance: Instance) -> None:
+    """The process of its guest does not answer: what is known of it may be stale."""
+    if not instance.decayed:
+        instance = msgspec.structs.replace(instance, decayed=True, reason="the process of its guest does not answer")
+        tx.put_instance(instance)
+        state = instance.state.name
+        tx.tell(vm_action("stateChanged", instance, state, state, instance.reason, tx.cluster.host_name(instance.host_id)))
 
 
 def _concerns(host_id: int, instance: Instance) -> bool:

@@ -67,6 +67,22 @@ def drain_host(tx: Transaction, who: Principal, host: int | str) -> Host:
     return draining.begin(tx, the_host(tx.cluster, host))
 
 
+def unregister_host(tx: Transaction, who: Principal, host: int | str) -> tuple[Host, int]:
+    """Forget a host that is down; how many instances its record still has. While it has any the record stays, and only the secret of its
+    agent is forgotten: an agent that was installed anew joins under the same name and finds them."""
+    require_admin(who, "unregisterHost")
+    found = the_host(tx.cluster, host)
+    if found.up:
+        raise YourMistake(CONFLICT, f"host {found.name} is up; stop its agent first, and wait until the host is down")
+    count = len(tx.cluster.errands.get(found.id, ()))
+    if count:
+        tx.put_host(msgspec.structs.replace(found, secret_hash=""))
+    else:
+        tx.remove_host(found.id)
+    tx.tell(host_action("unregistered", found, f"its agent may join anew; it keeps {count} instances" if count else ""))
+    return found, count
+
+
 def register_user(
     tx: Transaction, who: Principal, name: str, password: str | None, priority: int, user_id: int | None, jid: str | None
 ) -> User:

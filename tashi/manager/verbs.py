@@ -10,13 +10,15 @@ import msgspec
 from tashi.errors import BAD_ARGUMENT, FORBIDDEN, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
 from tashi.images.directory import ImageDirectory
 from tashi.manager.adaptations import ADAPTATIONS, wished_by
+from tashi.manager.arguments import Arguments, reference, text
 from tashi.manager.cluster import Cluster
 from tashi.manager.creation import Creation
 from tashi.manager.explanation import Explanation
 from tashi.manager.lifecycle import destroy
 from tashi.manager.lookup import the_host, the_instance
 from tashi.manager.migrations import migrate
-from tashi.manager.operations import drain_host, register_user, set_host_config, set_host_state, the_user_who_asks, unregister_user
+from tashi.manager.operations import the_user_who_asks
+from tashi.manager.operator_verbs import OperatorVerbs
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.usage import Usage
 from tashi.manager.waiting import UNTIL, Waiting
@@ -28,13 +30,12 @@ from tashi.model.states import Happening
 from tashi.model.user import Principal
 from tashi.model.views import host_row, instance_row, plain, user_row
 
-Arguments = dict[str, Any]
 LONGEST_WAIT = 7 * 24 * 3600
 VMM_COMMANDS = ("list", "reset")
 _CHANGES = frozenset(
     {
         "createvm", "createmany", "destroyvm", "destroymany", "pausevm", "unpausevm", "shutdownvm", "shutdownmany", "vmmspecificcall",
-        "suspendvm", "resumevm", "migratevm", "drainhost", "sethoststate",
+        "suspendvm", "resumevm", "migratevm", "drainhost", "sethoststate", "unregisterhost",
         "adaptcpushare", "adaptmemorylimit", "adaptdiskbandwidth", "adaptnetworkbandwidth", "sethostconfig", "registeruser",
         "unregisteruser",
     }
@@ -88,9 +89,10 @@ class Verbs:
         self._server_priorities = server_priorities
         self._settings = settings
         self._kick = kick
-        self._drain = drain
         self._usage = usage
+        operators = OperatorVerbs(cluster, kick, drain, self._row, self._host_row)
         self._table: dict[str, Callable[[Principal, Arguments], Any | Awaitable[Any]]] = {
+            **operators.table,
             "createvm": self._create_vm,
             "createmany": self._create_many,
             "destroyvm": self._destroy_vm,
@@ -102,17 +104,12 @@ class Verbs:
             "suspendvm": lambda who, arguments: self._wish(who, arguments, "suspendvm", Happening.SUSPEND_ASKED),
             "resumevm": lambda who, arguments: self._wish(who, arguments, "resumevm", Happening.RESUME_ASKED),
             "migratevm": self._migrate_vm,
-            "drainhost": self._drain_host,
-            "sethoststate": self._set_host_state,
             "vmmspecificcall": self._vmm_specific_call,
             **{verb: self._adaptation(verb) for verb in ADAPTATIONS},
             "getinstances": self._get_instances,
             "gethosts": self._get_hosts,
             "getusers": self._get_users,
             "getimages": self._get_images,
-            "sethostconfig": self._set_host_config,
-            "registeruser": self._register_user,
-            "unregisteruser": self._unregister_user,
             "explain": self._explain,
             "whoami": self._whoami,
             "waitfor": self._wait_for,
@@ -163,7 +160,7 @@ class Verbs:
         return InstanceSpec(**fields)
 
     def _destroy_vm(self, who: Principal, arguments: Arguments) -> Any:
-        instance = self._owned(who, _reference(arguments, "instance"))
+        instance = self._owned(who, reference(arguments, "instance"))
         return self._destroy(who, [instance], "destroyvm")[0]
 
     def _destroy_many(self, who: Principal, arguments: Arguments) -> Any:
@@ -195,7 +192,7 @@ class Verbs:
         return rows
 
     def _wish(self, who: Principal, arguments: Arguments, verb: str, happening: Happening) -> Any:
-        instance = self._owned(who, _reference(arguments, "instance"))
+        instance = self._owned(who, reference(arguments, "instance"))
         return self._wish_all(who, [instance], verb, happening)[0]
 
     def _shutdown_many(self, who: Principal, arguments: Arguments) -> Any:
@@ -212,31 +209,17 @@ class Verbs:
         return rows
 
     def _migrate_vm(self, who: Principal, arguments: Arguments) -> Any:
-        instance = self._owned(who, _reference(arguments, "instance"))
-        host = the_host(self._cluster, _reference(arguments, "dst"))
+        instance = self._owned(who, reference(arguments, "instance"))
+        host = the_host(self._cluster, reference(arguments, "dst"))
         with self._cluster.transaction("migrate_instance") as tx:
             after = migrate(tx, instance, host, self._settings.scheduling, who=who.name, verb="migratevm")
             tx.tell(audit_record(who.name, "migratevm", f"{instance.name} ({instance.id}) to {host.name}", "OK"))
         self._kick()
         return self._row(who, after)
 
-    def _drain_host(self, who: Principal, arguments: Arguments) -> Any:
-        with self._cluster.transaction("drain_host") as tx:
-            host = drain_host(tx, who, _reference(arguments, "host"))
-            tx.tell(audit_record(who.name, "drainhost", host.name, "OK"))
-        self._drain()
-        return [self._row(who, self._cluster.instances[number]) for number in sorted(self._cluster.on_host.get(host.id, ()))]
-
-    def _set_host_state(self, who: Principal, arguments: Arguments) -> Any:
-        with self._cluster.transaction("set_host_state") as tx:
-            host = set_host_state(tx, who, _reference(arguments, "host"), _text(arguments, "state"))
-            tx.tell(audit_record(who.name, "sethoststate", f"{host.name} {host.state.name}", "OK"))
-        self._kick()
-        return self._host_row(host.id)
-
     def _vmm_specific_call(self, who: Principal, arguments: Arguments) -> Any:
-        instance = self._owned(who, _reference(arguments, "instance"))
-        command = _text(arguments, "arg").lower()
+        instance = self._owned(who, reference(arguments, "instance"))
+        command = text(arguments, "arg").lower()
         if command == "list":
             return "\n".join(VMM_COMMANDS)
         if command not in VMM_COMMANDS:
@@ -248,7 +231,7 @@ class Verbs:
 
     def _adaptation(self, verb: str) -> Callable[[Principal, Arguments], Any]:
         def adapt_instance(who: Principal, arguments: Arguments) -> Any:
-            instance = self._owned(who, _reference(arguments, "instance"))
+            instance = self._owned(who, reference(arguments, "instance"))
             wished = wished_by(verb, arguments)
             with self._cluster.transaction(verb) as tx:
                 after = adapt(tx, instance, wished, self._settings.scheduling, who=who.name, verb=verb)
@@ -275,34 +258,8 @@ class Verbs:
     def _get_images(self, who: Principal, arguments: Arguments) -> Any:
         return plain(self._images.list())
 
-    def _set_host_config(self, who: Principal, arguments: Arguments) -> Any:
-        with self._cluster.transaction("set_host_config") as tx:
-            name, value = _text(arguments, "elemName"), str(arguments.get("value", ""))
-            host = set_host_config(tx, who, _reference(arguments, "hostId"), name, value)
-            tx.tell(audit_record(who.name, "sethostconfig", f"{host.name} {name}={value}", "OK"))
-        self._kick()
-        return self._host_row(host.id)
-
-    def _register_user(self, who: Principal, arguments: Arguments) -> Any:
-        with self._cluster.transaction("register_user") as tx:
-            user = register_user(
-                tx,
-                who,
-                _text(arguments, "name"),
-                _optional_text(arguments, "passwd"),
-                arguments.get("priority") or 0,
-                arguments.get("userId"),
-                _optional_text(arguments, "jid"),
-            )
-        return user_row(user)
-
-    def _unregister_user(self, who: Principal, arguments: Arguments) -> Any:
-        with self._cluster.transaction("unregister_user") as tx:
-            user = unregister_user(tx, who, _reference(arguments, "userId"))
-        return user_row(user)
-
     def _explain(self, who: Principal, arguments: Arguments) -> Any:
-        return self._explanation.of(_reference(arguments, "instance"))
+        return self._explanation.of(reference(arguments, "instance"))
 
     def _whoami(self, who: Principal, arguments: Arguments) -> Any:
         return {"userId": who.user_id, "name": who.name, "admin": who.admin}
@@ -333,24 +290,6 @@ def _converted(data: Any, kind: type[Any]) -> Any:
         raise YourMistake(BAD_ARGUMENT, f"not a valid instance: {error}") from None
 
 
-def _reference(arguments: Arguments, name: str) -> int | str:
-    value = arguments.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise YourMistake(BAD_ARGUMENT, f"{name} is missing; give an id or a name")
-    return value
-
-
 def _target(arguments: Arguments) -> str:
     named = (arguments[name] for name in ("name", "instance", "basename", "hostId", "host", "userId") if arguments.get(name) is not None)
     return shown(next(named, ""))
-
-
-def _text(arguments: Arguments, name: str) -> str:
-    value = arguments.get(name)
-    if not isinstance(value, str):
-        raise YourMistake(BAD_ARGUMENT, f"{name} is missing or no text")
-    return value
-
-
-def _optional_text(arguments: Arguments, name: str) -> str | None:
-    return _text(arguments, name) if arguments.get(name) is not None else None

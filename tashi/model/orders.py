@@ -146,7 +146,7 @@ class Seen(enum.StrEnum):
     FAILED = "failed"  # the PrepareDisks, Start or Destroy of this generation could not be carried out
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One sighting of one instance on the reporting host. ``at``: seconds since the epoch on the host's clock.
 
     ``done``: the Deed of this generation has had its outcome; ``refused`` is why it could not be carried out, if it could not.
@@ -163,6 +163,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     adapted: Resources | None = None  # what the hypervisor has, read back after an Adapt
     offer: Offer | None = None  # the outcome of a Depart or a Receive
     progress: int | None = None  # percent of a deed that takes long
+    stuck: bool = False  # a deed waits for the guest's process, which does not answer
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

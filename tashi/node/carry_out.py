@@ -58,7 +58,8 @@ def _do(hypervisor: IHypervisor, cell: str, deed: Deed) -> Observation | None:
     except Exception:
         _log.failure("instance {id}: a deed was not carried out", id=deed.instance_id)
         refused = "the node agent failed; its log says how"
-    seen = hypervisor.settle(cell, deed.uuid)
+    # what was made ready for a domain that is to arrive is not cleared away
+    seen = None if isinstance(deed, Receive) and outcome is not None else hypervisor.settle(cell, deed.uuid)
     without_domain = Seen.EXPECTED if isinstance(deed, Receive) else outcome
     if seen is None and isinstance(without_domain, Seen):
         seen = Observation(instance_id=deed.instance_id, generation=deed.generation, seen=without_domain)

@@ -26,6 +26,8 @@ from tashi.node.faults import HypervisorAway
 
 MOST_ENDED: Final = 10_000
 PROGRESS_SECONDS: Final = 1.0
+STUCK_SECONDS: Final = 5.0
+"""A deed that takes longer although it should not waits for a guest whose process does not answer."""
 SHORTEST_WAIT: Final = 0.2
 LONGEST_WAIT: Final = 10.0
 _ALIVE: Final = (Seen.RUNNING, Seen.PAUSED)
@@ -44,6 +46,7 @@ class _Life:
         self.busy = False
         self.at: Order | None = None  # what takes long and is under way
         self.percent: int | None = None
+        self.order: Order | None = None  # the last that was begun
         self.hint: Seen | None = None  # what libvirt said last, if nobody has looked since
         self.look = False
         self.asked = False  # somebody waits to be told, even what was told before
@@ -149,8 +152,8 @@ class Executor:
         elif (order.generation, destroying) > (life.generation, life.destroying):
             life.generation, life.destroying, life.waiting, life.done = order.generation, destroying, order, None
             self._ended.pop(life.instance_id, None)
-            if destroying and life.at is not None:
-                self._run(self._hypervisor.abort, self._cell, life.domain).addErrback(self._broken)
+            if destroying and life.busy:
+                self._clock.callLater(0 if life.at is not None else STUCK_SECONDS, self._end, life)
             self._proceed(life)
         elif not life.busy and life.waiting is None:  # otherwise its outcome is still to come
             if isinstance(order, Deed) and life.done is None:
@@ -180,6 +183,9 @@ class Executor:
             if _takes_long(order):
                 run, life.at, life.percent = self._run_long, order, None
                 self._clock.callLater(_interval(order), self._ask_progress, life, order)
+            elif isinstance(order, Deed):
+                self._clock.callLater(STUCK_SECONDS, self._look_if_stuck, life, order)
+            life.order = order
             run(carry_out, self._hypervisor, self._cell, order).addCallbacks(
                 self._finished, self._failed, callbackArgs=(life,), errbackArgs=(life, order)
             ).addErrback(self._broken)
@@ -190,6 +196,15 @@ class Executor:
             ).addErrback(self._broken)
         else:
             life.hint = None
+
+    def _end(self, life: _Life) -> None:
+        """What is under way and keeps a Destroy waiting is to end."""
+        if life.busy and life.destroying and life.waiting is not None and not self._stopped:
+            self._run(self._hypervisor.abort, self._cell, life.domain).addErrback(self._broken)
+
+    def _look_if_stuck(self, life: _Life, order: Deed) -> None:
+        if life.busy and life.order is order and life.waiting is None and life.last is not None and not self._stopped:
+            self._tell(msgspec.structs.replace(life.last, stuck=True, done=False))
 
     def _ask_progress(self, life: _Life, order: Order) -> None:
         if life.at is order and not self._stopped:

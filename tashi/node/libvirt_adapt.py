@@ -26,7 +26,7 @@ from tashi.node.xen_xml import share_of, weight_of
 
 BALLOON_SECONDS: Final = 10.0
 """How long a guest may take to give back memory, or take it."""
-_BALLOON_STEP: Final = 0.1
+_BALLOON_STEP: Final = 0.01
 _SLACK_KB: Final = 1024  # balloons move in whole pages
 _ENDLESS: Final = 10**12  # a quota of a kernel that writes no -1 for none
 

@@ -157,8 +157,11 @@ class LibvirtHypervisor:
     def abort(self, cell: str, domain_uuid: str) -> None:
         """See IHypervisor."""
         self._disks.copies.abort(canonical(domain_uuid))
-        with self._connection.talking("it could not be ended") as connection:
-            self._jobs.abort(connection, canonical(domain_uuid))
+        with self._connection.talking("it could not be ended") as connection, gone_meanwhile(libvirt.VIR_ERR_OPERATION_INVALID):
+            if not self._jobs.abort(connection, canonical(domain_uuid)):
+                domain = find(connection, canonical(domain_uuid))
+                if domain is not None and own_mark(domain, cell):
+                    domain.destroy()
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """See IHypervisor."""

@@ -67,12 +67,13 @@ class Jobs:
             _end(domain)
         return 100 * done // (done + left) if done + left else 0
 
-    def abort(self, connection: Any, domain_uuid: str) -> None:
-        """End it; see IHypervisor."""
+    def abort(self, connection: Any, domain_uuid: str) -> bool:
+        """End the job, if there is one; whether there is."""
         job = self._jobs.get(domain_uuid)
         if job is not None:
             job.why_ended = job.why_ended or "the instance is to be destroyed"
             _end(connection.lookupByUUIDString(domain_uuid))
+        return job is not None
 
 
 def _end(domain: Any) -> None:

@@ -296,7 +296,22 @@ async def _update(cell: RunningCell) -> None:
         assert (event["before"], event["after"]) == ({"cpuShare": 1024}, {"cpuShare": 300})
         refused = await ism.ask(cell.sink, f"updatecompute {json.dumps(update | {'cpu_cores': 2})}")
         assert refused["code"] == "not-supported-live"
+        before = _domain(cell, created["ids"][0])
+        restart = {"resourceId": "key-spoken", "cpu_cores": 2, "memory_size": 160, "restart": True}
+        reply = await ism.ask(cell.sink, f"reprovisioncompute {json.dumps(restart)}")
+        assert (reply["status"], reply["ids"], reply["state"]) == ("OK", created["ids"], "Running"), reply
+        after = _domain(cell, created["ids"][0])
+        assert [before.findtext(name) for name in ("name", "uuid")] == [after.findtext(name) for name in ("name", "uuid")]
+        assert [card.attrib for card in before.iter("mac")] == [card.attrib for card in after.iter("mac")]
+        assert (before.get("id") != after.get("id"), after.findtext("vcpu"), after.findtext("memory")) == (True, "2", str(160 * 1024))
+        assert (before.findtext("cputune/quota"), after.findtext("cputune/shares")) == (after.findtext("cputune/quota"), "300")
         assert (await ism.ask(cell.sink, "deletecompute key-spoken"))["status"] == "OK"
+
+
+def _domain(cell: RunningCell, number: int) -> ElementTree.Element:
+    """The instance's domain as libvirt has it."""
+    command = ["virsh", "-c", cell.description["hosts"][0]["uri"], "dumpxml", f"tashi-{number}-spoken"]
+    return ElementTree.fromstring(subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout)
 
 
 def _tells_of_update(body: str) -> bool:

@@ -187,3 +187,29 @@ def kill(cell: RunningCell, what: str) -> None:
             subprocess.run([sys.executable, "-c", script, str(cell.state_dir), role], check=True)
         case _:
             cell.kill("manager")
+
+
+def test_throw_away_disks_that_are_not_shared_are_copied_along() -> None:
+    """Between hosts that keep throw-away disks to themselves a guest takes its disk with it, by migration and by suspension."""
+    words = ("--hypervisor", "qemu", "--hosts", "2", "--memory", "2048", "--set", "Qemu.scratchDir=/var/lib/libvirt/scratch")
+    with running_cell(*words) as cell:
+        guest = Traveller(cell, "carrier", "node1")
+        assert overlays(cell) == ["node1"]
+        for host in ("node2", "node1"):
+            guest.do("migrateVm", "--dst", host, "--wait")
+            assert (guest.homes(), overlays(cell)) == ([host], [host])
+            guest.wait_for_beats(2)
+        cell.cli("setHostState", "--host", "node1", "--state", "Drained")
+        guest.do("suspendVm", "--wait")
+        assert overlays(cell) == []
+        guest.do("resumeVm", "--wait")
+        assert (guest.homes(), overlays(cell)) == (["node2"], ["node2"])
+        guest.wait_for_beats(2)
+        assert guest.boots() == 1
+        guest.do("destroyVm", "--wait")
+        assert overlays(cell) == []
+
+
+def overlays(cell: RunningCell) -> list[str]:
+    """The hosts that hold a throw-away disk."""
+    return sorted(path.relative_to(cell.state_dir / "nodes").parts[0] for path in cell.state_dir.glob("nodes/*/lib/scratch/*/0.qcow2"))

@@ -18,6 +18,7 @@ from tashi.model.disks import DiskCopy
 from tashi.model.instance import Disk
 from tashi.node import persistent_disks
 from tashi.node.disk_copy import copy_data
+from tashi.node.disk_image import read_image
 from tashi.node.disks import Disks
 from tashi.node.persistent_disks import PersistentDisks
 from tashi.node.scratch_space import Scratch
@@ -272,15 +273,28 @@ HOSTILE = {
 }
 
 
+def _plant(images: Path, name: str) -> None:
+    words, _ = HOSTILE[name]
+    _run("qemu-img", "create", "-q", *(word.format(images / f"{name}.img") for word in words))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_image(tmp_path: Path, name: str) -> None:
+    """As qemu-img itself makes them: what names other files, is made of several, or is absurdly large is refused in words."""
+    _plant(tmp_path, name)
+    with pytest.raises(OurFault, match=HOSTILE[name][1]):
+        read_image(str(tmp_path), f"{name}.img")
+
+
 def test_hostile_images(simulated_cell: RunningCell) -> None:
-    """An image that names other files, or is absurdly large, is neither attached nor copied; the reason is said, and nothing is changed."""
+    """A virtual machine that asks for such an image is held with the reason, attached or copied; nothing is changed."""
     cell, images = simulated_cell, _images(simulated_cell)
     before = _files(images)
+    wanted = ["backed.img", "flat.img", "bomb.img", "elsewhere.img:True", "rawbomb.img:True"]
     try:
-        for name, (words, _) in HOSTILE.items():
-            _run("qemu-img", "create", "-q", *(word.format(images / f"{name}.img") for word in words))
+        for disk in wanted:
+            _plant(images, disk.partition(".")[0])
         planted = _files(images)
-        wanted = [*HOSTILE, "backed.img:True", "elsewhere.img:True", "bomb.img:True"]
         for number, disk in enumerate(wanted):
             cell.cli("createVm", "--name", f"hostile-{number}", "--disks", disk)
 
