@@ -8,6 +8,7 @@ from typing import Final
 
 from tashi.model.instance import Disk, domain_uuid
 from tashi.model.orders import Start
+from tashi.node.bridges import Bridges
 from tashi.node.disks import Disks
 from tashi.node.libvirt_connection import LibvirtConnection
 from tashi.node.libvirt_guest import LibvirtHypervisor
@@ -25,7 +26,7 @@ def a_hypervisor(uri: str, directory: Path) -> LibvirtHypervisor:
     images.mkdir(parents=True, exist_ok=True)
     (images / IMAGE).write_bytes(HALT.ljust(2**20, b"\0"))
     disks = Disks(images, directory / "scratch")
-    return LibvirtHypervisor(LibvirtConnection(uri), HostReader(Offer(), directory), disks, directory / "console", {})
+    return LibvirtHypervisor(LibvirtConnection(uri), HostReader(Offer(), directory), disks, directory / "console", Bridges({}))
 
 
 def a_start(number: int) -> Start:

@@ -44,11 +44,14 @@ def control_plane(reactor: Any, config: Config | None = None) -> Service:
 
 
 def node_agent(reactor: Any, config: Config | None = None) -> Service:
-    """The agent of this machine."""
+    """The agent of this machine; ends the program with words when the configuration does not allow one."""
     from tashi.node.service import make_service
 
     sys.setswitchinterval(_SWITCH_SECONDS)
-    return make_service(config or _loaded("NodeManager"), reactor)
+    try:
+        return make_service(config or _loaded("NodeManager"), reactor)
+    except TashiError as error:
+        sys.exit(f"tashi-node: the agent cannot start: {error.message}")
 
 
 def _loaded(*programs: str) -> Config:

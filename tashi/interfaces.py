@@ -14,6 +14,7 @@ from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Offer,
 from tashi.model.request import Origin, Outgoing
 from tashi.model.statistics import Sample
 from tashi.model.user import Principal
+from tashi.node.cards import Card
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -164,6 +165,9 @@ class IHypervisor(Protocol):
     def domains(self, cell: str) -> Sequence[Observation]:
         """One observation for every domain of the cell on this machine; GONE for one that has ended and is not settled yet, with
         no reason where nothing is known of its ever having run."""
+
+    def cards(self, cell: str) -> Mapping[int, tuple[Card, ...]]:
+        """The network cards of each instance of the cell that runs here, where they have wires that can be listened to."""
 
     def statistics(self, cell: str) -> Sample:
         """The counters of all running domains of the cell, and of the machine. A guest whose process hangs may hang this call, but no

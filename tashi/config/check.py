@@ -41,6 +41,7 @@ def _missing_files(config: Config) -> Iterator[tuple[str, str, str]]:
         ("NodeManagerService", "caFile", config.node_manager_service.ca_file),
         ("NodeManagerService", "joinSecretFile", config.node_manager_service.join_secret_file),
         ("Qemu", "scratchDir", config.qemu.scratch_dir),
+        *(("Networks", "ifup", config.networks.ifup.replace("{id}", str(network))) for network in config.networks.bridges),
         ("Client", "caFile", config.client.ca_file),
     )
     for section, key, path in named:

@@ -140,6 +140,19 @@ class AddressRange(msgspec.Struct, frozen=True):
         return f"{self.first}-{self.last}"
 
 
+class BridgeName(str):
+    """The names of bridges: ``{id}`` stands for a number of at most four digits."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> BridgeName:
+        """Accept what is a different name for each number, and short enough for the kernel."""
+        if text.count("{id}") != 1 or not re.fullmatch(r"[A-Za-z0-9_.:-]{4,15}", text.replace("{id}", "4094")):
+            raise ValueError("expected a name with {id} in it such as vmbr.{id}, at most 15 characters when that is a number")
+        return cls(text)
+
+
 def parse(kind: Any, form: Form, text: str) -> Any:
     """The value of type ``kind`` that ``text`` means, within the range of ``form``; ``ValueError`` says what was expected."""
     if kind is bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from tashi.errors import (
     YourMistake,
 )
 from tashi.manager.cluster import Cluster, Transaction
+from tashi.manager.network_cards import NetworkCards
 from tashi.manager.settings import ManagerSettings
 from tashi.model.disks import is_own
 from tashi.model.events import vm_action
@@ -29,6 +29,7 @@ from tashi.model.names import (
     MAX_DISK_BYTES,
     MAX_DISK_IOPS,
     MAX_MEMORY_MB,
+    MAX_NETWORK,
     check_address,
     check_hints,
     check_hostname,
@@ -56,19 +57,22 @@ class Images(Protocol):
 class Creation:
     """Makes Pending instances of specifications."""
 
-    def __init__(self, cluster: Cluster, images: Images, settings: ManagerSettings) -> None:
+    def __init__(self, cluster: Cluster, images: Images, settings: ManagerSettings, cards: NetworkCards) -> None:
         self._cluster = cluster
         self._images = images
         self._settings = settings
+        self._cards = cards
 
     def check(self, who: Principal, specs: Sequence[InstanceSpec]) -> list[InstanceSpec]:
         """The specifications with names resolved and terms applied; YourMistake when one of them cannot be had. Changes nothing."""
         names: set[str] = set()
+        macs: set[str] = set()
         checked: list[InstanceSpec] = []
         if not specs:
             raise YourMistake(BAD_ARGUMENT, "no instance is asked for; name at least one")
         for spec in specs:
             ready = self._check_one(who, spec)
+            ready = msgspec.structs.replace(ready, nics=self._cards.with_macs(ready.nics, macs))
             if ready.name in names:
                 raise YourMistake(DUPLICATE_HOSTNAME, f"the host name {ready.name} is asked for twice; give each instance its own")
             names.add(ready.name)
@@ -79,7 +83,6 @@ class Creation:
         """Record a checked specification as an instance that waits for its place."""
         number = tx.next_id("instance")
         fields = {name: getattr(spec, name) for name in InstanceSpec.__struct_fields__}
-        fields["nics"] = tuple(_with_mac(nic, self._cluster.source, number, place) for place, nic in enumerate(spec.nics))
         instance = Instance(id=number, owner_jid=owner_jid, content=content, created_at=tx.now, **fields)
         tx.put_instance(instance)
         tx.tell(vm_action("created", instance, None, instance.state.name, "", None))
@@ -101,9 +104,14 @@ class Creation:
         for name, most in (("disk_iops", MAX_DISK_IOPS), ("disk_bytes", MAX_DISK_BYTES)):
             if getattr(spec, name) is not None:
                 check_integer(name, getattr(spec, name), 1, most)
-        for nic in spec.nics:
-            check_mac("nics", nic.mac)
-            check_address("nics", nic.ip)
+        nics = tuple(
+            Nic(
+                network=check_integer("nics", nic.network, 0, MAX_NETWORK),
+                mac=check_mac("nics", nic.mac),
+                ip=check_address("nics", nic.ip),
+            )
+            for nic in spec.nics or (Nic(network=self._settings.default_network),)
+        )
         check_hints("hints", spec.hints)
         self._check_quota(spec)
         if not spec.disks:
@@ -118,7 +126,7 @@ class Creation:
         own = [disk.uri for disk in disks if is_own(disk.uri)]
         if len(own) > len(set(own)):
             raise YourMistake(BAD_ARGUMENT, f"disks names a persistent disk of {spec.name} twice ({', '.join(own)}); name it once")
-        ready = _with_terms(msgspec.structs.replace(spec, disks=disks), self._sla_class(spec.sla))
+        ready = _with_terms(msgspec.structs.replace(spec, disks=disks, nics=nics), self._sla_class(spec.sla))
         if "scratchSpace" in ready.hints:
             check_scratch_space("hints.scratchSpace", ready.hints["scratchSpace"])
         refusals = never_fits(Instance(id=0, **msgspec.structs.asdict(ready)), self._cluster.hosts, self._settings.scheduling)
@@ -173,10 +181,3 @@ def _with_terms(spec: InstanceSpec, sla: SlaClass | None) -> InstanceSpec:
     if sla.cpu_share is not None and spec.cpu_share == DEFAULT_CPU_SHARE:
         terms["cpu_share"] = sla.cpu_share
     return msgspec.structs.replace(spec, **terms)
-
-
-def _with_mac(nic: Nic, cell: str, instance_id: int, place: int) -> Nic:
-    if nic.mac:
-        return nic
-    digest = hashlib.sha256(f"{cell}/{instance_id}/{place}".encode()).digest()
-    return msgspec.structs.replace(nic, mac="52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3]))

@@ -20,7 +20,8 @@ from tashi.manager import migrations, restarts
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.dispatch import Dispatch
 from tashi.manager.lifecycle import advance
-from tashi.manager.reconcile import Step, ends_task, step_for, steps_for_missing
+from tashi.manager.network_cards import NetworkCards
+from tashi.manager.reconcile import Step, addresses_in, ends_task, step_for, steps_for_missing
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.usage import Usage
 from tashi.manager.wishes import end_task
@@ -28,7 +29,7 @@ from tashi.model.events import host_action, vm_action
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.names import check_hostname
-from tashi.model.orders import NodeLogin, NodeWelcome, Report
+from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report
 from tashi.model.states import Happening, HostState, InstanceState, is_legal
 
 LONGEST_GAP = 10.0
@@ -50,8 +51,10 @@ class Hosts:
         version: str,
         kick: Callable[[], None],
         usage: Usage,
+        cards: NetworkCards,
     ) -> None:
         self._cluster = cluster
+        self._cards = cards
         self._dispatch = dispatch
         self._settings = settings
         self._cell = cell
@@ -146,6 +149,7 @@ class Hosts:
                         host=host.name,
                         instance=observation.instance_id,
                     )
+                self._learn(tx, host_id, observation)
             if listed:
                 seen = frozenset(self._listing.pop(host_id))
                 ours = [self._cluster.instances[instance_id] for instance_id in sorted(self._cluster.on_host.get(host_id, ()))]
@@ -223,6 +227,20 @@ class Hosts:
             if instance.decayed:
                 instance = msgspec.structs.replace(instance, reason="")  # it was about the doubt that ends here
             advance(tx, instance, step.happening, reason=step.reason, decayed=False)
+
+    def _learn(self, tx: Transaction, host_id: int, observation: Observation) -> None:
+        """Note the addresses that an instance's cards use, but for those that are another's: who came first has them."""
+        instance = tx.instance(observation.instance_id) if observation.nics else None
+        found = {} if instance is None else addresses_in(instance, host_id, observation)
+        if instance is not None and found:
+            nics = tuple(
+                msgspec.structs.replace(nic, learnt=found[nic.mac])
+                if nic.mac in found and self._cards.claim(instance.id, nic.network, found[nic.mac])
+                else nic
+                for nic in instance.nics
+            )
+            if nics != instance.nics:
+                tx.put_instance(msgspec.structs.replace(instance, nics=nics))
 
     def _listed(self, host_id: int, report: Report) -> bool:
         """Whether this report ends a full list; what is told between its pages is as good as listed."""

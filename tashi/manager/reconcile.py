@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
@@ -180,6 +181,16 @@ def ends_task(instance: Instance, host_id: int, observation: Observation) -> boo
     )
 
 
+def addresses_in(instance: Instance, host_id: int, observation: Observation) -> dict[str, str]:
+    """The addresses, by MAC, that the instance's cards were seen to use and that are not in its record."""
+    of_this_domain = instance.host_id == host_id and instance.started <= observation.generation <= instance.generation
+    if not of_this_domain or observation.seen not in (Seen.RUNNING, Seen.PAUSED):
+        return {}
+    known = {nic.mac: nic.learnt for nic in instance.nics}
+    said = {nic.mac: nic.ip for nic in observation.nics if nic.mac in known and nic.ip and nic.ip != known[nic.mac]}
+    return {mac: ip for mac, ip in said.items() if _is_address(ip)}
+
+
 def steps_for_missing(instances: Iterable[Instance], seen: frozenset[int]) -> list[Step]:
     """What it means that a host's full report does not list these: gone, unless an order about them is under way."""
     return [
@@ -187,6 +198,13 @@ def steps_for_missing(instances: Iterable[Instance], seen: frozenset[int]) -> li
         for instance in instances
         if instance.id not in seen and instance.state not in _UNTOUCHED_BY_SILENCE
     ]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return str(ipaddress.ip_address(text)) == text
+    except ValueError:
+        return False
 
 
 def _is_outcome(instance: Instance, observation: Observation) -> bool:

@@ -23,6 +23,7 @@ from tashi.manager.guarded import KickableLoop
 from tashi.manager.hosts import Hosts
 from tashi.manager.journal import Journal
 from tashi.manager.layout import Layout
+from tashi.manager.network_cards import NetworkCards
 from tashi.manager.outbox import Outbox
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.usage import Usage
@@ -90,11 +91,12 @@ class ClusterManager(Service):
         usage = self.usage = Usage(cluster)
         convergence = Convergence(cluster, settings, usage)
         planning = KickableLoop(reactor, settings.schedule_delay, convergence.run, "planning", pause=FLOOD_PAUSE)
-        creation = Creation(cluster, self._images, settings)
+        cards = NetworkCards(cluster)
+        creation = Creation(cluster, self._images, settings, cards)
         explanation = Explanation(cluster, convergence)
         self.layout = Layout(reactor, cluster, settings.layout_interval, self._priorities, usage)
         self.outbox = Outbox(cluster)
-        self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick, usage)
+        self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick, usage, cards)
         self.commands = Commands(cluster, self._store, creation, explanation, settings, planning.kick)
         waiting = Waiting(reactor, cluster)
         cluster.watchers.append(self._forget_saved)

@@ -42,6 +42,14 @@ _CHANGES = frozenset(
 )  # fmt: skip
 
 
+class WantedNic(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A network card that is asked for; without a network it is on the cell's default one."""
+
+    network: int | None = None
+    mac: str = ""
+    ip: str | None = None
+
+
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """The arguments of createVm, and of each instance of createMany."""
 
@@ -53,7 +61,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     cpu_share: int = 1024
     disk_iops: int | None = None
     disk_bytes: int | None = None
-    nics: tuple[Nic, ...] = ()
+    nics: tuple[WantedNic, ...] = ()
     hints: dict[str, str] = {}
 
 
@@ -146,7 +154,9 @@ class Verbs:
 
     def _spec(self, who: Principal, wanted: Wanted) -> InstanceSpec:
         user_id = wanted.user_id if wanted.user_id is not None else the_user_who_asks(self._cluster.users, who).id
-        fields = msgspec.structs.asdict(wanted) | {"user_id": user_id}
+        default = self._settings.default_network
+        nics = tuple(Nic(network=default if nic.network is None else nic.network, mac=nic.mac, ip=nic.ip) for nic in wanted.nics)
+        fields = msgspec.structs.asdict(wanted) | {"user_id": user_id, "nics": nics}
         return InstanceSpec(**fields)
 
     def _destroy_vm(self, who: Principal, arguments: Arguments) -> Any:

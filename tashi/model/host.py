@@ -17,6 +17,11 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     fqdn: str = ""
     hypervisor: str = ""  # e.g. "qemu (tcg)", "test"
     networks: tuple[int, ...] = (0,)
+    vlans: bool = False  # any VLAN id of 1 to 4094 is a network here, too
+
+    def has_network(self, network: int) -> bool:
+        """Whether an instance can be on this network here."""
+        return network in self.networks or (self.vlans and 1 <= network <= 4094)
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -28,11 +28,13 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
-    """One network card on the network with this id (a VLAN id where networks are VLANs)."""
+    """One network card on the network with this id (a VLAN id where networks are VLANs). ``ip`` is the address it is to have, and in what
+    a host has seen the one it has; the record keeps that beside the other."""
 
     network: int = 0
     mac: str = ""
     ip: str | None = None
+    learnt: str | None = None
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):

@@ -20,10 +20,12 @@ MAX_DISK_IOPS: Final = 10**9
 MAX_DISK_BYTES: Final = 10**15  # beyond this qemu refuses it
 MAX_HINTS: Final = 64
 MAX_SCRATCH_GIB: Final = 16_384
+MAX_NETWORK: Final = 4095
 _HOSTNAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _IMAGE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 _GIBIBYTES: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
-_NETWORK_LABEL: Final = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_MAC: Final = re.compile(r"[0-9a-f][02468ace](?::[0-9a-f]{2}){5}")  # an odd first octet is a group's
+_NO_MAC: Final = "00:00:00:00:00:00"
 
 
 def shown(value: object, limit: int = 60) -> str:
@@ -78,11 +80,11 @@ def check_scratch_space(field: str, value: object) -> int:
 
 
 def check_mac(field: str, value: object) -> str:
-    """A MAC address in six lower-case hexadecimal pairs; '' means one will be chosen."""
+    """The MAC address of one card in six lower-case hexadecimal pairs; '' means one will be chosen."""
     text = value.lower() if isinstance(value, str) else value
-    if text == "" or (isinstance(text, str) and _NETWORK_LABEL.fullmatch(text)):
+    if text == "" or (isinstance(text, str) and _MAC.fullmatch(text) and text != _NO_MAC):
         return text
-    raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}, which is no MAC address such as 52:54:00:12:34:56")
+    raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}, which is no MAC address of a network card, such as 52:54:00:12:34:56")
 
 
 def check_address(field: str, value: object) -> str | None:

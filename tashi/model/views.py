@@ -9,7 +9,7 @@ import msgspec
 
 from tashi.model.events import fqdn
 from tashi.model.host import Host
-from tashi.model.instance import Instance
+from tashi.model.instance import Instance, Nic
 from tashi.model.user import User
 
 
@@ -36,7 +36,7 @@ def instance_row(instance: Instance, users: Mapping[int, User], hosts: Mapping[i
         "netDown": instance.net_down,
         "netUp": instance.net_up,
         "disks": [{"uri": disk.uri, "persistent": disk.persistent} for disk in instance.disks],
-        "nics": [{"network": nic.network, "mac": nic.mac, "ip": nic.ip} for nic in instance.nics] if own else [],
+        "nics": [_nic_row(nic) for nic in instance.nics] if own else [],
         "hints": instance.hints if own else {},
         "resourceId": instance.resource_id,
         "fqdn": fqdn(instance),
@@ -44,6 +44,11 @@ def instance_row(instance: Instance, users: Mapping[int, User], hosts: Mapping[i
         "decayed": instance.decayed,
         "sla": instance.sla,
     }
+
+
+def _nic_row(nic: Nic) -> dict[str, Any]:
+    """A card with the address it was given, else the one its guest was seen to use; ``learnt`` is that one in any case."""
+    return {"network": nic.network, "mac": nic.mac, "ip": nic.ip or nic.learnt, "learnt": nic.learnt}
 
 
 def host_row(host: Host, priority: int = 0) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tashi.errors import BAD_ARGUMENT, OurFault, TashiError
 from tashi.model.instance import DEFAULT_CPU_SHARE, Nic, domain_name
 from tashi.model.names import check_hostname, check_integer, check_mac, shown
 from tashi.model.orders import Start
+from tashi.node.cards import alias_of
 
 NAMESPACE: Final = "urn:x-tashi:instance:1"
 PREFIX: Final = "tashi"
@@ -111,10 +112,9 @@ def read_mark(text: str) -> Mark | None:
 
 
 def nics_of(order: Start) -> tuple[Nic, ...]:
-    """The order's network cards, each with a MAC address: one that was left open follows from the domain's UUID and the card's place."""
-    return tuple(
-        nic if nic.mac else msgspec.structs.replace(nic, mac=_derived_mac(order.uuid, place)) for place, nic in enumerate(order.nics)
-    )
+    """The order's network cards, each with a MAC address: one that was left open follows from the domain's UUID and the card's place.
+    What addresses they will have is not known yet."""
+    return tuple(Nic(network=nic.network, mac=nic.mac or _derived_mac(order.uuid, place)) for place, nic in enumerate(order.nics))
 
 
 def _domain(
@@ -179,7 +179,7 @@ def _add_devices(
     devices = _add(domain, "devices")
     for place, disk in enumerate(disks):
         _add_disk(devices, disk, bus, place, order)
-    for nic in nics_of(order):
+    for place, nic in enumerate(nics_of(order)):
         if nic.network == UNPLUGGED and not bridges:
             continue  # a host that was told of no network at all runs its guests without one
         bridge = bridges.get(nic.network, "")
@@ -188,6 +188,7 @@ def _add_devices(
         interface = _add(devices, "interface", type="bridge")
         _add(interface, "mac", address=check_mac("mac", nic.mac))
         _add(interface, "source", bridge=bridge)
+        _add(interface, "alias", name=alias_of(nic.network, place))
         _add(interface, "model", type=nic_model)
         if order.net_down or order.net_up:
             bandwidth = _add(interface, "bandwidth")

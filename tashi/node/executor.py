@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
-from tashi.model.instance import domain_uuid
+from tashi.model.instance import Nic, domain_uuid
 from tashi.model.orders import Deed, Destroy, Migrate, Observation, Order, PrepareDisks, Seen, Start, Suspend
 from tashi.node.carry_out import LONGEST_REASON, carry_out
 from tashi.node.faults import HypervisorAway
@@ -75,12 +75,18 @@ class Executor:
         self._clock = clock
         self._tell = tell
         self._cell = ""
+        self._nics: dict[int, tuple[Nic, ...]] = {}  # as they were learnt
         self._lives: dict[int, _Life] = {}
         self._by_domain: dict[str, _Life] = {}
         self._ended: dict[int, None] = {}  # ids, longest ended first
         self._changes = 0
         self._returning: Deferred[Any] | None = None
         self._stopped = False
+
+    @property
+    def cell(self) -> str:
+        """The UUID of the cell that is served, '' as long as there is none."""
+        return self._cell
 
     def enter(self, cell: str) -> None:
         """Serve this cell from now on; what was known of another one is forgotten."""
@@ -89,6 +95,7 @@ class Executor:
             self._lives.clear()
             self._by_domain.clear()
             self._ended.clear()
+            self._nics.clear()
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -100,6 +107,13 @@ class Executor:
         """Take these orders, in their sequence."""
         for order in orders:
             self._take(order)
+
+    def learn(self, instance_id: int, nics: tuple[Nic, ...]) -> None:
+        """Tell with an instance what was found out of its network cards."""
+        life = self._lives.get(instance_id)
+        self._nics[instance_id] = nics
+        if life is not None and life.last is not None and life.last.seen in _ALIVE and not life.busy:
+            self._note(life, self._answering(life, life.last))
 
     def notice(self, domain: str | None, seen: Seen | None = None, ended: str = "") -> None:
         """What libvirt says of a domain's life; None: it was out of sight."""
@@ -257,9 +271,14 @@ class Executor:
         """Keep what was seen, and tell it unless it was told or a newer order made it void."""
         self._changes += 1
         life.changed = self._changes
-        observation = msgspec.structs.replace(observation, at=self._clock.seconds(), reason=observation.reason[:LONGEST_REASON])
-        known, life.last = life.last, observation
+        known = life.last
+        nics = self._nics.get(life.instance_id) or observation.nics or (known.nics if known is not None and known.seen in _ALIVE else ())
+        observation = msgspec.structs.replace(
+            observation, at=self._clock.seconds(), reason=observation.reason[:LONGEST_REASON], nics=nics
+        )
+        life.last = observation
         if observation.seen not in _ALIVE:
+            self._nics.pop(life.instance_id, None)
             self._forget_oldest(life)
         if life.waiting is None and (life.asked or not _same(known, observation)):
             life.asked = False
@@ -334,7 +353,7 @@ def _is_news(hint: Seen | None, known: Observation | None) -> bool:
 
 
 def _same(known: Observation | None, observation: Observation | None) -> bool:
-    """Whether both tell the same, at whatever time."""
+    """Whether both tell the same, at whatever time; one without network cards says nothing of them."""
     if known is None or observation is None:
         return False
-    return msgspec.structs.replace(known, at=0.0, nics=()) == msgspec.structs.replace(observation, at=0.0, nics=())
+    return msgspec.structs.replace(known, at=0.0) == msgspec.structs.replace(observation, at=0.0, nics=observation.nics or known.nics)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -28,6 +28,7 @@ from tashi.model.orders import (
     Unpause,
 )
 from tashi.model.statistics import Counters, Sample
+from tashi.node.cards import Card
 from tashi.node.domain_xml import kilobytes, nics_of
 from tashi.node.faults import HypervisorAway
 
@@ -207,6 +208,10 @@ class FakeHypervisor:
         """See IHypervisor."""
         self._answer()
         return [_observation(domain) for domain in self._domains.values() if domain.cell == cell]
+
+    def cards(self, cell: str) -> Mapping[int, tuple[Card, ...]]:
+        """See IHypervisor: what is only in memory has no wires."""
+        return {}
 
     def statistics(self, cell: str) -> Sample:
         """See IHypervisor."""

@@ -7,7 +7,7 @@ driver, whose domains live in this process anyway, it is created in one step. A 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,9 +36,11 @@ from tashi.model.orders import (
     Unpause,
 )
 from tashi.model.statistics import Sample
+from tashi.node.bridges import Bridges
 from tashi.node.disks import Disks
 from tashi.node.domain_xml import Mark, domain_xml, nics_of
 from tashi.node.libvirt_adapt import adapt, tell_scheduler
+from tashi.node.libvirt_cards import CardReader
 from tashi.node.libvirt_connection import LibvirtConnection, gone_meanwhile, is_alive
 from tashi.node.libvirt_domain import ENDED, PAUSED, canonical, find, mark_of, own_mark, renewed, seen_of
 from tashi.node.libvirt_events import Listener
@@ -67,12 +69,12 @@ class LibvirtHypervisor:
         host: HostReader,
         disks: Disks,
         consoles: Path,
-        bridges: Mapping[int, str],
+        bridges: Bridges,
         way: Way = NOWHERE,
         longest: float = 300.0,
     ) -> None:
-        """``consoles``: the directory for what guests print; ``bridges``: the bridge of each network this host is on; ``way``: how domains
-        move to other hosts and from them; ``longest``: the seconds that a migration or suspension may take."""
+        """``consoles``: the directory for what guests print; ``way``: how domains move to other hosts and from them; ``longest``: the
+        seconds that a migration or suspension may take."""
         self._jobs = Jobs(longest)
         self._moves = Moves(connection.uri, way, disks, self._jobs, consoles, bridges)
         self._saved = SavedDomains(disks, self._jobs)
@@ -82,6 +84,7 @@ class LibvirtHypervisor:
         self._disks = disks
         self._consoles = consoles
         self._bridges = bridges
+        self.cards = CardReader(connection).cards
 
     def watch(self, listener: Listener) -> None:
         """See IHypervisor."""
@@ -95,7 +98,9 @@ class LibvirtHypervisor:
     def facts(self) -> HostFacts:
         """See IHypervisor."""
         with self._connection.talking("the host could not be read") as connection:
-            return self._host.facts(connection)
+            facts = self._host.facts(connection)
+            networks, vlans = self._bridges.offered(self._host.domain_kind(connection) == "test")
+            return msgspec.structs.replace(facts, networks=networks, vlans=vlans)
 
     def prepare_disks(self, cell: str, order: PrepareDisks) -> None:
         """See IHypervisor."""
@@ -111,13 +116,16 @@ class LibvirtHypervisor:
                     self._disks.keep(canonical(order.uuid), order.disks)
                     if order.saved:
                         self._saved.forget(order.saved)
+                    self._bridges.arrived(domain.XMLDesc)  # whoever started it may not have got to that
                     return seen_of(domain, renewed(domain, mark, order.generation))
                 if order.saved:
                     domain.undefineFlags(_UNDEFINE)  # the rest of a resume that was cut short; its disks are still needed
                 else:
                     self._remove(domain)
             if order.saved:
-                self._saved.resume(connection, canonical(order.uuid), order.saved, lambda xml: self._moves.land(order, xml))
+                simulated = self._host.domain_kind(connection) == "test"
+                self._saved.resume(connection, canonical(order.uuid), order.saved, lambda xml: self._moves.land(order, xml, simulated))
+                self._bridges.arrived(connection.lookupByUUIDString(canonical(order.uuid)).XMLDesc)
             else:
                 self._create(connection, cell, order)
         return Observation(instance_id=order.instance_id, generation=order.generation, seen=Seen.RUNNING, nics=nics_of(order))
@@ -220,6 +228,8 @@ class LibvirtHypervisor:
             if observation.seen is Seen.RUNNING:
                 self._saved.forget(saved_name(mark.instance_id, mark.name))
                 self._disks.owner.take(domain_uuid)
+                if self._moves.has_arrived(domain_uuid):
+                    self._bridges.arrived(domain.XMLDesc)
             if observation.seen is Seen.GONE:
                 self._remove(domain, keep_console=True)
                 return observation if observation.reason else None
@@ -254,22 +264,24 @@ class LibvirtHypervisor:
         console = self._console(domain_name(order.instance_id, order.name))
         domain = None
         try:
+            bridges = self._bridges.ready((nic.network for nic in order.nics), simulated)
             disks = self._disks.check(order.disks) if simulated else self._disks.prepare(domain_uuid, order.disks, scratch_of(order))
             megahertz = connection.getInfo()[3] if order.cpu_speed else 0
-            xml = domain_xml(order, cell=cell, kind=kind, disks=disks, bridges=self._bridges, console=str(console), megahertz=megahertz)
+            xml = domain_xml(order, cell=cell, kind=kind, disks=disks, bridges=bridges, console=str(console), megahertz=megahertz)
             if simulated:
                 connection.createXML(xml)
             else:
                 self._consoles.mkdir(parents=True, exist_ok=True)
                 domain = connection.defineXML(xml if kind != "xen" else xml_for_xen(xml, order, f"{self._disks.share}/images"))
                 domain.create()
+                self._bridges.plugged(domain.XMLDesc)
                 tell_scheduler(domain, order, kind, megahertz)
         except BaseException:
             if not is_alive(connection):
                 raise  # it may run all the same: whoever is at this order next will see
             with contextlib.suppress(libvirt.libvirtError):  # the first failure is the one to tell of
                 if domain is not None:
-                    domain.undefineFlags(_UNDEFINE)
+                    self._remove(domain, keep_console=True)
             self._disks.give_up(domain_uuid, order.disks)
             raise
         self._disks.keep(domain_uuid, order.disks)

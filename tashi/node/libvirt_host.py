@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,7 +15,6 @@ import msgspec
 from tashi import __version__
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.host import HostFacts
-from tashi.node.domain_xml import UNPLUGGED
 from tashi.node.kvm_probe import kvm_works
 
 
@@ -26,7 +24,6 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     cores: int = 0
     memory: int = 0
     reserved: int = 0
-    networks: Sequence[int] = ()
 
 
 class HostReader:
@@ -60,7 +57,6 @@ class HostReader:
             version=__version__,
             fqdn=os.uname().nodename,
             hypervisor={"test": "test", "xen": "xen", "kvm": "qemu (kvm)"}.get(kind, "qemu (tcg)"),
-            networks=tuple(sorted(self._offer.networks)) or (UNPLUGGED,),
         )
 
     def _find_kind(self, connection: Any) -> str:

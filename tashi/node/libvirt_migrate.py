@@ -20,6 +20,7 @@ import msgspec
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.instance import domain_name
 from tashi.model.orders import Deed, Migrate, Offer, Receive, Start
+from tashi.node.bridges import Bridges
 from tashi.node.disks import Disks
 from tashi.node.faults import HypervisorAway
 from tashi.node.landing import files_of, generation_of, landed, needs_of
@@ -53,13 +54,14 @@ NOWHERE: Final = Way(address="")
 class Moves:
     """Both ends of a migration on this machine."""
 
-    def __init__(self, uri: str, way: Way, disks: Disks, jobs: Jobs, consoles: Path, bridges: Mapping[int, str]) -> None:
+    def __init__(self, uri: str, way: Way, disks: Disks, jobs: Jobs, consoles: Path, bridges: Bridges) -> None:
         self._uri = uri
         self._way = way
         self._disks = disks
         self._jobs = jobs
         self._consoles = consoles
         self._bridges = bridges
+        self._expected: set[str] = set()
 
     def depart(self, domain: Any, deed: Deed) -> Offer:
         """Describe the domain, and leave a sign by which a target that shares our disks knows that it does."""
@@ -75,13 +77,22 @@ class Moves:
         shared = self._disks.owner.finds_sign(deed.uuid, generation_of(deed.described))
         if not shared:
             self._disks.prepare(deed.uuid, deed.disks, scratch_of(deed))
-        return Offer(domain=self.land(deed, deed.described), address=self._way.address, shared=shared)
+        landing = self.land(deed, deed.described)
+        self._expected.add(deed.uuid)
+        return Offer(domain=landing, address=self._way.address, shared=shared)
 
-    def land(self, order: Receive | Start, described: str) -> str:
+    def has_arrived(self, domain_uuid: str) -> bool:
+        """Whether this domain, which is seen to run here, was expected; told once."""
+        expected = domain_uuid in self._expected
+        self._expected.discard(domain_uuid)
+        return expected
+
+    def land(self, order: Receive | Start, described: str, simulated: bool = False) -> str:
         """The described domain as it will be on this host, whose files are here already; OurFault when one is not."""
         places = {path: self._disks.place_of(order.uuid, path) for path in files_of(described)}
         console = self._consoles / f"{domain_name(order.instance_id, order.name)}.log"
-        bridges = {nic.mac.lower(): self._bridges[nic.network] for nic in order.nics if nic.network in self._bridges}
+        ready = self._bridges.ready((nic.network for nic in order.nics), simulated)
+        bridges = {nic.mac.lower(): ready[nic.network] for nic in order.nics if nic.network in ready}
         self._consoles.mkdir(parents=True, exist_ok=True)
         return landed(
             described,

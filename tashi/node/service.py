@@ -21,11 +21,14 @@ from tashi.config import Config
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, YourMistake
 from tashi.interfaces import IHypervisor
 from tashi.model.orders import NodeLogin
+from tashi.node.address_learning import AddressLearning
 from tashi.node.agent import NodeAgent
+from tashi.node.bridges import Bridges
 from tashi.node.credentials import join_secret, own_secret
 from tashi.node.disks import Disks
 from tashi.node.statistics import MOST_CALLS
 from tashi.node.threads import Threads
+from tashi.node.vlans import Vlans
 
 SERVER_NAME: Final = "tashi-cluster-manager"
 """What the certificate of every cell's control plane is made out to."""
@@ -58,7 +61,9 @@ def make_service(config: Config, reactor: Any) -> Service:
         settings.stats_interval,
         measuring.run,
     )
-    return _NodeService((threads, long_calls, measuring), hypervisor, agent)
+    learning = AddressLearning(reactor, threads.run, hypervisor.cards, agent.executor)
+    hypervisor.watch(lambda *hint: reactor.callFromThread(learning.look_soon))
+    return _NodeService((threads, long_calls, measuring), hypervisor, agent, learning)
 
 
 def make_hypervisor(config: Config) -> IHypervisor:
@@ -70,18 +75,27 @@ def make_hypervisor(config: Config) -> IHypervisor:
         from tashi.node.libvirt_migrate import Way
     except ImportError as error:
         raise YourMistake(BAD_ARGUMENT, f"the node agent needs libvirt's Python binding ({error}); pip install 'tashi[libvirt]'") from None
-    settings, state, bridges = config.node_manager_service, config.node_state_dir, config.networks.bridges
-    offer = Offer(cores=settings.offer_cores, memory=settings.offer_memory, reserved=config.qemu.reserved_mem, networks=tuple(bridges))
+    settings, state = config.node_manager_service, config.node_state_dir
+    offer = Offer(cores=settings.offer_cores, memory=settings.offer_memory, reserved=config.qemu.reserved_mem)
     address = config.libvirt.migration_uri.replace("{fqdn}", socket.getfqdn())
     return LibvirtHypervisor(
         LibvirtConnection(config.libvirt.uri),
         HostReader(offer, state),
         Disks(config.share_dir / "images", Path(config.qemu.scratch_dir or state / "scratch"), config.qemu.scratch_vg, address),
         state / "console",
-        bridges,
+        make_bridges(config),
         Way(address=address, bandwidth=config.libvirt.migration_bandwidth),
         config.qemu.migrate_timeout,
     )
+
+
+def make_bridges(config: Config) -> Bridges:
+    """This machine's networks; OurFault when a script of theirs cannot be run."""
+    networks = config.networks
+    vlans = Vlans(networks.vlan_device, networks.vlan_bridge) if networks.vlan_device else None
+    bridges = Bridges(networks.bridges, vlans, networks.ifup)
+    bridges.check()
+    return bridges
 
 
 def make_endpoint(config: Config, reactor: Any) -> Any:
@@ -119,8 +133,9 @@ class _VerifiedEndpoint:
 class _NodeService(Service):
     """Threads first, then what uses them; backwards at the end."""
 
-    def __init__(self, threads: Sequence[Threads], hypervisor: IHypervisor, agent: NodeAgent) -> None:
+    def __init__(self, threads: Sequence[Threads], hypervisor: IHypervisor, agent: NodeAgent, learning: AddressLearning) -> None:
         self._threads = threads
+        self._learning = learning
         self._hypervisor = hypervisor
         self._agent = agent
 
@@ -130,6 +145,7 @@ class _NodeService(Service):
         for threads in self._threads:
             threads.start()
         self._agent.startService()
+        self._learning.startService()
 
     def stopService(self) -> Deferred[None]:
         """See IService."""
@@ -137,6 +153,7 @@ class _NodeService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._learning.stopService()
         await self._agent.stopService()
         for stopped in [threads.stop() for threads in self._threads]:
             await stopped

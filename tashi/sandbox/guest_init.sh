@@ -1,6 +1,7 @@
 #!/bin/sh
 # The only program of the sandbox's guest: loads the drivers, says that it is up, then beats once a second.
-# On the kernel's command line: tashi.ip=ADDRESS/PREFIX sets eth0's address, tashi.dhcp asks for one.
+# Each network card asks DHCP for an address, and does with a link-local one as long as it gets none.
+# On the kernel's command line: tashi.ip=ADDRESS/PREFIX sets eth0's address.
 export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -10,11 +11,17 @@ for module in $(cat /lib/order); do insmod "/lib/$module" 2>/dev/null; done
 echo "GUEST-UP uptime=$(cut -d' ' -f1 /proc/uptime) kernel=$(uname -r)"
 
 ip link set lo up
-for word in $(cat /proc/cmdline); do
-    case $word in
-        tashi.ip=*) ip link set eth0 up; ip address add "${word#tashi.ip=}" dev eth0 ;;
-        tashi.dhcp) ip link set eth0 up; udhcpc -b -i eth0 -s /etc/lease.sh >/dev/null 2>&1 & ;;
-    esac
+for card in /sys/class/net/eth*; do
+    [ -e "$card" ] || continue
+    card=${card##*/}
+    ip link set "$card" up
+    address=$(sed -n 's/.*tashi\.ip=\([^ ]*\).*/\1/p' /proc/cmdline)
+    if [ "$card" = eth0 ] && [ "$address" ]; then
+        ip address add "$address" dev eth0
+        arping -q -A -c 2 -I eth0 "${address%/*}" &
+    else
+        udhcpc -b -t 3 -T 1 -i "$card" -s /etc/lease.sh >/dev/null 2>&1 &
+    fi
 done
 
 # the power button: acpid runs the script of that name

@@ -2,7 +2,7 @@
 
 A FAT file system with a boot loader, the kernel, and an initrd whose only program is busybox with `guest_init.sh`. No partition table,
 no loop device, no kernel handed over by the hypervisor: an image like any other. Built once, and kept in `$TASHI_CACHE`
-(default `~/.cache/tashi`) under a name that holds the kernel's version and this builder's.
+(default `~/.cache/tashi`) under a name that holds the kernel's version and a digest of the builder.
 
 Needs apt-get, dpkg-deb, kmod, busybox-static, cpio, syslinux, mtools and dosfstools.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import hashlib
 import os
 import re
 import shutil
@@ -20,14 +21,14 @@ from pathlib import Path
 
 from tashi.sandbox.problem import SandboxProblem
 
-BUILDER_VERSION = 1
+BUILDER = tuple(Path(__file__).parent / name for name in ("image.py", "guest_init.sh", "guest_lease.sh"))
 IMAGE_SIZE = 24 * 1024 * 1024
 TOOLS = ("apt-get", "apt-cache", "dpkg-deb", "depmod", "modprobe", "busybox", "cpio", "syslinux", "mcopy", "mkfs.vfat")
 # virtio_pci first: the others sit on it. button and evdev are what the ACPI power button needs.
 MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_balloon", "virtio_console", "virtio-rng", "button", "evdev", "virtio_mem")
 APPLETS = """
-    acpid awk blockdev cat chmod cut date dd dmesg echo free getty grep head hostname httpd ifconfig insmod ip kill ln ls md5sum mkdir mknod
-    mount nc nproc ping poweroff printf ps reboot route sed setsid sh sleep sync tail test tr udhcpc uname wc
+    acpid arping awk blockdev cat chmod cut date dd dmesg echo free getty grep head hostname httpd ifconfig insmod ip kill ln ls md5sum
+    mkdir mknod mount nc nproc ping poweroff printf ps reboot route sed setsid sh sleep sync tail test tr udhcpc uname wc
 """.split()  # noqa: SIM905 - a list of names reads best as one
 # swiotlb=noforce: without it a kernel that sees room for memory hotplug reserves 64 MiB at boot, more than a small guest has
 BOOT_MENU = "DEFAULT tashi\nLABEL tashi\nKERNEL vmlinuz\nINITRD initrd.gz\nAPPEND console=ttyS0 panic=1 quiet swiotlb=noforce\n"
@@ -52,8 +53,12 @@ def cache_directory() -> Path:
 
 def cached_image(cache: Path) -> Path | None:
     """The newest image of this builder in `cache`, if there is one."""
-    images = sorted(cache.glob(f"guest-{BUILDER_VERSION}-*.img"), key=lambda path: path.stat().st_mtime)
+    images = sorted(cache.glob(f"guest-{_builder()}-*.img"), key=lambda path: path.stat().st_mtime)
     return images[-1] if images else None
+
+
+def _builder() -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in BUILDER)).hexdigest()[:8]
 
 
 def _build(cache: Path) -> Path:
@@ -74,7 +79,7 @@ def _build(cache: Path) -> Path:
         (work / "initrd.gz").write_bytes(_initrd(work / "root", tree, version))
         (work / "syslinux.cfg").write_text(BOOT_MENU)
         _write_disk(work)
-        target = cache / f"guest-{BUILDER_VERSION}-{version}.img"
+        target = cache / f"guest-{_builder()}-{version}.img"
         os.replace(work / "disk.img", target)
         return target
 

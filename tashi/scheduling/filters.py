@@ -38,8 +38,8 @@ def _reservation(instance: Instance, room: Room) -> str | None:
 
 
 def _networks(instance: Instance, room: Room) -> str | None:
-    offered = room.host.facts.networks if room.host.facts else ()
-    missing = sorted({nic.network for nic in instance.nics}.difference(offered))
+    facts = room.host.facts
+    missing = sorted(nic.network for nic in instance.nics if facts is None or not facts.has_network(nic.network))
     return f"has no network {missing[0]}" if missing else None
 
 

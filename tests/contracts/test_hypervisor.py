@@ -12,6 +12,7 @@ from twisted.trial.unittest import TestCase
 from tashi.errors import OurFault
 from tashi.model.instance import Disk, Nic, Resources
 from tashi.model.orders import Adapt, Seen, Shutdown
+from tashi.node.bridges import Bridges
 from tashi.node.disks import Disks
 from tashi.node.fake import FakeHypervisor
 from tashi.node.libvirt_connection import LibvirtConnection
@@ -54,10 +55,10 @@ class TestDriverTests(HypervisorContract, TestCase):
         self.addCleanup(self.connection.close)
         self.hypervisor = LibvirtHypervisor(
             self.connection,
-            HostReader(Offer(cores=8, networks=(10,)), directory),
+            HostReader(Offer(cores=8), directory),
             Disks(directory / "images", directory / "scratch"),
             directory / "console",
-            {10: "br10"},
+            Bridges({10: "br10"}),
         )
 
     def end(self, domain: str) -> str:

@@ -61,7 +61,7 @@ class PrivateLibvirtd:
 
     def start(self) -> None:
         """Start libvirtd, and wait until it takes connections."""
-        inside = ["nsenter", "-t", str(self._init()), "--mount", "--net", "--uts", "--ipc", "--pid", "--"]
+        inside = ["nsenter", "-t", str(self.init()), "--mount", "--net", "--uts", "--ipc", "--pid", "--"]
         self._daemon = subprocess.Popen([*inside, "/usr/sbin/libvirtd"], stderr=subprocess.DEVNULL)
         wait_until(self._answers)
 
@@ -79,19 +79,20 @@ class PrivateLibvirtd:
     def stop(self) -> None:
         """Switch the machine off, and remove its directory."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._init(), signal.SIGKILL)
+            os.kill(self.init(), signal.SIGKILL)
         self._machine.wait(PATIENCE)
         if self._daemon is not None:
             self._daemon.wait(PATIENCE)
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _init(self) -> int:
+    def init(self) -> int:
+        """The first process of the machine."""
         children = Path(f"/proc/{self._machine.pid}/task/{self._machine.pid}/children").read_text().split()
         return int(children[0]) if children else 0
 
     def _inside(self, program: str) -> list[int]:
         """The processes of this program in the machine's process namespace."""
-        space = os.readlink(f"/proc/{self._init()}/ns/pid")
+        space = os.readlink(f"/proc/{self.init()}/ns/pid")
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):

@@ -22,6 +22,7 @@ from tashi.errors import OurFault
 from tashi.model.instance import Disk, Resources
 from tashi.model.orders import Adapt, Destroy, Observation, Seen
 from tashi.node import kvm_probe, libvirt_adapt
+from tashi.node.bridges import Bridges
 from tashi.node.disks import Disks
 from tashi.node.executor import Executor
 from tashi.node.libvirt_connection import LibvirtConnection
@@ -70,7 +71,7 @@ class QemuCase(TestCase):
         connection = LibvirtConnection(self.machine.uri)
         disks = Disks(self.directory / "images", self.directory / "scratch")
         host = HostReader(Offer(reserved=512), self.machine.directory)  # one probe for all
-        return LibvirtHypervisor(connection, host, disks, self.directory / "console", {}), connection
+        return LibvirtHypervisor(connection, host, disks, self.directory / "console", Bridges({})), connection
 
     def clear(self) -> None:
         """Leave no domain behind."""

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tashi.errors import OurFault
 from tashi.model.disks import DiskCopy
-from tashi.model.instance import Disk, Resources, domain_uuid
+from tashi.model.instance import Disk, Nic, Resources, domain_uuid
 from tashi.model.orders import Adapt, Deed, Destroy, Observation, Pause, PrepareDisks, Reset, Seen, Shutdown, Start
 from tashi.node.executor import Executor
 from tashi.node.fake import FakeHypervisor
@@ -100,6 +100,35 @@ class ExecutorTests(ExecutorCase):
         self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING)])
         self.executor.give([destroy()])
         self.assertEqual(self.seen(), [(1, 2, Seen.GONE)])
+
+    def test_addresses(self) -> None:
+        """What is learnt of an instance's cards is told with it, at once and later, each news once."""
+        nics = (Nic(network=3, mac="52:54:00:00:00:01", ip="10.0.0.7"),)
+        self.executor.learn(1, nics)
+        self.executor.give([start()])
+        self.assertEqual(self.told[-1].nics, nics)
+        self.executor.learn(1, nics)
+        self.assertEqual(len(self.told), 1)
+        other = (msgspec.structs.replace(nics[0], ip="10.0.0.8"),)
+        self.executor.learn(1, other)
+        self.assertEqual([observation.nics for observation in self.told], [nics, other])
+        self.host.change(uuid_of(1), Seen.PAUSED)
+        self.assertEqual((self.told[-1].seen, self.told[-1].nics), (Seen.PAUSED, other))
+
+    def test_addresses_of_a_new_domain(self) -> None:
+        """What was learnt ends with the domain."""
+        self.executor.give([start()])
+        self.executor.learn(1, (Nic(mac="52:54:00:00:00:01", ip="10.0.0.7"),))
+        self.executor.give([destroy(), start(generation=3)])
+        self.assertEqual((self.told[-1].generation, self.told[-1].nics), (3, ()))
+        self.executor.learn(2, (Nic(mac="52:54:00:00:00:02", ip="10.0.0.8"),))
+        self.assertEqual(self.told[-1].instance_id, 1)
+
+    def test_addresses_after_a_deed(self) -> None:
+        """They are told beside the outcome of a deed, and do not undo it."""
+        self.executor.give([start(), deed(Reset)])
+        self.executor.learn(1, (Nic(mac="52:54:00:00:00:01", ip="10.0.0.7"),))
+        self.assertEqual((self.told[-1].done, self.told[-1].generation, self.told[-1].nics[0].ip), (True, 2, "10.0.0.7"))
 
     def test_failure(self) -> None:
         """A start that fails is told with the reason."""

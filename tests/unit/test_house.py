@@ -13,7 +13,7 @@ ROOT: Final = Path(__file__).parents[2]
 FLOORS: Final = (
     ("bedrock", "tashi tashi.errors tashi.model tashi.scheduling tashi.manager.reconcile tashi.manager.settings tashi.wire.codec "
                 "tashi.xmpp.grammar occi occi.categories occi.compute occi.json_text occi.parse occi.render "
-                "tashi.node.domain_xml tashi.node.xen_xml tashi.network.addresses"),
+                "tashi.node.cards tashi.node.domain_xml tashi.node.packets tashi.node.xen_xml tashi.network.addresses"),
     ("contracts", "tashi.interfaces tashi.config tashi.files"),
     ("cellars", "tashi.store tashi.users tashi.images tashi.network tashi.power tashi.node"),
     ("hall", "tashi.manager"),

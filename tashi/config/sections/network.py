@@ -8,15 +8,31 @@ from typing import Annotated
 import msgspec
 
 from tashi.config.options import Key, Keys, Section
-from tashi.config.values import ENDLESS, AddressRange, FilePath, Form, Secret
+from tashi.config.values import ENDLESS, AddressRange, BridgeName, FilePath, Form, Secret
 
 
 class Networks(Section, frozen=True, kw_only=True):
-    """The networks of the cell."""
+    """The networks of the cell. What differs on one host stands in its own NodeManager.cfg; an empty value there takes one away."""
 
     bridges: Annotated[Mapping[int, str], Keys("Bridge of each network by its id, the same on every host", example="0 = vmbr")] = (
         msgspec.field(default_factory=dict)
     )
+    vlan_device: Annotated[
+        str,
+        Key(
+            "Network device whose VLANs are networks, too: each id of 1 to 4094 that has no bridge above gets VLAN and bridge on a host "
+            "when a VM there first needs them, and they stay; empty: none"
+        ),
+    ] = ""
+    vlan_bridge: Annotated[BridgeName, Key("Name of such a bridge, with the id for {id}, at most 15 characters")] = BridgeName("vmbr.{id}")
+    ifup: Annotated[
+        str,
+        Key(
+            "Program that is run with the name of a VM's tap device, after libvirt has put that into its bridge and before the VM counts "
+            "as running, with the network's id for {id}, such as /etc/qemu-ifup.{id}; it ends with 0, within 10 s, and may be run twice; "
+            "empty: none"
+        ),
+    ] = ""
 
 
 class DhcpDns(Section, frozen=True, kw_only=True):
