@@ -1,0 +1,25 @@
+"""The arguments of a verb, which may hold anything: each looked at before it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tashi.errors import BAD_ARGUMENT, YourMistake
+
+Arguments = dict[str, Any]
+
+
+def reference(arguments: Arguments, name: str) -> int | str:
+    """The id or name in this argument; YourMistake(bad-argument) when it is neither."""
+    value = arguments.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise YourMistake(BAD_ARGUMENT, f"{name} is missing; give an id or a name")
+    return value
+
+
+def text(arguments: Arguments, name: str) -> str:
+    """The text in this argument; YourMistake(bad-argument) when it is none."""
+    value = arguments.get(name)
+    if not isinstance(value, str):
+        raise YourMistake(BAD_ARGUMENT, f"{name} is missing or no text")
+    return value
