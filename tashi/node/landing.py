@@ -82,7 +82,8 @@ def landed(
     secret: str,
 ) -> str:
     """The domain as this host will have it. ``files``: where each of its files is here; ``bridge_of``: the bridge for the card with this
-    MAC address; ``console``: the file that keeps what the guest prints; ``secret``: its screen's password, which lets nobody in. OurFault names a file that has no place here."""
+    MAC address; ``console``: the file that keeps what the guest prints; ``secret``: its screen's password, which lets nobody in.
+    OurFault names a file that has no place here."""
     domain = _parsed(described)
     mark = domain.find(f"metadata/{{{NAMESPACE}}}instance")
     if mark is None:
