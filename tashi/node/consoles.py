@@ -22,7 +22,8 @@ from tashi.model.questions import INPUT_BYTES, OUTPUT_BYTES, CloseConsole, Conso
 KEPT_BYTES: Final = 4 * OUTPUT_BYTES
 READ_SECONDS: Final = 10.0
 """How long a read waits for something to be said."""
-UNREAD_SECONDS: Final = 60.0
+UNREAD_SECONDS: Final = 15.0
+"""After this a session that nobody reads ends; one whose reader hangs up ends at once."""
 BYTES_A_SECOND: Final = 16 * 1024
 """How fast one may type: beyond it libvirt's daemon would keep what the guest does not read."""
 CLOSED: Final = "the console has closed"

@@ -117,10 +117,10 @@ def test_a_terminal(qemu_cell: RunningCell, guest: str) -> None:
 def test_a_killed_client(qemu_cell: RunningCell, guest: str) -> None:
     """A client that is killed is at the console no more."""
     victim = Terminal(qemu_cell, "--instance", guest)
-    victim.wait_for(b"Ctrl-] leaves")
+    victim.wait_for(b"HB ")  # it reads
     victim.process.kill()
     victim.process.wait(30)
-    until(lambda: console_code(qemu_cell, guest), lambda code: code == 0, 20)
+    until(lambda: console_code(qemu_cell, guest), lambda code: code == 0, PATIENCE)
 
 
 def console_code(cell: RunningCell, name: str) -> int:
