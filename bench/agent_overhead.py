@@ -172,7 +172,7 @@ class _Script:
         overlay = self._directory / "bare" / order.uuid / "0.qcow2"
         disk = AttachedDisk(path=str(overlay), format="qcow2", base=self._image, base_format="raw")
         console = self._directory / "bare" / f"{order.name}.log"
-        text = domain_xml(order, cell=CELL, kind="qemu", disks=[disk], bridges={}, console=str(console))
+        text = domain_xml(order, cell=CELL, kind="qemu", disks=[disk], bridges={}, console=str(console), secret="bench")
 
         def create() -> None:
             overlay.parent.mkdir(parents=True)

@@ -37,7 +37,7 @@ def libvirt_creates(node_file: Path) -> float:
             instance_id=number, generation=1, name=f"flood{number:04}", uuid=f"6ba7b810-9dad-11d1-80b4-{number:012x}",
             cores=1, memory=512, disks=(Disk(uri="tashi.img"),),
         )  # fmt: skip
-        return domain_xml(order, cell=CELL, kind="test", disks=disks, bridges={}, console="/nowhere/console.log")
+        return domain_xml(order, cell=CELL, kind="test", disks=disks, bridges={}, console="/nowhere/console.log", secret="bench")
 
     texts = [text(number + 1) for number in range(DOMAINS)]
     connection = libvirt.open(f"test://{node_file}")

@@ -11,6 +11,7 @@ from tashi.errors import TashiError
 from tashi.model.host import HostFacts
 from tashi.model.instance import InstanceSpec, InstanceUpdate, Resources
 from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Offer, Order, PrepareDisks, Report, Seen, Start
+from tashi.model.questions import Answer, Question
 from tashi.model.request import Origin, Outgoing
 from tashi.model.statistics import Sample
 from tashi.model.user import Principal
@@ -101,6 +102,9 @@ class INodeLink(Protocol):
     def send(self, orders: Sequence[Order]) -> None:
         """Pass these orders on, in this sequence; if the link is lost they are lost, and repeated at the next login."""
 
+    def ask(self, question: Question) -> Awaitable[Answer]:
+        """The agent's answer. TashiError in its words when it refuses, OurFault when it does not answer in time."""
+
     def close(self) -> None:
         """Drop the link; the agent will come back."""
 
@@ -175,3 +179,37 @@ class IHypervisor(Protocol):
 
     def close(self) -> None:
         """Let go of the virtualisation; domains run on."""
+
+
+class IConsole(Protocol):
+    """A connection to a guest's serial console; its calls block, one at a time."""
+
+    def write(self, data: bytes) -> None:
+        """Type this; OurFault when the guest takes no more."""
+
+    def close(self) -> None:
+        """End the connection; no callback comes afterwards. Once more does no harm."""
+
+
+class IGuestAccess(Protocol):
+    """What an agent needs to let somebody at a domain's screen, console and CD-ROM drive; every call blocks, as those of IHypervisor.
+
+    Each is about a domain of the cell that runs; of any other it says so (OurFault). No call keeps or logs a password.
+    """
+
+    def set_vnc_password(self, cell: str, domain_uuid: str, password: str, seconds: float) -> None:
+        """Who begins within so many seconds, and knows the password, is let in at the screen; 0 seconds: nobody is."""
+
+    def connect_to_screen(self, cell: str, domain_uuid: str) -> int:
+        """A file descriptor, the caller's own, of a connection to the domain's VNC server, which will ask for the password."""
+
+    def change_cdrom(self, cell: str, domain_uuid: str, image: str) -> None:
+        """Put the image of this name into the domain's CD-ROM drive, or none; OurFault(unknown-image) when it may not be used."""
+
+    def open_console(
+        self, cell: str, domain_uuid: str, force: bool, received: Callable[[bytes], None], ended: Callable[[], None]
+    ) -> IConsole:
+        """Connect to the serial console; ``force`` turns out who is connected. The callbacks come from a thread that is not to wait."""
+
+    def read_log(self, name: str, offset: int) -> bytes:
+        """What the console of the domain of this name has said, from this byte on: a page of it, empty where it ends."""

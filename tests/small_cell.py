@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from tashi.errors import UNKNOWN_IMAGE, YourMistake
+from tashi.errors import UNKNOWN_IMAGE, TashiError, YourMistake
 from tashi.images.directory import Image
 from tashi.interfaces import IStore
 from tashi.manager.service import ClusterManager
@@ -33,6 +33,7 @@ from tashi.model.orders import (
     Start,
     Unpause,
 )
+from tashi.model.questions import Answer, Done, Question, Refused
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
 from tashi.store.memory import MemoryStore
@@ -108,6 +109,9 @@ class FakeAgent:
         """Why a deed is refused; empty: it is not."""
         self.gives: Callable[[Resources], Resources] = lambda wished: wished
         """What the hypervisor has after an adaptation."""
+        self.questions: list[Question] = []
+        self.answers: Callable[[Question], Answer | Deferred[Answer]] = lambda question: Done()
+        """What is said to a question."""
         self.paused: set[int] = set()
         self.deaf = False
         """Whether the guests here do not heed their power button."""
@@ -189,6 +193,14 @@ class _Link:
     def send(self, orders: Sequence[Order]) -> None:
         if self._agent._link is self:
             self._agent.orders.extend(orders)
+
+    async def ask(self, question: Question) -> Answer:
+        self._agent.questions.append(question)
+        found = self._agent.answers(question)
+        answer = await found if isinstance(found, Deferred) else found
+        if isinstance(answer, Refused):
+            raise TashiError(answer.code, answer.message)
+        return answer
 
     def close(self) -> None:
         self._agent.closed += 1

@@ -6,6 +6,7 @@ The names and arguments are those of the command line; disks, nics and hints may
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -221,6 +222,28 @@ class Cell:
     async def explain(self, instance: str | int) -> list[Row]:
         """Why the instance is where it is, or why it is nowhere; the words are the row's ``text``."""
         return [{"instance": instance, "text": await self._call("explain", instance=arguments.reference(instance))}]
+
+    async def openConsole(self, instance: str | int, force: bool = False) -> Row:
+        """Sit down at the serial console of a running instance: its ``id`` and the ``session`` that the other calls about it need."""
+        return dict(await self._call("openConsole", instance=arguments.reference(instance), force=force))
+
+    async def readConsole(self, instance: str | int, session: str) -> Row:
+        """``data`` that the guest said since the last time, as soon as it says something; ``missed`` bytes before it; why it ``ended``."""
+        answer = await self._call("readConsole", instance=instance, session=session)
+        return {**answer, "data": base64.b64decode(answer["data"])}
+
+    async def writeConsole(self, instance: str | int, session: str, data: bytes) -> None:
+        """Type this, at most 4 KiB, one call after another."""
+        await self._call("writeConsole", instance=instance, session=session, data=base64.b64encode(data).decode())
+
+    async def closeConsole(self, instance: str | int, session: str) -> None:
+        """Leave the console."""
+        await self._call("closeConsole", instance=instance, session=session)
+
+    async def readConsoleLog(self, instance: str | int, offset: int = 0) -> bytes:
+        """A page of what the instance's console has ever said, from this byte on; empty where it ends."""
+        answer = await self._call("readConsoleLog", instance=arguments.reference(instance), offset=offset)
+        return base64.b64decode(answer["data"])
 
     async def whoami(self) -> list[Row]:
         """As whom the control plane knows the caller."""

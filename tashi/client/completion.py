@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import Any
 
 import argcomplete
@@ -24,10 +25,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = whole.add_subparsers()
     for verb in VERBS:
         one = verbs.add_parser(verb.name)
-        for argument in verb.arguments:
-            option: Any = one.add_argument(f"--{argument.name}", help=argument.help)
-            if argument.completes:
-                option.completer = _live_names(argument)
+        _add(one, verb.arguments)
         one.add_argument("-o", choices=FORMATS)
         for column in (*verb.shape.columns, "all"):
             one.add_argument(f"--show-{column}", action="store_true")
@@ -36,8 +34,15 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument("--wait", action="store_true")
             one.add_argument("--timeout")
     for program in PROGRAMS:
-        verbs.add_parser(program.name)
+        _add(verbs.add_parser(program.name), program.completes)
     return whole
+
+
+def _add(parser: argparse.ArgumentParser, arguments: Iterable[Argument]) -> None:
+    for argument in arguments:
+        option: Any = parser.add_argument(f"--{argument.name}", help=argument.help)
+        if argument.completes:
+            option.completer = _live_names(argument)
 
 
 def _live_names(argument: Argument) -> Any:

@@ -20,11 +20,18 @@ def run_to_end(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int | None:
 
     def start() -> None:
         deferred = Deferred.fromCoroutine(work(reactor))
-        interruption = reactor.addSystemEventTrigger("before", "shutdown", deferred.cancel)
+        interrupted = False
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            interrupted = True
+            deferred.cancel()
+
+        interruption = reactor.addSystemEventTrigger("before", "shutdown", interrupt)
 
         def end(result: int | Failure) -> None:
             outcome.append(result)
-            if not (isinstance(result, Failure) and result.check(CancelledError)):
+            if not interrupted:  # otherwise the reactor is at its end already
                 reactor.removeSystemEventTrigger(interruption)
                 reactor.stop()
 

@@ -40,12 +40,13 @@ class Verb(msgspec.Struct, frozen=True):
 
 
 class Program(msgspec.Struct, frozen=True):
-    """A verb that needs no cell: ``module``'s main gets the rest of the line."""
+    """A verb that is a program of its own: ``module``'s main gets the rest of the line. ``completes``: what holds names of the cell."""
 
     name: str
     help: str
     usage: str
     module: str
+    completes: tuple[Argument, ...] = ()
 
 
 def _required(name: str, help: str, converter: Converter = convert.text, completes: str = "") -> Argument:
@@ -170,8 +171,9 @@ VERBS: Final = (
         sentence=_nothing, waits_for="adapted",
     ),
     Verb(
-        "vmmSpecificCall", "Gives the instance's hypervisor a command: reset, or list to see those there are", Cell.vmmSpecificCall,
-        (_INSTANCE, _required("arg", "the command")), WORDS, ("--instance 12345 --arg reset", "--instance vmname --arg list"),
+        "vmmSpecificCall", "Gives the instance's hypervisor a command, such as reset; list names those there are", Cell.vmmSpecificCall,
+        (_INSTANCE, _required("arg", "the command")), WORDS,
+        ("--instance 12345 --arg startVnc", "--instance vmname --arg changeCdrom:tools.iso", "--instance vmname --arg list"),
         lambda rows, values: str(rows[0]["text"]),
     ),
     Verb("getInstances", "Lists all instances", Cell.getInstances, examples=("", "--show-nics --hide-disk", "-o json")),
@@ -240,6 +242,10 @@ VERBS: Final = (
 )  # fmt: skip
 
 PROGRAMS: Final = (
+    Program(
+        "console", "Sits you down at the serial console of a running instance, or prints its log",
+        "--instance <value> [--force] [--for <seconds>] [--log]", "tashi.client.console", (_INSTANCE,),
+    ),
     Program("config", "Checks the configuration and prints every setting with where it comes from", "--check", "tashi.client.config_check"),
     Program(
         "sandbox", "Starts a whole cell on this machine, stops it, or makes a fault on one of its hosts",

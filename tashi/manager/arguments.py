@@ -1,4 +1,4 @@
-"""The arguments of verbs, one by one: what is missing or of another kind is refused by its name."""
+"""The arguments of a verb, which may hold anything: each looked at before it is used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Arguments = dict[str, Any]
 
 
 def reference(arguments: Arguments, name: str) -> int | str:
-    """The id or name of something; YourMistake(bad-argument) when there is none."""
+    """The id or name in this argument; YourMistake(bad-argument) when it is neither."""
     value = arguments.get(name)
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         raise YourMistake(BAD_ARGUMENT, f"{name} is missing; give an id or a name")
@@ -18,7 +18,7 @@ def reference(arguments: Arguments, name: str) -> int | str:
 
 
 def text(arguments: Arguments, name: str) -> str:
-    """A text; YourMistake(bad-argument) when there is none."""
+    """The text in this argument; YourMistake(bad-argument) when it is none."""
     value = arguments.get(name)
     if not isinstance(value, str):
         raise YourMistake(BAD_ARGUMENT, f"{name} is missing or no text")

@@ -39,6 +39,10 @@ class Dispatch:
         self._ready.pop(host_id, None)
         self._waiting.pop(host_id, None)
 
+    def link_to(self, host_id: int | None) -> INodeLink | None:
+        """The link of this host, when it is ready for orders."""
+        return None if host_id is None else self._ready.get(host_id)
+
     def repeat(self) -> None:
         """Say again what has not happened yet; an agent that has done it, or is at it, only says so."""
         for host_id in self._ready:

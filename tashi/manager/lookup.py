@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tashi.errors import UNKNOWN_ID, UNKNOWN_USER, YourMistake
+from tashi.errors import FORBIDDEN, UNKNOWN_ID, UNKNOWN_USER, YourMistake
 from tashi.manager.cluster import Cluster
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.names import shown
-from tashi.model.user import User
+from tashi.model.user import Principal, User
 
 Reference = int | str
 
@@ -31,6 +31,19 @@ def the_instance(cluster: Cluster, reference: Reference) -> Instance:
     if found is None:
         raise YourMistake(UNKNOWN_ID, f"there is no instance {shown(reference)}; see `tashi getInstances` or listcompute")
     return found
+
+
+def check_owner(who: Principal, instance: Instance) -> None:
+    """YourMistake(forbidden) unless the instance is this principal's, or any instance may be."""
+    if not who.may_act_for(instance.user_id):
+        raise YourMistake(FORBIDDEN, f"You don't have permissions on VM {instance.name}: it belongs to user {instance.user_id}")
+
+
+def owned_instance(cluster: Cluster, who: Principal, reference: Reference) -> Instance:
+    """The living instance, which this principal may change; YourMistake when there is none, or when it may not."""
+    instance = the_instance(cluster, reference)
+    check_owner(who, instance)
+    return instance
 
 
 def the_host(cluster: Cluster, reference: Reference) -> Host:

@@ -50,9 +50,7 @@ class NetworkCards:
         for nic in nics:
             mac = nic.mac or self._free_mac(taken)
             if mac in taken or self._is_used(mac):
-                raise YourMistake(
-                    CONFLICT, f"nics: the MAC address {mac} is already in use in this cell; choose another, or leave it out"
-                )
+                raise YourMistake(CONFLICT, f"nics: the MAC address {mac} is already in use in this cell; choose another, or leave it out")
             taken.add(mac)
             found.append(msgspec.structs.replace(nic, mac=mac))
         return tuple(found)

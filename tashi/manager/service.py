@@ -14,6 +14,7 @@ from tashi.images.directory import ImageDirectory
 from tashi.interfaces import IStore
 from tashi.manager.cluster import Cluster
 from tashi.manager.commands import Commands
+from tashi.manager.consoles import Consoles
 from tashi.manager.convergence import Convergence
 from tashi.manager.creation import Creation
 from tashi.manager.deadlines import Deadlines
@@ -25,7 +26,9 @@ from tashi.manager.journal import Journal
 from tashi.manager.layout import Layout
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.outbox import Outbox
+from tashi.manager.questions import Questions
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.specific import SpecificCalls
 from tashi.manager.usage import Usage
 from tashi.manager.verbs import Verbs
 from tashi.manager.waiting import Waiting
@@ -100,8 +103,11 @@ class ClusterManager(Service):
         self.commands = Commands(cluster, self._store, creation, explanation, settings, planning.kick)
         waiting = Waiting(reactor, cluster)
         cluster.watchers.append(self._forget_saved)
+        questions = Questions(cluster, cell, dispatch.link_to)
+        specific, consoles = SpecificCalls(cluster, self._images, questions), Consoles(cluster, self._store, questions)
+        kicks = (planning.kick, convergence.run)
         self.verbs = Verbs(
-            cluster, creation, self._images, explanation, waiting, self._priorities, settings, planning.kick, convergence.run, usage
+            cluster, creation, self._images, explanation, waiting, self._priorities, settings, *kicks, usage, specific, consoles
         )
         deadlines = Deadlines(cluster, settings)
         self.hosts.begin()

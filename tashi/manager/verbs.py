@@ -7,37 +7,38 @@ from typing import Any
 
 import msgspec
 
-from tashi.errors import BAD_ARGUMENT, FORBIDDEN, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
+from tashi.errors import BAD_ARGUMENT, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
 from tashi.images.directory import ImageDirectory
 from tashi.manager.adaptations import ADAPTATIONS, wished_by
 from tashi.manager.arguments import Arguments, reference, text
 from tashi.manager.cluster import Cluster
+from tashi.manager.consoles import Consoles
 from tashi.manager.creation import Creation
 from tashi.manager.explanation import Explanation
 from tashi.manager.lifecycle import destroy
-from tashi.manager.lookup import the_host, the_instance
+from tashi.manager.lookup import owned_instance, the_host
 from tashi.manager.migrations import migrate
 from tashi.manager.operations import the_user_who_asks
 from tashi.manager.operator_verbs import OperatorVerbs
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.specific import SpecificCalls
 from tashi.manager.usage import Usage
 from tashi.manager.waiting import UNTIL, Waiting
-from tashi.manager.wishes import adapt, add_task, wish
+from tashi.manager.wishes import adapt, wish
 from tashi.model.events import audit_record
-from tashi.model.instance import Disk, Instance, InstanceSpec, Nic, Task
+from tashi.model.instance import Disk, Instance, InstanceSpec, Nic
 from tashi.model.names import shown
 from tashi.model.states import Happening
 from tashi.model.user import Principal
 from tashi.model.views import host_row, instance_row, plain, user_row
 
 LONGEST_WAIT = 7 * 24 * 3600
-VMM_COMMANDS = ("list", "reset")
 _CHANGES = frozenset(
     {
         "createvm", "createmany", "destroyvm", "destroymany", "pausevm", "unpausevm", "shutdownvm", "shutdownmany", "vmmspecificcall",
         "suspendvm", "resumevm", "migratevm", "drainhost", "sethoststate", "unregisterhost",
         "adaptcpushare", "adaptmemorylimit", "adaptdiskbandwidth", "adaptnetworkbandwidth", "sethostconfig", "registeruser",
-        "unregisteruser",
+        "unregisteruser", "openconsole",
     }
 )  # fmt: skip
 
@@ -80,6 +81,8 @@ class Verbs:
         kick: Callable[[], None],
         drain: Callable[[], None],
         usage: Usage,
+        specific: SpecificCalls,
+        consoles: Consoles,
     ) -> None:
         self._cluster = cluster
         self._creation = creation
@@ -91,6 +94,7 @@ class Verbs:
         self._kick = kick
         self._usage = usage
         operators = OperatorVerbs(cluster, kick, drain, self._row, self._host_row)
+        self._specific = specific
         self._table: dict[str, Callable[[Principal, Arguments], Any | Awaitable[Any]]] = {
             **operators.table,
             "createvm": self._create_vm,
@@ -113,6 +117,7 @@ class Verbs:
             "explain": self._explain,
             "whoami": self._whoami,
             "waitfor": self._wait_for,
+            **consoles.verbs,
         }
 
     async def call(self, who: Principal, verb: str, arguments: Arguments) -> Any:
@@ -218,16 +223,7 @@ class Verbs:
         return self._row(who, after)
 
     def _vmm_specific_call(self, who: Principal, arguments: Arguments) -> Any:
-        instance = self._owned(who, reference(arguments, "instance"))
-        command = text(arguments, "arg").lower()
-        if command == "list":
-            return "\n".join(VMM_COMMANDS)
-        if command not in VMM_COMMANDS:
-            raise YourMistake(BAD_ARGUMENT, f"Unknown command {shown(command)}; there are {', '.join(VMM_COMMANDS)}")
-        with self._cluster.transaction("reset_instance") as tx:
-            add_task(tx, instance, Task(who=who.name, verb="vmmspecificcall"))
-            tx.tell(audit_record(who.name, "vmmspecificcall", f"reset {instance.name} ({instance.id})", "OK"))
-        return "Sent reset signal to instance"
+        return self._specific.call(who, self._owned(who, reference(arguments, "instance")), text(arguments, "arg"))
 
     def _adaptation(self, verb: str) -> Callable[[Principal, Arguments], Any]:
         def adapt_instance(who: Principal, arguments: Arguments) -> Any:
@@ -241,10 +237,7 @@ class Verbs:
         return adapt_instance
 
     def _owned(self, who: Principal, reference: int | str) -> Instance:
-        instance = the_instance(self._cluster, reference)
-        if not who.may_act_for(instance.user_id):
-            raise YourMistake(FORBIDDEN, f"You don't have permissions on VM {instance.name}: it belongs to user {instance.user_id}")
-        return instance
+        return owned_instance(self._cluster, who, reference)
 
     def _get_instances(self, who: Principal, arguments: Arguments) -> Any:
         return [self._row(who, instance) for _, instance in sorted(self._cluster.instances.items())]

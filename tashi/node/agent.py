@@ -3,6 +3,7 @@
 -> login_node [NodeLogin, an object that takes orders]     <- [a perspective, NodeWelcome]
 -> report [Report]                                         <- ok; one at a time, what happens meanwhile goes into the next
 <- orders [list of orders]                                 -> ok, they are queued
+<- ask [a question]                                        -> its answer, or why there is none
 The link is made again for ever. What was told and not acknowledged is told again over the next one.
 """
 
@@ -27,7 +28,9 @@ from tashi.errors import OurFault, TashiError
 from tashi.interfaces import IHypervisor
 from tashi.model.host import HostFacts
 from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Order, Report
+from tashi.model.questions import Question
 from tashi.model.statistics import Sample, Statistics, pages_of
+from tashi.node.answers import Answers
 from tashi.node.executor import Executor
 from tashi.node.statistics import Sampling
 from tashi.wire.codec import decode, encode
@@ -40,8 +43,19 @@ SILENT_PERIODS: Final = 3  # a link without an answer for so many report periods
 class _Mind(pb.Referenceable):
     """What the control plane may call here."""
 
-    def __init__(self, agent: NodeAgent) -> None:
+    def __init__(self, agent: NodeAgent, broker: pb.Broker, answers: Answers) -> None:
         self._agent = agent
+        self._broker = broker
+        self._answers = answers
+        self.cell = ""  # as soon as we know it
+
+    def remote_ask(self, text: bytes) -> Deferred[bytes]:
+        """Answer a question, which may take as long as libvirt does."""
+        return Deferred.fromCoroutine(self._ask(text))
+
+    async def _ask(self, text: bytes) -> bytes:
+        transport: Any = self._broker.transport
+        return encode(await self._answers.answer(self.cell, getattr(transport.getHost(), "host", ""), decode(text, Question)))
 
     def remote_orders(self, text: bytes) -> bytes:
         """Take orders; the answer means only that they are queued."""
@@ -92,8 +106,9 @@ class _Way:
 
 
 class NodeAgent(Service):
-    """One host's agent. ``login`` gives what it shows at the door; ``period``: seconds between two reports at most;
-    ``stats_interval``: between two looks at what instances use, 0: none, by calls that hang in ``run_apart``."""
+    """One host's agent. ``login`` gives what it shows at the door; ``period``: seconds between two reports at most; ``answers``
+    knows what is asked at once; ``stats_interval``: seconds between two looks at what instances use, 0: none, by calls that hang in
+    ``run_apart``."""
 
     log = Logger()
 
@@ -105,6 +120,7 @@ class NodeAgent(Service):
         hypervisor: IHypervisor,
         run: Callable[..., Deferred[Any]],
         period: float,
+        answers: Answers,
         run_long: Callable[..., Deferred[Any]] | None = None,
         stats_interval: float = 0.0,
         run_apart: Callable[..., Deferred[Any]] | None = None,
@@ -114,6 +130,7 @@ class NodeAgent(Service):
         self._hypervisor = hypervisor
         self._run = run
         self._period = period
+        self._answers = answers
         self.executor = Executor(hypervisor, run, reactor, self.tell, run_long)
         self._policy = backoffPolicy(maxDelay=LONGEST_DELAY)
         self._failures = 0
@@ -138,7 +155,7 @@ class NodeAgent(Service):
     def startService(self) -> None:
         """Learn what the machine offers, then join."""
         super().startService()
-        self._hypervisor.watch(lambda *hint: self._reactor.callFromThread(self.executor.notice, *hint))
+        self._hypervisor.watch(lambda *hint: self._reactor.callFromThread(self._notice, *hint))
         self._beginning = Deferred.fromCoroutine(self._begin())
         self._beginning.addErrback(lambda failure: failure.trap(CancelledError))
 
@@ -161,6 +178,11 @@ class NodeAgent(Service):
         """Report this with whatever else happens in this turn of the reactor."""
         self._untold[observation.instance_id] = observation
         self._flush_soon()
+
+    def _notice(self, domain: str | None, *hint: Any) -> None:
+        self.executor.notice(domain, *hint)
+        if domain is None:
+            self._answers.link_lost("the connection to libvirt is lost")
 
     async def _begin(self) -> None:
         delay = 0.5
@@ -195,6 +217,7 @@ class NodeAgent(Service):
                 self.log.warn("the link to the control plane is lost")
             self._broker = self._avatar = None
             self._use.clear()
+            self._answers.link_lost("the control plane has gone")
 
     def _note_failure(self, failure: Failure) -> Failure:
         """Log why there is no link, once for each reason in a row."""
@@ -213,7 +236,8 @@ class NodeAgent(Service):
             transport.abortConnection()
 
     async def _join(self, broker: pb.Broker) -> None:
-        avatar, answer = await self._in_time(broker.remoteForName("root").callRemote("login_node", encode(self._login()), _Mind(self)))
+        mind = _Mind(self, broker, self._answers)
+        avatar, answer = await self._in_time(broker.remoteForName("root").callRemote("login_node", encode(self._login()), mind))
         if avatar is None:
             raise _refusal(answer)
         welcome: NodeWelcome = decode(answer, NodeWelcome)
@@ -221,6 +245,7 @@ class NodeAgent(Service):
         self._why = ""
         self.log.info("logged in as host {id} of cell {cell}", id=welcome.host_id, cell=welcome.cell)
         self._cell = welcome.cell
+        mind.cell = welcome.cell
         self.executor.enter(welcome.cell)
         await self._list_all(broker, avatar)
         if broker is self._broker:

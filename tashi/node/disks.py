@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tashi.errors import INTERNAL, OurFault
+from tashi.errors import INTERNAL, UNKNOWN_IMAGE, OurFault
 from tashi.model.instance import Disk
 from tashi.node.disk_image import DiskImage, read_image
 from tashi.node.disk_space import fault, free_bytes, in_words
@@ -47,6 +47,13 @@ class Disks:
         """The images themselves, each looked at; OurFault(unknown-image) names the one that may not be used."""
         images = [read_image(str(self._images), disk.uri) for disk in disks]
         return [AttachedDisk(path=image.path, format=image.format) for image in images]
+
+    def cdrom(self, name: str) -> str:
+        """The path of the image of this name, which a guest may have as a CD-ROM; OurFault(unknown-image) when it may not."""
+        image = read_image(str(self._images), name)
+        if image.format != "raw":
+            raise OurFault(UNKNOWN_IMAGE, f"the image {name} is {image.format}; a CD-ROM is made of an ISO 9660 or another raw file")
+        return image.path
 
     def prepare(self, uuid: str, disks: Sequence[Disk], scratch: Scratch | None = None) -> list[AttachedDisk]:
         """The files to attach, overlays and scratch space made; OurFault when one cannot be had, and then `give_up` is to follow."""

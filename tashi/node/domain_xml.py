@@ -6,6 +6,7 @@ beneath it with its format. What an order asks for that cannot be had is refused
 
 from __future__ import annotations
 
+import itertools
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ PREFIX: Final = "tashi"
 UNPLUGGED: Final = 0
 """The network that every host has: where no bridge is configured it is no network card at all."""
 DISK_BUSES: Final = {"virtio": "vd", "scsi": "sd", "ide": "hd"}
+CDROM_PLACE: Final = 2
+"""The drive's place on the IDE bus: hdc, which QEMU calls ide1-cd0. A machine of four IDE disks has no place for it."""
 NIC_MODELS: Final = ("virtio", "e1000", "rtl8139")
 CLOCKS: Final = ("utc", "localtime")
 _CPU_MODEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -65,15 +68,16 @@ def domain_xml(
     disks: Sequence[AttachedDisk],
     bridges: Mapping[int, str],
     console: str,
+    secret: str,
     megahertz: int = 0,
 ) -> str:
     """The domain XML of an order: ``kind`` is libvirt's type (kvm, qemu, test), ``console`` the file that keeps what the guest prints,
-    ``megahertz`` the speed of the host's cores.
+    ``secret`` the password of its screen, which nobody is let in with before another is set, ``megahertz`` the speed of the host's cores.
 
     Raises OurFault(bad-argument) when the order asks for something this host cannot give.
     """
     try:
-        return ElementTree.tostring(_domain(order, cell, kind, disks, bridges, console, megahertz), encoding="unicode")
+        return ElementTree.tostring(_domain(order, cell, kind, disks, bridges, console, secret, megahertz), encoding="unicode")
     except OurFault:
         raise
     except TashiError as error:
@@ -117,8 +121,14 @@ def nics_of(order: Start) -> tuple[Nic, ...]:
     return tuple(Nic(network=nic.network, mac=nic.mac or _derived_mac(order.uuid, place)) for place, nic in enumerate(order.nics))
 
 
+def shut_screen(screen: ElementTree.Element, secret: str) -> None:
+    """Let nobody in at a screen: this password was valid in 1970. Without any it would be open to all, and could not be given one."""
+    screen.set("passwd", secret)
+    screen.set("passwdValidTo", "1970-01-01T00:00:01")
+
+
 def _domain(
-    order: Start, cell: str, kind: str, disks: Sequence[AttachedDisk], bridges: Mapping[int, str], console: str, megahertz: int
+    order: Start, cell: str, kind: str, disks: Sequence[AttachedDisk], bridges: Mapping[int, str], console: str, secret: str, megahertz: int
 ) -> ElementTree.Element:
     check_hostname("name", order.name)
     domain = ElementTree.Element("domain", type=kind)
@@ -133,7 +143,8 @@ def _domain(
     _add_tuning(domain, order, megahertz)
     system = _add(domain, "os")
     _add(system, "type", "hvm", arch="x86_64")
-    _add(system, "boot", dev="hd")
+    for device in ("hd", "cdrom"):  # in this order: a disk with nothing to boot may be installed from a CD-ROM
+        _add(system, "boot", dev=device)
     features = _add(domain, "features")
     if order.hints.get("noAcpi", "").strip().lower() not in _TRUE:
         _add(features, "acpi")
@@ -145,6 +156,7 @@ def _domain(
     _add(domain, "on_reboot", "restart")
     _add(domain, "on_crash", "destroy")
     _add_devices(domain, order, disks, bridges, console)
+    _add_screen(domain, secret)
     return domain
 
 
@@ -177,8 +189,12 @@ def _add_devices(
     bus = _chosen("diskInterface", order.hints.get("diskInterface", "virtio"), tuple(DISK_BUSES))
     nic_model = _chosen("nicModel", order.hints.get("nicModel", "virtio"), NIC_MODELS)
     devices = _add(domain, "devices")
-    for place, disk in enumerate(disks):
+    has_drive = bus != "ide" or len(disks) <= CDROM_PLACE + 1
+    places = (place for place in itertools.count() if bus != "ide" or place != CDROM_PLACE or not has_drive)
+    for place, disk in zip(places, disks, strict=False):
         _add_disk(devices, disk, bus, place, order)
+    if has_drive:
+        _add_cdrom(devices)
     for place, nic in enumerate(nics_of(order)):
         if nic.network == UNPLUGGED and not bridges:
             continue  # a host that was told of no network at all runs its guests without one
@@ -219,6 +235,24 @@ def _add_disk(devices: ElementTree.Element, disk: AttachedDisk, bus: str, place:
         tuning = _add(element, "iotune")
         for name, limit in limits:
             _add(tuning, name, str(limit))
+
+
+def _add_cdrom(devices: ElementTree.Element) -> None:
+    """An empty drive, which can be filled while the domain runs."""
+    drive = _add(devices, "disk", type="file", device="cdrom")
+    _add(drive, "driver", name="qemu", type="raw")
+    _add(drive, "target", dev=DISK_BUSES["ide"] + _letters(CDROM_PLACE), bus="ide")
+    _add(drive, "readonly")
+
+
+def _add_screen(domain: ElementTree.Element, secret: str) -> None:
+    """A screen whose VNC server listens nowhere."""
+    devices = domain.find("devices")
+    assert devices is not None
+    screen = _add(devices, "graphics", type="vnc")
+    shut_screen(screen, secret)
+    _add(screen, "listen", type="none")
+    _add(_add(devices, "video"), "model", type="vga")
 
 
 def _mark_attributes(mark: Mark) -> dict[str, str]:

@@ -273,9 +273,7 @@ class Executor:
         life.changed = self._changes
         known = life.last
         nics = self._nics.get(life.instance_id) or observation.nics or (known.nics if known is not None and known.seen in _ALIVE else ())
-        observation = msgspec.structs.replace(
-            observation, at=self._clock.seconds(), reason=observation.reason[:LONGEST_REASON], nics=nics
-        )
+        observation = msgspec.structs.replace(observation, at=self._clock.seconds(), reason=observation.reason[:LONGEST_REASON], nics=nics)
         life.last = observation
         if observation.seen not in _ALIVE:
             self._nics.pop(life.instance_id, None)

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import msgspec
 
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault
-from tashi.node.domain_xml import NAMESPACE
+from tashi.node.domain_xml import NAMESPACE, shut_screen
 
 _PLACES: Final = ("file", "dev")
 
@@ -63,6 +63,15 @@ def files_of(described: str) -> dict[str, str]:
     }
 
 
+def without_secrets(described: str) -> str:
+    """The description without the password of the domain's screen, for which `landed` sets another."""
+    domain = _parsed(described)
+    for screen in domain.iterfind("devices/graphics"):
+        for secret in ("passwd", "passwdValidTo"):
+            screen.attrib.pop(secret, None)
+    return ElementTree.tostring(domain, encoding="unicode")
+
+
 def landed(
     described: str,
     *,
@@ -70,9 +79,11 @@ def landed(
     files: Mapping[str, str],
     bridge_of: Callable[[str], str],
     console: str,
+    secret: str,
 ) -> str:
     """The domain as this host will have it. ``files``: where each of its files is here; ``bridge_of``: the bridge for the card with this
-    MAC address; ``console``: the file that keeps what the guest prints. OurFault names a file that has no place here."""
+    MAC address; ``console``: the file that keeps what the guest prints; ``secret``: its screen's password, which lets nobody in.
+    OurFault names a file that has no place here."""
     domain = _parsed(described)
     mark = domain.find(f"metadata/{{{NAMESPACE}}}instance")
     if mark is None:
@@ -91,6 +102,8 @@ def landed(
             plug.set("bridge", bridge_of(mac.get("address", "")))
     for log in domain.iterfind("devices/*/log"):
         log.set("file", console)
+    for screen in domain.iterfind("devices/graphics[@type='vnc']"):
+        shut_screen(screen, secret)
     return ElementTree.tostring(domain, encoding="unicode")
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import libvirt
 
-from tashi.errors import INTERNAL, OurFault
+from tashi.errors import CONFLICT, INTERNAL, OurFault
 from tashi.model.orders import Observation, Seen
 from tashi.node.domain_xml import NAMESPACE, PREFIX, Mark, mark_xml, read_mark
 from tashi.node.libvirt_connection import gone_meanwhile
@@ -77,3 +77,12 @@ def seen_of(domain: Any, mark: Mark) -> Observation:
     elif state in PAUSED:
         seen = Seen.PAUSED
     return Observation(instance_id=mark.instance_id, generation=mark.generation, seen=seen, reason=reason)
+
+
+def running_domain(connection: Any, cell: str, domain_uuid: str) -> Any:
+    """The cell's domain of this UUID; OurFault when there is none, when it does not run, or when it is not this cell's."""
+    domain = find(connection, canonical(domain_uuid))
+    if domain is None or domain.state()[0] in ENDED:
+        raise OurFault(CONFLICT, "the instance does not run on its host any more")
+    own_mark(domain, cell)
+    return domain

@@ -7,6 +7,7 @@ driver, whose domains live in this process anyway, it is created in one step. A 
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,7 @@ from tashi.model.orders import (
 )
 from tashi.model.statistics import Sample
 from tashi.node.bridges import Bridges
+from tashi.node.console_logs import ConsoleLogs
 from tashi.node.disks import Disks
 from tashi.node.domain_xml import Mark, domain_xml, nics_of
 from tashi.node.libvirt_adapt import adapt, tell_scheduler
@@ -82,7 +84,7 @@ class LibvirtHypervisor:
         self._measuring = connection.apart()
         self._host = host
         self._disks = disks
-        self._consoles = consoles
+        self._logs = ConsoleLogs(consoles)
         self._bridges = bridges
         self.cards = CardReader(connection).cards
 
@@ -232,6 +234,7 @@ class LibvirtHypervisor:
                     self._bridges.arrived(domain.XMLDesc)
             if observation.seen is Seen.GONE:
                 self._remove(domain, keep_console=True)
+                self._prune_logs(connection)
                 return observation if observation.reason else None
             return observation
 
@@ -261,17 +264,26 @@ class LibvirtHypervisor:
         domain_uuid = canonical(order.uuid)
         kind = self._host.domain_kind(connection)
         simulated = kind == "test"
-        console = self._console(domain_name(order.instance_id, order.name))
+        console = self._logs.path(domain_name(order.instance_id, order.name))
         domain = None
         try:
             bridges = self._bridges.ready((nic.network for nic in order.nics), simulated)
             disks = self._disks.check(order.disks) if simulated else self._disks.prepare(domain_uuid, order.disks, scratch_of(order))
             megahertz = connection.getInfo()[3] if order.cpu_speed else 0
-            xml = domain_xml(order, cell=cell, kind=kind, disks=disks, bridges=bridges, console=str(console), megahertz=megahertz)
+            xml = domain_xml(
+                order,
+                cell=cell,
+                kind=kind,
+                disks=disks,
+                bridges=bridges,
+                console=str(console),
+                secret=secrets.token_urlsafe(6),
+                megahertz=megahertz,
+            )
             if simulated:
                 connection.createXML(xml)
             else:
-                self._consoles.mkdir(parents=True, exist_ok=True)
+                self._logs.make_room()
                 domain = connection.defineXML(xml if kind != "xen" else xml_for_xen(xml, order, f"{self._disks.share}/images"))
                 domain.create()
                 self._bridges.plugged(domain.XMLDesc)
@@ -297,10 +309,10 @@ class LibvirtHypervisor:
                 domain.undefineFlags(_UNDEFINE)
         self._disks.discard(domain_uuid)
         if not keep_console:
-            self._console(name).unlink(missing_ok=True)
+            self._logs.forget(name)
 
-    def _console(self, name: str) -> Path:
-        return self._consoles / f"{name}.log"
+    def _prune_logs(self, connection: Any) -> None:
+        self._logs.prune({domain.name() for domain in connection.listAllDomains()})
 
 
 def _do(domain: Any, deed: Deed) -> None:

@@ -7,6 +7,7 @@ takes one of the few calls that a daemon answers a client at once. One that stan
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from tashi.model.orders import Deed, Migrate, Offer, Receive, Start
 from tashi.node.bridges import Bridges
 from tashi.node.disks import Disks
 from tashi.node.faults import HypervisorAway
-from tashi.node.landing import files_of, generation_of, landed, needs_of
+from tashi.node.landing import files_of, generation_of, landed, needs_of, without_secrets
 from tashi.node.libvirt_jobs import Job, Jobs
 from tashi.node.scratch_space import scratch_of
 
@@ -69,7 +70,7 @@ class Moves:
         if not domain.isPersistent():
             raise OurFault(INTERNAL, "the domain is not defined on its host; it was made by somebody else")
         self._disks.owner.leave_sign(deed.uuid, deed.generation)
-        return Offer(domain=domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
+        return Offer(domain=without_secrets(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE)))
 
     def receive(self, connection: Any, kind: str, deed: Receive) -> Offer:
         """Look at all that the domain needs here, make what is missing, and say how it will be here; OurFault when it cannot be had."""
@@ -100,6 +101,7 @@ class Moves:
             files={path: place for path, place in places.items() if place is not None},
             bridge_of=lambda mac: _bridge(bridges, mac),
             console=str(console),
+            secret=secrets.token_urlsafe(6),
         )
 
     def migrate(self, domain: Any, deed: Migrate) -> None:

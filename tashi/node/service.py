@@ -19,11 +19,13 @@ from zope.interface import implementer
 from tashi import __version__
 from tashi.config import Config
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, YourMistake
-from tashi.interfaces import IHypervisor
+from tashi.interfaces import IGuestAccess, IHypervisor
 from tashi.model.orders import NodeLogin
 from tashi.node.address_learning import AddressLearning
 from tashi.node.agent import NodeAgent
+from tashi.node.answers import Answers
 from tashi.node.bridges import Bridges
+from tashi.node.console_logs import ConsoleLogs
 from tashi.node.credentials import join_secret, own_secret
 from tashi.node.disks import Disks
 from tashi.node.statistics import MOST_CALLS
@@ -48,7 +50,7 @@ def make_service(config: Config, reactor: Any) -> Service:
 
     threads = Threads(reactor, config.libvirt.threads, settings.call_timeout)
     long_calls = Threads(reactor, config.qemu.max_parallel_migrations, config.qemu.migrate_timeout + settings.call_timeout)
-    hypervisor = make_hypervisor(config)
+    hypervisor, access = make_hypervisor(config)
     measuring = Threads(reactor, MOST_CALLS, settings.call_timeout)
     agent = NodeAgent(
         reactor,
@@ -57,6 +59,7 @@ def make_service(config: Config, reactor: Any) -> Service:
         hypervisor,
         threads.run,
         settings.register_frequency,
+        Answers(reactor, access, threads.run, config.libvirt.vnc_address),
         long_calls.run,
         settings.stats_interval,
         measuring.run,
@@ -66,9 +69,10 @@ def make_service(config: Config, reactor: Any) -> Service:
     return _NodeService((threads, long_calls, measuring), hypervisor, agent, learning)
 
 
-def make_hypervisor(config: Config) -> IHypervisor:
-    """This machine's libvirt; YourMistake when its Python binding is not installed."""
+def make_hypervisor(config: Config) -> tuple[IHypervisor, IGuestAccess]:
+    """This machine's libvirt, and the way into its guests; YourMistake when its Python binding is not installed."""
     try:
+        from tashi.node.libvirt_access import LibvirtAccess
         from tashi.node.libvirt_connection import LibvirtConnection
         from tashi.node.libvirt_guest import LibvirtHypervisor
         from tashi.node.libvirt_host import HostReader, Offer
@@ -78,15 +82,18 @@ def make_hypervisor(config: Config) -> IHypervisor:
     settings, state = config.node_manager_service, config.node_state_dir
     offer = Offer(cores=settings.offer_cores, memory=settings.offer_memory, reserved=config.qemu.reserved_mem)
     address = config.libvirt.migration_uri.replace("{fqdn}", socket.getfqdn())
-    return LibvirtHypervisor(
-        LibvirtConnection(config.libvirt.uri),
+    connection, consoles = LibvirtConnection(config.libvirt.uri), state / "console"
+    disks = Disks(config.share_dir / "images", Path(config.qemu.scratch_dir or state / "scratch"), config.qemu.scratch_vg, address)
+    hypervisor = LibvirtHypervisor(
+        connection,
         HostReader(offer, state),
-        Disks(config.share_dir / "images", Path(config.qemu.scratch_dir or state / "scratch"), config.qemu.scratch_vg, address),
-        state / "console",
+        disks,
+        consoles,
         make_bridges(config),
         Way(address=address, bandwidth=config.libvirt.migration_bandwidth),
         config.qemu.migrate_timeout,
     )
+    return hypervisor, LibvirtAccess(connection, disks, ConsoleLogs(consoles))
 
 
 def make_bridges(config: Config) -> Bridges:

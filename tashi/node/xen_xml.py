@@ -39,6 +39,9 @@ def xml_for_xen(text: str, order: Start, images: str) -> str:
         _make_paravirtual(domain, kind, order.hints, images)
     devices = domain.find("devices")
     assert devices is not None
+    for path in ("graphics", "video", "disk[@device='cdrom']"):  # the ways to these are QEMU's
+        for device in devices.findall(path):
+            devices.remove(device)
     for place, disk in enumerate(devices.findall("disk")):
         _make_disk(disk, place, whole)
     for interface in devices.findall("interface"):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.spread import pb
 
@@ -73,10 +73,22 @@ class UserAvatar(pb.Referenceable):
         self._who = who
         self._answers: dict[int, Sequence[bytes]] = {}
         self._token = 0
+        self._calls: set[Deferred[tuple[int, int, bytes]]] = set()
 
     def remote_call(self, text: bytes) -> Deferred[tuple[int, int, bytes]]:
         """Carry out one verb."""
-        return Deferred.fromCoroutine(self._call(text))
+        call = Deferred.fromCoroutine(self._call(text))
+        self._calls.add(call)
+        return call.addBoth(self._ended, call)
+
+    def logout(self) -> None:
+        """The connection is gone: nobody waits for an answer any more."""
+        for call in list(self._calls):
+            call.cancel()
+
+    def _ended(self, result: Any, call: Deferred[tuple[int, int, bytes]]) -> Any:
+        self._calls.discard(call)
+        return result
 
     def remote_more(self, token: int, index: int) -> bytes:
         """A further page of a long answer; the last one ends it."""
@@ -93,6 +105,8 @@ class UserAvatar(pb.Referenceable):
             answer = result_answer(await self._verbs.call(self._who, call.verb, call.arguments))
         except TashiError as error:
             answer = error_answer(error)
+        except CancelledError:
+            answer = b""  # for nobody
         except Exception:
             self.log.failure("a call of {who} failed", who=self._who.name)
             answer = error_answer(OurFault(INTERNAL, "the control plane failed to carry this out; its log says why"))

@@ -1,4 +1,4 @@
-"""The link to one agent: orders out, each call with a time budget; a link that does not answer is dropped."""
+"""The link to one agent: orders and questions out, each call with a time budget; a link over which no order is taken is dropped."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as OutOfTime
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import pb
 
+from tashi.errors import INTERNAL, TIMEOUT, OurFault, TashiError
 from tashi.model.orders import Order
-from tashi.wire.codec import encode
+from tashi.model.questions import Answer, Question, Refused
+from tashi.wire.codec import decode, encode
 
 ORDERS_A_CALL: Final = 200
 ACKNOWLEDGE_SECONDS: Final = 30.0
 """An agent only puts an order in its queue before it acknowledges."""
+ANSWER_SECONDS: Final = 30.0
+"""What is asked is asked of libvirt, which may be slow; whoever waits for it is told so."""
 
 
 class NodeLink:
@@ -37,6 +43,22 @@ class NodeLink:
                 return
             call.addTimeout(ACKNOWLEDGE_SECONDS, self._reactor)
             call.addErrback(self._not_acknowledged)
+
+    async def ask(self, question: Question) -> Answer:
+        """See INodeLink."""
+        try:
+            call: Deferred[Any] = self._mind.callRemote("ask", encode(question))
+            text = await call.addTimeout(ANSWER_SECONDS, self._reactor)
+        except OutOfTime:
+            raise OurFault(TIMEOUT, f"its host has not answered within {ANSWER_SECONDS:g} s; try again later") from None
+        except (pb.DeadReferenceError, pb.PBConnectionLost, ConnectionDone, ConnectionLost):
+            raise OurFault(TIMEOUT, "its host's agent went away before it answered; try again later") from None
+        except pb.RemoteError as error:
+            raise OurFault(INTERNAL, f"its host's agent cannot answer ({error}); is it of this version?") from None
+        answer: Answer = decode(text, Answer)
+        if isinstance(answer, Refused):
+            raise TashiError(answer.code, answer.message)
+        return answer
 
     def close(self) -> None:
         """See INodeLink."""

@@ -67,6 +67,7 @@ class Threshold(pb.Referenceable):
         except TashiError as error:
             return None, error_answer(error)
         avatar = UserAvatar(self._door.verbs, who)
+        self._broker.notifyOnDisconnect(avatar.logout)
         return avatar, encode({"user": {"userId": who.user_id, "name": who.name, "admin": who.admin}})
 
     async def _login_node(self, text: bytes, mind: Any) -> tuple[Any, bytes]:

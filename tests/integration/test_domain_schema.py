@@ -48,7 +48,7 @@ def description(kind: str, **changes: object) -> str:
     fields = {name: getattr(PLAIN, name) for name in PLAIN.__struct_fields__} | {"nics": (Nic(network=10), Nic(network=10))} | changes
     order = Start(**fields)
     cards = {10: "br10"}
-    text = domain_xml(order, cell=CELL, kind=kind, disks=DISKS, bridges=cards, console="/console/7.log", megahertz=2000)
+    text = domain_xml(order, cell=CELL, kind=kind, disks=DISKS, bridges=cards, console="/console/7.log", secret="s", megahertz=2000)
     return xml_for_xen(text, order, "/images") if kind == "xen" else text
 
 

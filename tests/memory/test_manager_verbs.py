@@ -77,6 +77,8 @@ MATRIX = [
     ("shutdownVm", {"instance": 1}, "conflict", "forbidden", "forbidden", "conflict"),
     ("shutdownMany", {"basename": "many"}, "conflict", "forbidden", "forbidden", "conflict"),
     ("vmmSpecificCall", {"instance": 1, "arg": "reset"}, "conflict", "forbidden", "forbidden", "conflict"),
+    ("vmmSpecificCall", {"instance": 1, "arg": "startVnc"}, "conflict", "forbidden", "forbidden", "conflict"),
+    ("openConsole", {"instance": 1}, "conflict", "forbidden", "forbidden", "conflict"),
     ("adaptCpuShare", {"instance": 1, "share": 512}, "conflict", "forbidden", "forbidden", "conflict"),
     ("adaptMemoryLimit", {"instance": 1, "limit": 64}, "conflict", "forbidden", "forbidden", "conflict"),
     ("adaptDiskBandwidth", {"instance": 1, "weight": 500}, "conflict", "forbidden", "forbidden", "conflict"),

@@ -14,9 +14,25 @@ from twisted.test import iosim
 from twisted.trial.unittest import SynchronousTestCase
 
 from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report, Seen
+from tashi.model.questions import (
+    Answer,
+    ChangeCdrom,
+    CloseConsole,
+    ConsoleOpened,
+    Done,
+    LogPage,
+    OpenConsole,
+    Question,
+    ReadLog,
+    Refused,
+    StartVnc,
+    StopVnc,
+)
 from tashi.node.agent import NodeAgent
+from tashi.node.answers import Answers
 from tashi.node.fake import FakeHypervisor
 from tashi.wire.codec import decode, encode
+from tests.fake_access import FakeAccess
 from tests.memory.test_node_executor import CELL, destroy, start, uuid_of
 
 PERIOD = 10.0
@@ -51,6 +67,11 @@ class ControlPlane(pb.Root):
     def order(self, *orders: Any) -> None:
         """Send orders over the newest link."""
         self.minds[-1].callRemote("orders", encode(orders))
+
+    def ask(self, question: Question) -> Deferred[Answer]:
+        """Ask something over the newest link."""
+        asked: Deferred[bytes] = self.minds[-1].callRemote("ask", encode(question))
+        return asked.addCallback(decode, Answer)
 
 
 class Avatar(pb.Referenceable):
@@ -107,7 +128,11 @@ class NodeAgentTests(SynchronousTestCase):
     def an_agent(self) -> NodeAgent:
         """An agent on this host; its threads are this thread."""
         login = NodeLogin(name="node1", secret="s" * 64, join="j", version="1")
-        agent = NodeAgent(self.clock, self.wire, lambda: login, self.host, maybeDeferred, PERIOD, stats_interval=self.stats_interval)
+        self.access = FakeAccess({uuid_of(1)})
+        answers = Answers(self.clock, self.access, maybeDeferred)
+        agent = NodeAgent(
+            self.clock, self.wire, lambda: login, self.host, maybeDeferred, PERIOD, answers, stats_interval=self.stats_interval
+        )
         self.addCleanup(lambda: agent.running and agent.stopService())
         return agent
 
@@ -268,6 +293,44 @@ class NodeAgentTests(SynchronousTestCase):
         self.go_on()
         last: Observation = self.plane.reports[-1].observations[-1]
         self.assertEqual((last.seen, last.reason), (Seen.GONE, "crashed"))
+
+    def ask(self, question: Question) -> Answer:
+        """What the agent answers now."""
+        asked = self.plane.ask(question)
+        self.go_on()
+        return self.successResultOf(asked)
+
+    def test_questions(self) -> None:
+        """A question is answered at once; what cannot be is refused in words."""
+        self.begin()
+        self.access.logs["tashi-1-vm1"] = b"hello"
+        self.assertEqual(self.ask(ReadLog(uuid=uuid_of(1), name="tashi-1-vm1", offset=1)), LogPage(data=b"ello"))
+        self.assertEqual(self.ask(ChangeCdrom(uuid=uuid_of(1), image="")), Done())
+        for question, code in (
+            (ChangeCdrom(uuid=uuid_of(1), image="x.iso"), "unknown-image"),
+            (StartVnc(uuid=uuid_of(2)), "conflict"),
+            (StopVnc(uuid=uuid_of(2)), "conflict"),
+            (CloseConsole(uuid=uuid_of(1), session="s"), None),
+        ):
+            answer = self.ask(question)
+            self.assertEqual(answer.code if isinstance(answer, Refused) else None, code)
+
+    def test_faulty_answer(self) -> None:
+        """A fault of the agent's own is told without its traceback, and logged with it."""
+        self.begin()
+        self.patch(self.access, "change_cdrom", lambda *arguments: 1 / 0)
+        answer = self.ask(ChangeCdrom(uuid=uuid_of(1), image=""))
+        self.assertIn("its log says how", answer.message if isinstance(answer, Refused) else "")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_consoles_end_with_the_link(self) -> None:
+        """When the control plane, or libvirt, has gone, nobody is at a console any more."""
+        self.begin()
+        for lose in (self.wire.cut, self.host.vanish):
+            self.assertIsInstance(self.ask(OpenConsole(uuid=uuid_of(1))), ConsoleOpened)
+            lose()
+            self.go_on(5)
+            self.assertEqual(self.access.consoles[-1].closed, 1)
 
     def test_stop(self) -> None:
         """An agent that is stopped leaves the instances running."""

@@ -9,14 +9,18 @@ import tempfile
 from typing import Any
 
 from twisted.internet import endpoints, reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.spread import pb
 from twisted.trial.unittest import SkipTest, TestCase
 
+from tashi.errors import OurFault
 from tashi.model.orders import NodeWelcome, Order, Report, Start
+from tashi.model.questions import CloseConsole, ConsoleOutput, Done, Question, Refused, StopVnc
+from tashi.model.states import InstanceState
 from tashi.wire.codec import PAGE_BYTES, decode, encode
-from tashi.wire.nodelink import ACKNOWLEDGE_SECONDS, NodeLink
+from tashi.wire.nodelink import ACKNOWLEDGE_SECONDS, ANSWER_SECONDS, NodeLink
 from tashi.wire.portal import Door
 from tests.builders import a_login, a_report, a_spec, an_instance, seen
 from tests.small_cell import SmallCell
@@ -27,7 +31,14 @@ class Mind(pb.Referenceable):
 
     def __init__(self) -> None:
         self.orders: list[Any] = []
+        self.questions: list[Any] = []
+        self.answer: Any = Done()
         self.came: Deferred[None] = Deferred()
+
+    def remote_ask(self, text: bytes) -> Any:
+        self.questions.append(decode(text, Question))
+        answer = self.answer
+        return answer if isinstance(answer, Deferred) else encode(answer)
 
     def remote_orders(self, text: bytes) -> bytes:
         self.orders += decode(text, list[Order])
@@ -221,6 +232,47 @@ class PortalTest(TestCase):
         self.assertIsInstance(order, Start)
         self.assertEqual(order.name, "web")
 
+    async def _running(self) -> Mind:
+        """The agent of a host on which alice's instance 1 runs."""
+        mind = Mind()
+        node, _ = await self._node(mind=mind)
+        instance = an_instance(1, user_id=1000, host_id=1, state=InstanceState.Running, generation=1)
+        with self.cell.manager.cluster.transaction("fill") as tx:
+            tx.put_instance(instance)
+        await node.callRemote("report", encode(a_report(seen(instance), full=True)))
+        self.cell.settle()
+        return mind
+
+    async def test_an_agent_is_asked(self) -> None:
+        """A question crosses two wires, and its answer both of them back; so does a refusal."""
+        mind = await self._running()
+        avatar, _ = await self._user(uid=1000)
+        about = {"instance": 1, "session": "s"}
+        mind.answer = ConsoleOutput(data=b"\xff", missed=3)
+        self.assertEqual((await self._call(avatar, "readConsole", **about))["result"], {"data": "/w==", "missed": 3, "ended": ""})
+        mind.answer = Refused(code="busy", message="later")
+        error = (await self._call(avatar, "writeConsole", **about, data="eA=="))["error"]
+        self.assertEqual(error, {"code": "busy", "message": "later"})
+        mind.answer = fail(ValueError())
+        self.assertIn("cannot answer", (await self._call(avatar, "closeConsole", **about))["error"]["message"])
+        self.flushLoggedErrors(ValueError)
+
+    async def test_a_reader_who_hangs_up_leaves_the_console(self) -> None:
+        """The end of a user's connection ends what that user waits for, without a word in the log."""
+        mind = await self._running()
+        mind.answer = Deferred()
+        avatar, _ = await self._user(uid=1000)
+        reading = Deferred.fromCoroutine(self._call(avatar, "readConsole", instance=1, session="s"))
+        reading.addErrback(lambda failure: failure.trap(pb.PBConnectionLost, ConnectionLost))
+        while not mind.questions:
+            await self._a_moment()
+        self.brokers[-1].transport.abortConnection()
+        while len(mind.questions) < 2:
+            await self._a_moment()
+        self.assertEqual(mind.questions[1], CloseConsole(uuid=mind.questions[0].uuid, session="s"))
+        await reading
+        mind.answer.callback(encode(ConsoleOutput()))
+
     async def test_a_wrong_secret_is_refused(self) -> None:
         """Neither the join secret nor a name's pinned secret can be guessed."""
         for login in ({"join": "wrong"}, {"join": ""}):
@@ -296,3 +348,15 @@ class NodeLinkTest(TestCase):
         self.assertEqual(closed, [])
         clock.advance(2)
         self.assertEqual(closed, [True])
+
+    def test_an_agent_that_does_not_answer_is_kept(self) -> None:
+        """What is asked has its time; libvirt may be slow, and the link is still good."""
+
+        class Slow:
+            def callRemote(self, name: str, text: bytes) -> Deferred[bytes]:
+                return Deferred()
+
+        clock = Clock()
+        asking = Deferred.fromCoroutine(NodeLink(clock, Slow(), None).ask(StopVnc(uuid="u")))  # type: ignore[arg-type]
+        clock.advance(ANSWER_SECONDS)
+        self.assertEqual(self.failureResultOf(asking, OurFault).value.code, "timeout")

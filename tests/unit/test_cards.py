@@ -16,7 +16,7 @@ NICS = (Nic(network=10, mac="52:54:00:00:00:01"), Nic(network=4000, mac="52:54:0
 def a_domain() -> ElementTree.Element:
     """The XML of a domain with two cards on one bridge."""
     order = Start(instance_id=7, generation=1, name="vm7", uuid=UUID, cores=1, memory=64, disks=(), nics=NICS)
-    text = domain_xml(order, cell=UUID, kind="qemu", disks=(), bridges={10: "br0", 4000: "br0"}, console="/console")
+    text = domain_xml(order, cell=UUID, kind="qemu", disks=(), bridges={10: "br0", 4000: "br0"}, console="/console", secret="shut-8ch")
     return ElementTree.fromstring(text)
 
 

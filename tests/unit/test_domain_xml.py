@@ -31,7 +31,7 @@ def a_domain(
     order: Start, kind: str = "qemu", disks: tuple[AttachedDisk, ...] = (), bridges: dict[int, str] | None = None
 ) -> ElementTree.Element:
     """The order's XML, parsed again."""
-    text = domain_xml(order, cell=CELL, kind=kind, disks=disks, bridges=bridges or {}, console="/console/7.log", megahertz=2000)
+    text = domain_xml(order, cell=CELL, kind=kind, disks=disks, bridges=bridges or {}, console="/console/7.log", secret="s", megahertz=2000)
     return ElementTree.fromstring(text)
 
 
@@ -95,7 +95,25 @@ def test_disk_interface(bus: str, second: str) -> None:
     disks = tuple(AttachedDisk(path=f"/i/{name}", format="raw") for name in "ab")
     domain = a_domain(an_order(hints={"diskInterface": bus}), disks=disks)
     assert [target.get("dev") for target in domain.iterfind("devices/disk/target")][1] == second
-    assert {target.get("bus") for target in domain.iterfind("devices/disk/target")} == {bus}
+    assert {target.get("bus") for target in domain.iterfind("devices/disk[@device='disk']/target")} == {bus}
+
+
+@pytest.mark.parametrize(("count", "names"), [(1, "hda hdc"), (2, "hda hdb hdc"), (3, "hda hdb hdd hdc"), (4, "hda hdb hdc hdd")])
+def test_cdrom(count: int, names: str) -> None:
+    """There is an empty CD-ROM drive hdc, around which IDE disks are lettered, unless they need its place."""
+    disks = tuple(AttachedDisk(path=f"/i/{number}", format="raw") for number in range(count))
+    domain = a_domain(an_order(hints={"diskInterface": "ide"}), disks=disks)
+    assert " ".join(target.get("dev", "") for target in domain.iterfind("devices/disk/target")) == names
+    drives = domain.findall("devices/disk[@device='cdrom']")
+    assert [drive.find("source") for drive in drives] == [None] * (count < 4)
+
+
+def test_screen() -> None:
+    """The screen is shown nowhere, and its password is one that has expired."""
+    screen = a_domain(an_order()).find("devices/graphics")
+    assert screen is not None
+    assert screen.attrib == {"type": "vnc", "passwd": "s", "passwdValidTo": "1970-01-01T00:00:01"}
+    assert [listen.attrib for listen in screen] == [{"type": "none"}]
 
 
 def test_nics() -> None:
@@ -137,7 +155,7 @@ def test_cpu_speed(speed: int, share: str) -> None:
 def test_cpu_speed_of_an_unknown_host() -> None:
     """A host that does not know its own speed cannot keep another."""
     with pytest.raises(OurFault, match="how fast"):
-        domain_xml(an_order(cpu_speed=1000), cell=CELL, kind="qemu", disks=(), bridges={}, console="/c")
+        domain_xml(an_order(cpu_speed=1000), cell=CELL, kind="qemu", disks=(), bridges={}, console="/c", secret="s")
 
 
 def test_disk_weight() -> None:
@@ -210,7 +228,15 @@ def test_nothing_gets_in(hints: dict[str, str], text: str) -> None:
     assert {child.tag for child in domain} <= {
         "name", "uuid", "metadata", "memory", "vcpu", "os", "features", "cpu", "clock", "on_poweroff", "on_reboot", "on_crash", "devices",
     }  # fmt: skip
-    assert [child.tag for child in domain.find("devices") or ()] == ["interface", "serial", "console", "memballoon"]
+    assert [child.tag for child in domain.find("devices") or ()] == [
+        "disk",
+        "interface",
+        "serial",
+        "console",
+        "memballoon",
+        "graphics",
+        "video",
+    ]
 
 
 def test_uuid_must_be_one() -> None:

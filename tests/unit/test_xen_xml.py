@@ -22,7 +22,7 @@ def a_domain(**changes: Any) -> ElementTree.Element:
     """An order for Xen as libvirt gets it."""
     fields: dict[str, Any] = {"cores": 2, "memory": 512, "disks": (Disk(uri="a.img"),), "nics": (Nic(network=10),)}
     order = Start(instance_id=7, generation=3, name="tizzy", uuid=UUID, **(fields | changes))
-    text = domain_xml(order, cell=CELL, kind="xen", disks=DISKS, bridges={10: "br10"}, console="/c/7.log", megahertz=2000)
+    text = domain_xml(order, cell=CELL, kind="xen", disks=DISKS, bridges={10: "br10"}, console="/c/7.log", secret="s", megahertz=2000)
     return ElementTree.fromstring(xml_for_xen(text, order, "/images"))
 
 

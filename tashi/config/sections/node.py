@@ -45,6 +45,9 @@ class Libvirt(Section, frozen=True, kw_only=True):
         "qemu+tls://{fqdn}/system"
     )
     migration_bandwidth: Annotated[Count, Key("Most megabytes a second of one migration; 0: no limit")] = 0
+    vnc_address: Annotated[
+        str, Key("Address of this host that startVnc lets a viewer come to; empty: the one at which it reaches the control plane")
+    ] = ""
 
 
 class Qemu(Section, frozen=True, kw_only=True):

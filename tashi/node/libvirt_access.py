@@ -1,0 +1,76 @@
+"""Screen, console and CD-ROM drive of the cell's domains on this machine's libvirt, behind `IGuestAccess`.
+
+QEMU's VNC server listens nowhere: its connections are handed to it one by one through libvirt, by whoever has let somebody in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree
+
+import libvirt
+
+from tashi.errors import CONFLICT, OurFault
+from tashi.node.console_logs import ConsoleLogs
+from tashi.node.disks import Disks
+from tashi.node.libvirt_connection import LibvirtConnection
+from tashi.node.libvirt_console import LibvirtConsole
+from tashi.node.libvirt_domain import running_domain
+
+
+class LibvirtAccess:
+    """An IGuestAccess on the connection that the hypervisor uses, too."""
+
+    def __init__(self, connection: LibvirtConnection, disks: Disks, logs: ConsoleLogs) -> None:
+        self._connection = connection
+        self._disks = disks
+        self._logs = logs
+
+    def set_vnc_password(self, cell: str, domain_uuid: str, password: str, seconds: float) -> None:
+        """See IGuestAccess."""
+        with self._connection.talking("its screen cannot be shown") as connection:
+            domain = running_domain(connection, cell, domain_uuid)
+            screen = _device(domain, "graphics[@type='vnc']", "screen", libvirt.VIR_DOMAIN_XML_SECURE)
+            screen.set("passwd", password)
+            screen.set("passwdValidTo", time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + seconds)))
+            domain.updateDeviceFlags(ElementTree.tostring(screen, encoding="unicode"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def connect_to_screen(self, cell: str, domain_uuid: str) -> int:
+        """See IGuestAccess."""
+        with self._connection.talking("its screen cannot be shown") as connection:
+            return int(running_domain(connection, cell, domain_uuid).openGraphicsFD(0, 0))
+
+    def change_cdrom(self, cell: str, domain_uuid: str, image: str) -> None:
+        """See IGuestAccess."""
+        path = self._disks.cdrom(image) if image else ""
+        with self._connection.talking("its CD-ROM was not changed") as connection:
+            domain = running_domain(connection, cell, domain_uuid)
+            drive = _device(domain, "disk[@device='cdrom']", "CD-ROM drive")
+            for child in list(drive):
+                if child.tag not in ("target", "readonly", "address"):
+                    drive.remove(child)
+            ElementTree.SubElement(drive, "driver", name="qemu", type="raw")
+            if path:
+                ElementTree.SubElement(drive, "source", file=path)
+            where = libvirt.VIR_DOMAIN_AFFECT_LIVE | (libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0)
+            domain.updateDeviceFlags(ElementTree.tostring(drive, encoding="unicode"), where)
+
+    def open_console(
+        self, cell: str, domain_uuid: str, force: bool, received: Callable[[bytes], None], ended: Callable[[], None]
+    ) -> LibvirtConsole:
+        """See IGuestAccess."""
+        with self._connection.talking("its console cannot be opened") as connection:
+            return LibvirtConsole(running_domain(connection, cell, domain_uuid), force, received, ended)
+
+    def read_log(self, name: str, offset: int) -> bytes:
+        """See IGuestAccess."""
+        return self._logs.read(name, offset)
+
+
+def _device(domain: Any, path: str, what: str, flags: int = 0) -> ElementTree.Element:
+    device = ElementTree.fromstring(domain.XMLDesc(flags)).find(f"devices/{path}")
+    if device is None:
+        raise OurFault(CONFLICT, f"the instance was made without a {what}")
+    return device
