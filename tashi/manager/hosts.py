@@ -19,7 +19,7 @@ from tashi.interfaces import INodeLink
 from tashi.manager import migrations, restarts
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.dispatch import Dispatch
-from tashi.manager.lifecycle import advance
+from tashi.manager.lifecycle import advance, end
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.reconcile import Step, addresses_in, ends_task, step_for, steps_for_missing
 from tashi.manager.settings import ManagerSettings
@@ -29,8 +29,8 @@ from tashi.model.events import host_action, vm_action
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.names import check_hostname
-from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report
-from tashi.model.states import Happening, HostState, InstanceState, is_legal
+from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report, Seen
+from tashi.model.states import TABLE, Happening, HostState, InstanceState, is_legal
 
 LONGEST_GAP = 10.0
 """Seconds between two looks at the leases, beyond which the time between them does not count."""
@@ -131,19 +131,19 @@ class Hosts:
                 tx.put_host(msgspec.structs.replace(host, up=True, facts=report.facts, decayed=host.decayed and not listed))
             for observation in report.observations:
                 instance = tx.instance(observation.instance_id)
+                if instance is not None and observation.progress is not None and instance.host_id == host_id:
+                    migrations.tell_progress(tx, instance, observation.progress)
                 if instance is not None and migrations.take(tx, instance, host_id, observation) is not None:
                     continue
                 if instance is not None and ends_task(instance, host_id, observation):
                     instance = end_task(tx, instance, observation)
-                if instance is not None and observation.progress is not None and instance.host_id == host_id:
-                    migrations.tell_progress(tx, instance, observation.progress)
                 if instance is not None and instance.host_id == host_id and observation.stuck:
                     _mark_stuck(tx, instance)
                     continue
                 step = step_for(instance, host_id, observation)
                 if step is not None:
                     self._take(tx, step)
-                elif observation.instance_id not in self._cluster.instances:
+                elif instance is None and observation.seen in (Seen.RUNNING, Seen.PAUSED):
                     self.log.warn(
                         "host {host} has a domain of instance {instance}, which is not in the records; it is left alone",
                         host=host.name,
@@ -208,15 +208,10 @@ class Hosts:
             return
         if step.happening is Happening.SEEN_GONE and migrations.is_leaving(instance):
             migrations.leave(tx, instance)
-        elif step.happening is Happening.SEEN_GONE and instance.state is InstanceState.Destroying and instance.residue:
-            first, *rest = instance.residue  # it may still be there
-            tx.put_instance(
-                msgspec.structs.replace(
-                    instance, host_id=first.host_id, residue=tuple(rest), generation=instance.generation + 1, decayed=False
-                )
-            )
         elif step.happening is Happening.SEEN_GONE and instance.state is InstanceState.Restarting:
             restarts.begin_again(tx, instance, self._settings.scheduling)
+        elif step.happening is Happening.SEEN_GONE:
+            end(tx, instance, step.reason)
         elif step.happening is Happening.FAILED and is_legal(instance.state, Happening.RETRIED) and instance.host_id is not None:
             # another host may still take it; the planner says so when none does
             advance(tx, instance, Happening.RETRIED, reason=step.reason, refused_by=(*instance.refused_by, instance.host_id))
@@ -267,5 +262,6 @@ def _mark_stuck(tx: Transaction, instance: Instance) -> None:
 def _concerns(host_id: int, instance: Instance) -> bool:
     """Whether the silence of this host means something for the instance that is not recorded yet."""
     if instance.host_id == host_id:
-        return not instance.decayed
+        after = TABLE.get((instance.state, Happening.HOST_LOST), instance.state)
+        return after is not instance.state or not instance.decayed
     return instance.state is InstanceState.MigratePrep and instance.migration is not None and instance.migration.target == host_id

@@ -3,7 +3,8 @@
 -> Depart   to the source    <- the domain's description
 -> Receive  to the target    <- the domain as it will be there, and the way to it; or why it cannot be
 -> Migrate  to the source    <- gone, or still there and why
-The target's word that the domain runs ends it well. A source that no longer has the domain does not: then the target is asked.
+The target's word that the domain runs ends it well. A source that no longer has the domain, or has it standing still, does not: then
+the target is asked.
 Whatever may be left at the other end is the record's residue until that host says that it has cleared it away.
 """
 
@@ -36,8 +37,6 @@ def refusal(cluster: Cluster, instance: Instance, host: Host, settings: Scheduli
     """Why the instance cannot move to this host, as far as the records tell; None: it can."""
     if host.id == instance.host_id:
         return "has it already"
-    if any(one.host_id == host.id for one in instance.residue):
-        return "is still to be cleared of what an earlier move left there"
     source = cluster.hosts.get(instance.host_id or 0)
     here, there = (one.facts.hypervisor if one and one.facts else "" for one in (source, host))
     if here != there:
@@ -54,7 +53,7 @@ def migrate(tx: Transaction, instance: Instance, host: Host, settings: Schedulin
     reason = refusal(tx.cluster, instance, host, settings)
     if reason is not None:
         code = CONFLICT if host.id == instance.host_id else NO_SUITABLE_HOST
-        raise YourMistake(code, f"{instance.name} cannot move to {host.name}, which {reason}")
+        raise YourMistake(code, f"{instance.name} cannot move to {host.name}: {reason}")
     migration = Migration(target=host.id, who=who, verb=verb)
     return advance(tx, instance, Happening.MIGRATE_ASKED, reason=f"moves to {host.name}, asked by {who}", migration=migration)
 
@@ -66,15 +65,15 @@ def begin_waiting(cluster: Cluster, settings: ManagerSettings) -> None:
     waiting = [instance for instance in moving if instance.migration is not None and not instance.migration.begun]
     if not waiting:
         return
-    busy = Counter(host_id for instance in begun for host_id in instance.rooms)
+    busy = Counter(host_id for instance in begun for host_id in _ends(instance))
     places = settings.max_migrations - len(begun)
     with cluster.transaction("begin_migrations") as tx:
         for instance in waiting:
             if places <= 0:
                 return
-            if any(busy[host_id] >= settings.max_migrations_per_host for host_id in instance.rooms):
+            if any(busy[host_id] >= settings.max_migrations_per_host for host_id in _ends(instance)):
                 continue
-            busy.update(instance.rooms)
+            busy.update(_ends(instance))
             places -= 1
             assert instance.migration is not None
             _proceed(tx, instance, msgspec.structs.replace(instance.migration, begun=True))
@@ -84,6 +83,8 @@ def take(tx: Transaction, instance: Instance, host_id: int, observation: Observa
     """What a host says of an instance that moves or has moved: the record after it, or None when that is nothing of a migration."""
     cleared = [one for one in instance.residue if one.host_id == host_id]
     if cleared:
+        if instance.state is InstanceState.Destroying:
+            return instance  # it is asked again when the instance's own host has let go
         if observation.seen is Seen.GONE and observation.generation >= cleared[0].generation:
             residue = tuple(one for one in instance.residue if one.host_id != host_id)
             instance = msgspec.structs.replace(instance, residue=residue)
@@ -104,7 +105,7 @@ def leave(tx: Transaction, instance: Instance) -> Instance:
     migration = instance.migration
     assert migration is not None and instance.host_id is not None
     if instance.state is InstanceState.Orphaned:
-        instance = advance(tx, instance, Happening.MIGRATION_STARTED, reason="its host no longer has it")
+        instance = advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason)
     return advance(tx, instance, Happening.LEFT, **_at_target(instance, migration))
 
 
@@ -120,7 +121,7 @@ def lose_host(tx: Transaction, instance: Instance, host: Host) -> Instance:
         return instance
     if host.id == migration.target:
         return fail(tx, instance, f"host {host.name} is silent")
-    return msgspec.structs.replace(instance, migration=None, residue=(*instance.residue, *_received(instance)))
+    return _proceed(tx, instance, None, residue=(*instance.residue, *_received(instance)))
 
 
 def fail(tx: Transaction, instance: Instance, reason: str) -> Instance:
@@ -150,8 +151,11 @@ def _from_target(tx: Transaction, instance: Instance, migration: Migration, obse
     if not migration.received or observation.generation < migration.received:
         return instance
     if observation.seen is Seen.RUNNING and instance.state in _UNCERTAIN:
-        return advance(tx, instance, Happening.ARRIVED, decayed=False, **_at_target(instance, migration))
-    if instance.state is InstanceState.MigratePrep and _is_outcome(instance, observation):
+        return advance(tx, instance, Happening.ARRIVED, **_at_target(instance, migration))
+    if instance.state is InstanceState.MigrateTrans and migration.doubt and observation.generation == instance.generation:
+        if observation.done or observation.seen is Seen.GONE:
+            return advance(tx, fail(tx, instance, migration.doubt), Happening.SEEN_PAUSED, reason=f"not moved: {migration.doubt}")
+    elif instance.state is InstanceState.MigratePrep and _is_outcome(instance, observation):
         offer = observation.offer
         if observation.refused or offer is None:
             return fail(tx, instance, observation.refused or "the target did not answer")
@@ -176,7 +180,9 @@ def _from_source(tx: Transaction, instance: Instance, migration: Migration, obse
                 return leave(tx, instance)
             if observation.refused and _is_outcome(instance, observation):
                 if instance.state is InstanceState.Orphaned:
-                    instance = advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason)
+                    instance = advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason, decayed=False)
+                if observation.seen is Seen.PAUSED:  # as a source is left whose libvirt ended when all but its word was over there
+                    return _proceed(tx, instance, msgspec.structs.replace(migration, doubt=observation.refused))
                 return fail(tx, instance, observation.refused)
             if instance.state is InstanceState.Orphaned and observation.seen in _ALIVE:
                 return advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason, decayed=False)
@@ -184,8 +190,13 @@ def _from_source(tx: Transaction, instance: Instance, migration: Migration, obse
     return None
 
 
-def _proceed(tx: Transaction, instance: Instance, migration: Migration) -> Instance:
-    after = msgspec.structs.replace(instance, migration=migration, generation=instance.generation + 1)
+def _ends(instance: Instance) -> tuple[int, ...]:
+    assert instance.migration is not None and instance.host_id is not None
+    return instance.host_id, instance.migration.target
+
+
+def _proceed(tx: Transaction, instance: Instance, migration: Migration | None, **changes: Any) -> Instance:
+    after = msgspec.structs.replace(instance, migration=migration, generation=instance.generation + 1, **changes)
     tx.put_instance(after)
     return after
 
@@ -197,6 +208,7 @@ def _at_target(instance: Instance, migration: Migration) -> dict[str, Any]:
     return {
         "host_id": migration.target,
         "migration": None,
+        "decayed": False,
         "started": migration.received,
         "generation": generation,
         "residue": (*instance.residue, Residue(host_id=instance.host_id, generation=generation)),

@@ -73,6 +73,7 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     landing: str = ""  # the domain as the target will have it
     address: str = ""  # where the target's hypervisor is reached
     shared: bool = False  # whether the target sees the same disks
+    doubt: str = ""  # why its host says that it failed, though the domain stands still there: only the target can tell
     who: str = ""
     verb: str = ""
 
@@ -175,14 +176,11 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
 
     @property
     def rooms(self) -> tuple[int, ...]:
-        """The hosts on which it takes room: one that moves does so at both ends."""
+        """The hosts on which it takes room, and that may have orders about it: one that moves does so at both ends, and wherever it has
+        been or was expected until that host has cleared it away."""
         here = () if self.host_id is None else (self.host_id,)
-        return here if self.migration is None else (*here, self.migration.target)
-
-    @property
-    def errands(self) -> frozenset[int]:
-        """The hosts that may have orders about it."""
-        return frozenset((*self.rooms, *(one.host_id for one in self.residue)))
+        there = () if self.migration is None else (self.migration.target,)
+        return tuple(dict.fromkeys((*here, *there, *(one.host_id for one in self.residue))))
 
 
 def domain_uuid(cell: uuid.UUID, instance_id: int) -> uuid.UUID:
