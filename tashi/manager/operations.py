@@ -12,11 +12,12 @@ import msgspec
 from tashi.errors import BAD_ARGUMENT, CONFLICT, FORBIDDEN, UNKNOWN_USER, YourMistake
 from tashi.manager import draining
 from tashi.manager.cluster import Transaction
+from tashi.manager.lifecycle import end
 from tashi.manager.lookup import the_host, the_user
 from tashi.model.events import audit_record, host_action
 from tashi.model.host import Host
 from tashi.model.names import shown
-from tashi.model.states import HostState
+from tashi.model.states import HostState, InstanceState
 from tashi.model.user import Principal, User
 
 _ELEMENT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -68,13 +69,22 @@ def drain_host(tx: Transaction, who: Principal, host: int | str) -> Host:
 
 
 def unregister_host(tx: Transaction, who: Principal, host: int | str) -> tuple[Host, int]:
-    """Forget a host that is down; how many instances its record still has. While it has any the record stays, and only the secret of its
-    agent is forgotten: an agent that was installed anew joins under the same name and finds them."""
+    """Forget a host that is down; how many instances its record still has. While it has any that nobody has asked to destroy the record
+    stays, and only the secret of its agent is forgotten: an agent that was installed anew joins under the same name and finds them.
+    What the host was still to clear away, or to end, is done with it."""
     require_admin(who, "unregisterHost")
     found = the_host(tx.cluster, host)
     if found.up:
         raise YourMistake(CONFLICT, f"host {found.name} is up; stop its agent first, and wait until the host is down")
-    count = len(tx.cluster.errands.get(found.id, ()))
+    count = 0
+    for number in sorted(tx.cluster.errands.get(found.id, ())):
+        instance = tx.cluster.instances[number]
+        instance = msgspec.structs.replace(instance, residue=tuple(one for one in instance.residue if one.host_id != found.id))
+        tx.put_instance(instance)
+        if instance.host_id == found.id and instance.state is InstanceState.Destroying:
+            end(tx, instance, f"its host {found.name} was unregistered")
+        elif found.id in instance.rooms:
+            count += 1
     if count:
         tx.put_host(msgspec.structs.replace(found, secret_hash=""))
     else:
