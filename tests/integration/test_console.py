@@ -117,7 +117,8 @@ def test_a_terminal(qemu_cell: RunningCell, guest: str) -> None:
 def test_a_killed_client(qemu_cell: RunningCell, guest: str) -> None:
     """A client that is killed is at the console no more."""
     victim = Terminal(qemu_cell, "--instance", guest)
-    victim.wait_for(b"HB ")  # it reads
+    victim.wait_for(b"HB ")
+    assert console_code(qemu_cell, guest) == 1  # and by now it waits for more
     victim.process.kill()
     victim.process.wait(30)
     until(lambda: console_code(qemu_cell, guest), lambda code: code == 0, PATIENCE)
@@ -125,7 +126,8 @@ def test_a_killed_client(qemu_cell: RunningCell, guest: str) -> None:
 
 def console_code(cell: RunningCell, name: str) -> int:
     """The exit code of a short visit."""
-    with start(cell, "--instance", name, "--for", "0.1", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    nowhere = subprocess.DEVNULL
+    with start(cell, "--instance", name, "--for", "0.1", stdin=nowhere, stdout=nowhere, stderr=nowhere) as process:
         return process.wait(60)
 
 
