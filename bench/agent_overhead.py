@@ -25,7 +25,7 @@ from bench.figures import Figure, share
 from bench.hypervisor import CELL, IMAGE, a_hypervisor, a_start
 from tashi.model.instance import Resources
 from tashi.model.orders import Adapt, Destroy, Observation, Seen, Start
-from tashi.node.domain_xml import AttachedDisk, domain_xml
+from tashi.node.domain.xml import AttachedDisk, domain_xml
 from tashi.node.executor import Executor
 from tashi.node.threads import Threads
 

@@ -28,7 +28,7 @@ def libvirt_creates(node_file: Path) -> float:
     """Domains like ours that a bare script creates in a second on a test host of its own."""
     import libvirt
 
-    from tashi.node.domain_xml import AttachedDisk, domain_xml
+    from tashi.node.domain.xml import AttachedDisk, domain_xml
 
     disks = [AttachedDisk(path="/nowhere/tashi.img", format="raw")]
 

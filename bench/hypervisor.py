@@ -8,11 +8,11 @@ from typing import Final
 
 from tashi.model.instance import Disk, domain_uuid
 from tashi.model.orders import Start
-from tashi.node.bridges import Bridges
-from tashi.node.disks import Disks
-from tashi.node.libvirt_connection import LibvirtConnection
-from tashi.node.libvirt_guest import LibvirtHypervisor
-from tashi.node.libvirt_host import HostReader, Offer
+from tashi.node.libvirt.connection import LibvirtConnection
+from tashi.node.libvirt.guest import LibvirtHypervisor
+from tashi.node.libvirt.host import HostReader, Offer
+from tashi.node.network.bridges import Bridges
+from tashi.node.storage.disks import Disks
 
 CELL: Final = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 IMAGE: Final = "halt.img"

@@ -18,7 +18,7 @@ from bench.cell import bench_cell
 from bench.figures import Figure
 from bench.hypervisor import CELL, a_hypervisor, a_start
 from tashi.model.statistics import Sample, statistics_between
-from tashi.node.libvirt_guest import LibvirtHypervisor
+from tashi.node.libvirt.guest import LibvirtHypervisor
 
 RUNS: Final = 20
 SIMULATED: Final = 100

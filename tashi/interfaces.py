@@ -15,7 +15,7 @@ from tashi.model.questions import Answer, Question
 from tashi.model.request import Origin, Outgoing
 from tashi.model.statistics import Sample
 from tashi.model.user import Principal
-from tashi.node.cards import Card
+from tashi.node.network.cards import Card
 
 
 class Change(msgspec.Struct, frozen=True):

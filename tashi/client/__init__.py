@@ -3,6 +3,7 @@
 `async with connect(reactor) as cell: rows = await cell.createVm(name="web", disks="tashi.img")`
 """
 
-from tashi.client.cell import CannotReach, Cell, connect
+from tashi.client.cell import Cell, connect
+from tashi.client.unreachable import CannotReach
 
 __all__ = ["CannotReach", "Cell", "connect"]

@@ -25,10 +25,6 @@ CALL_SECONDS = 60.0
 """How long an answer may take; waitFor may take its own time besides."""
 
 
-class CannotReach(Exception):
-    """The control plane cannot be reached or has gone; the words say where it was sought, why, and what to do."""
-
-
 class Calls(Protocol):
     """Something that carries one verb to the control plane and its result back."""
 

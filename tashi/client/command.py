@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from tashi.client import table
-from tashi.client.cell import CannotReach, Cell, connect
+from tashi.client.cell import Cell, connect
 from tashi.client.parse import Command, WrongUsage, parse
 from tashi.client.process import run_to_end
+from tashi.client.unreachable import CannotReach
 from tashi.client.usage import example_lines, full_usage, verb_usage
 from tashi.client.verbs import Program, Verb
 from tashi.errors import FORBIDDEN, TashiError

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from tashi.client import arguments
-from tashi.client.cell import CannotReach, Cell, Row, connect
+from tashi.client.cell import Cell, Row, connect
 from tashi.client.process import run_to_end
 from tashi.client.table import visible
+from tashi.client.unreachable import CannotReach
 from tashi.errors import TashiError, YourMistake
 
 LEAVE: Final = b"\x1d"

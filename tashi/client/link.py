@@ -18,7 +18,7 @@ from twisted.internet.defer import TimeoutError as OutOfTime
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.spread import banana, pb
 
-from tashi.client.cell import CannotReach
+from tashi.client.unreachable import CannotReach
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, TashiError, YourMistake
 from tashi.wire.codec import decode, encode
 

@@ -30,7 +30,7 @@ from tashi.model.host import HostFacts
 from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Order, Report
 from tashi.model.questions import Question
 from tashi.model.statistics import Sample, Statistics, pages_of
-from tashi.node.answers import Answers
+from tashi.node.access.answers import Answers
 from tashi.node.executor import Executor
 from tashi.node.statistics import Sampling
 from tashi.wire.codec import decode, encode

@@ -28,9 +28,9 @@ from tashi.model.orders import (
     Unpause,
 )
 from tashi.model.statistics import Counters, Sample
-from tashi.node.cards import Card
-from tashi.node.domain_xml import kilobytes, nics_of
+from tashi.node.domain.xml import kilobytes, nics_of
 from tashi.node.faults import HypervisorAway
+from tashi.node.network.cards import Card
 
 
 class _Domain(msgspec.Struct, kw_only=True):

@@ -21,16 +21,16 @@ from tashi.config import Config
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, YourMistake
 from tashi.interfaces import IGuestAccess, IHypervisor
 from tashi.model.orders import NodeLogin
-from tashi.node.address_learning import AddressLearning
+from tashi.node.access.answers import Answers
+from tashi.node.access.logs import ConsoleLogs
 from tashi.node.agent import NodeAgent
-from tashi.node.answers import Answers
-from tashi.node.bridges import Bridges
-from tashi.node.console_logs import ConsoleLogs
 from tashi.node.credentials import join_secret, own_secret
-from tashi.node.disks import Disks
+from tashi.node.network.address_learning import AddressLearning
+from tashi.node.network.bridges import Bridges
+from tashi.node.network.vlans import Vlans
 from tashi.node.statistics import MOST_CALLS
+from tashi.node.storage.disks import Disks
 from tashi.node.threads import Threads
-from tashi.node.vlans import Vlans
 
 SERVER_NAME: Final = "tashi-cluster-manager"
 """What the certificate of every cell's control plane is made out to."""
@@ -72,11 +72,11 @@ def make_service(config: Config, reactor: Any) -> Service:
 def make_hypervisor(config: Config) -> tuple[IHypervisor, IGuestAccess]:
     """This machine's libvirt, and the way into its guests; YourMistake when its Python binding is not installed."""
     try:
-        from tashi.node.libvirt_access import LibvirtAccess
-        from tashi.node.libvirt_connection import LibvirtConnection
-        from tashi.node.libvirt_guest import LibvirtHypervisor
-        from tashi.node.libvirt_host import HostReader, Offer
-        from tashi.node.libvirt_migrate import Way
+        from tashi.node.libvirt.access import LibvirtAccess
+        from tashi.node.libvirt.connection import LibvirtConnection
+        from tashi.node.libvirt.guest import LibvirtHypervisor
+        from tashi.node.libvirt.host import HostReader, Offer
+        from tashi.node.libvirt.migrate import Way
     except ImportError as error:
         raise YourMistake(BAD_ARGUMENT, f"the node agent needs libvirt's Python binding ({error}); pip install 'tashi[libvirt]'") from None
     settings, state = config.node_manager_service, config.node_state_dir

@@ -12,12 +12,12 @@ from twisted.trial.unittest import TestCase
 from tashi.errors import OurFault
 from tashi.model.instance import Disk, Nic, Resources
 from tashi.model.orders import Adapt, Seen, Shutdown
-from tashi.node.bridges import Bridges
-from tashi.node.disks import Disks
 from tashi.node.fake import FakeHypervisor
-from tashi.node.libvirt_connection import LibvirtConnection
-from tashi.node.libvirt_guest import LibvirtHypervisor
-from tashi.node.libvirt_host import HostReader, Offer
+from tashi.node.libvirt.connection import LibvirtConnection
+from tashi.node.libvirt.guest import LibvirtHypervisor
+from tashi.node.libvirt.host import HostReader, Offer
+from tashi.node.network.bridges import Bridges
+from tashi.node.storage.disks import Disks
 from tests.contracts.hypervisor_contract import CELL, HypervisorContract, a_deed, an_order
 
 NODE = """<node><cpu><mhz>2000</mhz><model>x86_64</model><active>64</active><nodes>1</nodes><sockets>4</sockets>

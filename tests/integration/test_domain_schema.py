@@ -11,8 +11,8 @@ import pytest
 
 from tashi.model.instance import Disk, Nic
 from tashi.model.orders import Start
-from tashi.node.domain_xml import AttachedDisk, domain_xml
-from tashi.node.xen_xml import xml_for_xen
+from tashi.node.domain.xen import xml_for_xen
+from tashi.node.domain.xml import AttachedDisk, domain_xml
 
 pytestmark = pytest.mark.integration
 CELL = "6f1e2f1c-7b5e-4b57-8a52-0a6b1c8a2a11"

@@ -13,9 +13,9 @@ import pytest
 
 from tashi.errors import UNKNOWN_IMAGE, OurFault
 from tashi.model.instance import Disk
-from tashi.node.console_logs import ConsoleLogs
-from tashi.node.disks import Disks
-from tashi.node.libvirt_access import LibvirtAccess
+from tashi.node.access.logs import ConsoleLogs
+from tashi.node.libvirt.access import LibvirtAccess
+from tashi.node.storage.disks import Disks
 from tests.contracts.guest_access_contract import HERE, GuestAccessContract
 from tests.contracts.hypervisor_contract import CELL, PATIENCE, an_order
 from tests.integration.private_libvirtd import wait_until

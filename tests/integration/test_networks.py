@@ -22,13 +22,13 @@ from tashi.config import load
 from tashi.errors import OurFault
 from tashi.model.instance import Nic
 from tashi.model.orders import Seen
-from tashi.node import ifup
-from tashi.node.bridges import Bridges
-from tashi.node.libvirt_connection import LibvirtConnection
-from tashi.node.libvirt_guest import LibvirtHypervisor
-from tashi.node.packets import Claim, claim_in
-from tashi.node.taps import LONGEST_FRAME, listen
-from tashi.node.vlans import Vlans
+from tashi.node.libvirt.connection import LibvirtConnection
+from tashi.node.libvirt.guest import LibvirtHypervisor
+from tashi.node.network import ifup
+from tashi.node.network.bridges import Bridges
+from tashi.node.network.packets import Claim, claim_in
+from tashi.node.network.taps import LONGEST_FRAME, listen
+from tashi.node.network.vlans import Vlans
 from tests.contracts.hypervisor_contract import CELL, an_order
 from tests.integration.cells import RunningCell
 from tests.integration.network_namespace import network_namespace

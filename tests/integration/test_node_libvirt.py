@@ -21,13 +21,14 @@ from twisted.trial.unittest import TestCase
 from tashi.errors import OurFault
 from tashi.model.instance import Disk, Resources
 from tashi.model.orders import Adapt, Destroy, Observation, Seen
-from tashi.node import kvm_probe, libvirt_adapt
-from tashi.node.bridges import Bridges
-from tashi.node.disks import Disks
+from tashi.node import kvm_probe
 from tashi.node.executor import Executor
-from tashi.node.libvirt_connection import LibvirtConnection
-from tashi.node.libvirt_guest import LibvirtHypervisor
-from tashi.node.libvirt_host import HostReader, Offer
+from tashi.node.libvirt import adapt as libvirt_adapt
+from tashi.node.libvirt.connection import LibvirtConnection
+from tashi.node.libvirt.guest import LibvirtHypervisor
+from tashi.node.libvirt.host import HostReader, Offer
+from tashi.node.network.bridges import Bridges
+from tashi.node.storage.disks import Disks
 from tashi.node.threads import Threads
 from tests.contracts.hypervisor_contract import CELL, HypervisorContract, a_deed, an_order
 from tests.integration.private_libvirtd import PrivateLibvirtd, wait_until

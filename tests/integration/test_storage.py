@@ -16,12 +16,12 @@ import pytest
 from tashi.errors import OurFault
 from tashi.model.disks import DiskCopy
 from tashi.model.instance import Disk
-from tashi.node import persistent_disks
-from tashi.node.disk_copy import copy_data
-from tashi.node.disk_image import read_image
-from tashi.node.disks import Disks
-from tashi.node.persistent_disks import PersistentDisks
-from tashi.node.scratch_space import Scratch
+from tashi.node.storage import persistent as persistent_disks
+from tashi.node.storage.copying import copy_data
+from tashi.node.storage.disks import Disks
+from tashi.node.storage.image import read_image
+from tashi.node.storage.persistent import PersistentDisks
+from tashi.node.storage.scratch import Scratch
 from tests.integration.cells import RunningCell, until
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tashi.model.instance import Nic
-from tashi.node.address_learning import (
+from tashi.node.faults import HypervisorAway
+from tashi.node.network.address_learning import (
     CALM_SECONDS,
     HINT_SECONDS,
     LOOK_SECONDS,
@@ -21,9 +22,8 @@ from tashi.node.address_learning import (
     AddressLearning,
     KnownAddress,
 )
-from tashi.node.cards import Card
-from tashi.node.faults import HypervisorAway
-from tashi.node.packets import Claim
+from tashi.node.network.cards import Card
+from tashi.node.network.packets import Claim
 from tests.unit.test_packets import GUEST, OTHER, arp, dhcp
 
 MAC = GUEST.hex(":")
@@ -88,7 +88,7 @@ class LearningCase(SynchronousTestCase):
         return self.cards
 
     def listen(self, tap: str) -> Wire:
-        """As `tashi.node.taps.listen`."""
+        """As `tashi.node.network.taps.listen`."""
         if self.problem:
             raise self.problem
         self.wires.append(Wire())

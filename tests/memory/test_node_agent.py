@@ -28,8 +28,8 @@ from tashi.model.questions import (
     StartVnc,
     StopVnc,
 )
+from tashi.node.access.answers import Answers
 from tashi.node.agent import NodeAgent
-from tashi.node.answers import Answers
 from tashi.node.fake import FakeHypervisor
 from tashi.wire.codec import decode, encode
 from tests.fake_access import FakeAccess

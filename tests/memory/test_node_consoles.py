@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tashi.errors import BUSY, CONFLICT, OurFault, YourMistake
 from tashi.model.questions import INPUT_BYTES, OUTPUT_BYTES, CloseConsole, ConsoleOutput, OpenConsole, ReadConsole, WriteConsole
-from tashi.node.consoles import BYTES_A_SECOND, CLOSED, KEPT_BYTES, READ_SECONDS, UNREAD_SECONDS, Consoles
+from tashi.node.access.consoles import BYTES_A_SECOND, CLOSED, KEPT_BYTES, READ_SECONDS, UNREAD_SECONDS, Consoles
 from tests.fake_access import FakeAccess
 from tests.memory.test_node_agent import OneClock
 from tests.memory.test_node_executor import CELL, Calls, uuid_of

@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from tashi.errors import OurFault
 from tashi.model.questions import VncOpen
-from tashi.node.vnc import PORTS, VncDoors
+from tashi.node.access.vnc import PORTS, VncDoors
 from tests.fake_access import FakeAccess
 
 CELL, WEB, OTHER = "cell", "web", "other"

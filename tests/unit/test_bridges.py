@@ -6,8 +6,8 @@ import pytest
 from twisted.logger import LogEvent, globalLogPublisher
 
 from tashi.errors import OurFault
-from tashi.node.bridges import Bridges
-from tashi.node.vlans import Vlans
+from tashi.node.network.bridges import Bridges
+from tashi.node.network.vlans import Vlans
 
 NOWHERE = "tashi-no-such"
 

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 from tashi.model.instance import Nic
 from tashi.model.orders import Start
-from tashi.node.cards import Card, cards_of
-from tashi.node.domain_xml import domain_xml
+from tashi.node.domain.xml import domain_xml
+from tashi.node.network.cards import Card, cards_of
 
 UUID = "0b1f6b0e-6f0e-5d4e-9f43-0b7f4b1d2c3a"
 NICS = (Nic(network=10, mac="52:54:00:00:00:01"), Nic(network=4000, mac="52:54:00:00:00:02"))

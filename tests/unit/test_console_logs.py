@@ -8,8 +8,8 @@ import pytest
 
 from tashi.errors import YourMistake
 from tashi.model.questions import LOG_PAGE_BYTES
-from tashi.node import console_logs
-from tashi.node.console_logs import ConsoleLogs
+from tashi.node.access import logs as console_logs
+from tashi.node.access.logs import ConsoleLogs
 
 
 @pytest.fixture

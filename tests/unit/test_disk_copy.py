@@ -13,9 +13,10 @@ import pytest
 
 from tashi.errors import INTERNAL, UNKNOWN_IMAGE, OurFault
 from tashi.model.disks import DiskCopy
-from tashi.node import disk_copy, persistent_disks
-from tashi.node.disk_copy import copy_data
-from tashi.node.persistent_disks import PersistentDisks
+from tashi.node.storage import copying as disk_copy
+from tashi.node.storage import persistent as persistent_disks
+from tashi.node.storage.copying import copy_data
+from tashi.node.storage.persistent import PersistentDisks
 
 UUID = "6f1e2f1c-7b5e-4b57-8a52-0a6b1c8a2a11"
 COPY = DiskCopy(template="a.img", name="disk-1-web-0.img")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tashi.errors import OurFault
-from tashi.node.disk_image import HEADER_BYTES, MAX_VIRTUAL_BYTES, read_image, sniff
+from tashi.node.storage.image import HEADER_BYTES, MAX_VIRTUAL_BYTES, read_image, sniff
 
 MEGABYTE = 2**20
 

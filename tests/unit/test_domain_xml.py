@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tashi.errors import OurFault
 from tashi.model.instance import Disk, Nic
 from tashi.model.orders import Start
-from tashi.node.domain_xml import NAMESPACE, AttachedDisk, Mark, domain_xml, mark_xml, nics_of, read_mark
+from tashi.node.domain.xml import NAMESPACE, AttachedDisk, Mark, domain_xml, mark_xml, nics_of, read_mark
 
 CELL = "6f1e2f1c-7b5e-4b57-8a52-0a6b1c8a2a11"
 UUID = "0b1f6b0e-6f0e-5d4e-9f43-0b7f4b1d2c3a"

@@ -13,7 +13,7 @@ ROOT: Final = Path(__file__).parents[2]
 FLOORS: Final = (
     ("bedrock", "tashi tashi.errors tashi.model tashi.scheduling tashi.manager.reconcile tashi.manager.settings tashi.wire.codec "
                 "tashi.xmpp.grammar occi occi.categories occi.compute occi.json_text occi.parse occi.render "
-                "tashi.node.cards tashi.node.domain_xml tashi.node.packets tashi.node.xen_xml tashi.network.addresses"),
+                "tashi.node.domain tashi.node.network.cards tashi.node.network.packets tashi.network.addresses"),
     ("contracts", "tashi.interfaces tashi.config tashi.files"),
     ("cellars", "tashi.store tashi.users tashi.images tashi.network tashi.power tashi.node"),
     ("hall", "tashi.manager"),
@@ -29,8 +29,8 @@ ADAPTERS: Final = ("tashi.store", "tashi.users", "tashi.images", "tashi.network"
 NEVER_IN_BEDROCK: Final = ("twisted", "time", "random", "os", "sqlite3", "libvirt", "threading", "subprocess", "socket", "pathlib")
 
 ONE_ROOM: Final = {
-    "libvirt": ("tashi.node.libvirt_",),
-    "libvirt_qemu": ("tashi.node.libvirt_",),
+    "libvirt": ("tashi.node.libvirt.",),
+    "libvirt_qemu": ("tashi.node.libvirt.",),
     "wokkel": ("tashi.xmpp.",),
     "twisted.words": ("tashi.xmpp.",),
     "scramp": ("tashi.xmpp.",),

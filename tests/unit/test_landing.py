@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from tashi.node.landing import landed, without_secrets
+from tashi.node.domain.landing import landed, without_secrets
 from tests.unit.test_domain_xml import a_domain, an_order
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tashi.node.packets import Claim, claim_in
+from tashi.node.network.packets import Claim, claim_in
 
 GUEST = bytes.fromhex("525400123456")
 OTHER = bytes.fromhex("525400abcdef")

@@ -13,10 +13,10 @@ from xml.etree import ElementTree
 from twisted.logger import Logger
 
 from tashi.errors import BAD_ARGUMENT, OurFault
-from tashi.node.cards import cards_of
-from tashi.node.domain_xml import UNPLUGGED
-from tashi.node.ifup import check_script, run_script
-from tashi.node.vlans import VLAN_IDS, Vlans, device_exists
+from tashi.node.domain.xml import UNPLUGGED
+from tashi.node.network.cards import cards_of
+from tashi.node.network.ifup import check_script, run_script
+from tashi.node.network.vlans import VLAN_IDS, Vlans, device_exists
 
 _NO_CARD: Final = (UNPLUGGED,)
 

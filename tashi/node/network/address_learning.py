@@ -21,9 +21,9 @@ from zope.interface import implementer
 
 from tashi.errors import OurFault
 from tashi.model.instance import Nic
-from tashi.node.cards import Card
-from tashi.node.packets import Claim, claim_in
-from tashi.node.taps import LONGEST_FRAME, listen
+from tashi.node.network.cards import Card
+from tashi.node.network.packets import Claim, claim_in
+from tashi.node.network.taps import LONGEST_FRAME, listen
 
 LOOK_SECONDS: Final = 5.0
 """Time between two looks at which guests there are, if libvirt does not say that something has changed."""

@@ -19,7 +19,7 @@ from tashi.errors import BAD_ARGUMENT, OurFault, TashiError
 from tashi.model.instance import DEFAULT_CPU_SHARE, Nic, domain_name
 from tashi.model.names import check_hostname, check_integer, check_mac, shown
 from tashi.model.orders import Start
-from tashi.node.cards import alias_of
+from tashi.node.network.cards import alias_of
 
 NAMESPACE: Final = "urn:x-tashi:instance:1"
 PREFIX: Final = "tashi"

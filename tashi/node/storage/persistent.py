@@ -15,9 +15,9 @@ from pathlib import Path
 
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.disks import DiskCopy
-from tashi.node.disk_copy import copy_data, data_bytes, reflink
-from tashi.node.disk_image import open_image
-from tashi.node.disk_space import fault, require
+from tashi.node.storage.copying import copy_data, data_bytes, reflink
+from tashi.node.storage.image import open_image
+from tashi.node.storage.space import fault, require
 
 
 class _Work:

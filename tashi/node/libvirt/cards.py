@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 
 import libvirt
 
-from tashi.node.cards import Card, cards_of
-from tashi.node.domain_xml import NAMESPACE, Mark, read_mark
-from tashi.node.libvirt_connection import LibvirtConnection
+from tashi.node.domain.xml import NAMESPACE, Mark, read_mark
+from tashi.node.libvirt.connection import LibvirtConnection
+from tashi.node.network.cards import Card, cards_of
 
 Run = tuple[str, int]
 """One life of a domain: its UUID, and the number libvirt gives it each time it starts."""

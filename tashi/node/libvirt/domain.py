@@ -9,8 +9,8 @@ import libvirt
 
 from tashi.errors import CONFLICT, INTERNAL, OurFault
 from tashi.model.orders import Observation, Seen
-from tashi.node.domain_xml import NAMESPACE, PREFIX, Mark, mark_xml, read_mark
-from tashi.node.libvirt_connection import gone_meanwhile
+from tashi.node.domain.xml import NAMESPACE, PREFIX, Mark, mark_xml, read_mark
+from tashi.node.libvirt.connection import gone_meanwhile
 
 PAUSED: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED})
 ENDED: Final = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_NOSTATE})

@@ -12,7 +12,7 @@ import libvirt
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.orders import Seen
 from tashi.node.faults import HypervisorAway
-from tashi.node.libvirt_events import Listener, start_event_loop, subscribe
+from tashi.node.libvirt.events import Listener, start_event_loop, subscribe
 
 KEEPALIVE_SECONDS: Final = 5
 KEEPALIVE_COUNT: Final = 3  # a daemon silent for longer than 5 * 3 s is given up, and every call that waits for it fails

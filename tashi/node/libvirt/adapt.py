@@ -21,8 +21,8 @@ import msgspec
 from tashi.errors import NOT_SUPPORTED_LIVE, OurFault
 from tashi.model.instance import DEFAULT_CPU_SHARE, Resources
 from tashi.model.orders import Start
-from tashi.node.domain_xml import PERIOD, kilobytes, quota
-from tashi.node.xen_xml import share_of, weight_of
+from tashi.node.domain.xen import share_of, weight_of
+from tashi.node.domain.xml import PERIOD, kilobytes, quota
 
 BALLOON_SECONDS: Final = 10.0
 """How long a guest may take to give back memory, or take it."""

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import msgspec
 
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault
-from tashi.node.domain_xml import NAMESPACE, shut_screen
+from tashi.node.domain.xml import NAMESPACE, shut_screen
 
 _PLACES: Final = ("file", "dev")
 

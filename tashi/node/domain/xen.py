@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from tashi.errors import BAD_ARGUMENT, OurFault, TashiError
 from tashi.model.names import check_image, shown
 from tashi.model.orders import Start
-from tashi.node.domain_xml import DISK_BUSES
+from tashi.node.domain.xml import DISK_BUSES
 
 XEN_WEIGHT_OF_A_SHARE: Final = 0.25
 """Xen's usual weight is 256 where the usual share is 1024."""

@@ -13,11 +13,11 @@ from xml.etree import ElementTree
 import libvirt
 
 from tashi.errors import CONFLICT, OurFault
-from tashi.node.console_logs import ConsoleLogs
-from tashi.node.disks import Disks
-from tashi.node.libvirt_connection import LibvirtConnection
-from tashi.node.libvirt_console import LibvirtConsole
-from tashi.node.libvirt_domain import running_domain
+from tashi.node.access.logs import ConsoleLogs
+from tashi.node.libvirt.connection import LibvirtConnection
+from tashi.node.libvirt.console import LibvirtConsole
+from tashi.node.libvirt.domain import running_domain
+from tashi.node.storage.disks import Disks
 
 
 class LibvirtAccess:

@@ -21,12 +21,12 @@ import msgspec
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.instance import domain_name
 from tashi.model.orders import Deed, Migrate, Offer, Receive, Start
-from tashi.node.bridges import Bridges
-from tashi.node.disks import Disks
+from tashi.node.domain.landing import files_of, generation_of, landed, needs_of, without_secrets
 from tashi.node.faults import HypervisorAway
-from tashi.node.landing import files_of, generation_of, landed, needs_of, without_secrets
-from tashi.node.libvirt_jobs import Job, Jobs
-from tashi.node.scratch_space import scratch_of
+from tashi.node.libvirt.jobs import Job, Jobs
+from tashi.node.network.bridges import Bridges
+from tashi.node.storage.disks import Disks
+from tashi.node.storage.scratch import scratch_of
 
 REACHABLE_SECONDS: Final = 5.0
 _PORTS: Final = {"qemu+tls": 16514, "qemu+tcp": 16509, "qemu+ssh": 22}

@@ -18,12 +18,12 @@ from typing import Final
 
 from tashi.errors import INTERNAL, UNKNOWN_IMAGE, OurFault
 from tashi.model.instance import Disk
-from tashi.node.disk_image import DiskImage, read_image
-from tashi.node.disk_space import fault, free_bytes, in_words
-from tashi.node.domain_xml import AttachedDisk
-from tashi.node.overlay_owner import OverlayOwner
-from tashi.node.persistent_disks import PersistentDisks
-from tashi.node.scratch_space import Scratch, ScratchSpace
+from tashi.node.domain.xml import AttachedDisk
+from tashi.node.storage.image import DiskImage, read_image
+from tashi.node.storage.owner import OverlayOwner
+from tashi.node.storage.persistent import PersistentDisks
+from tashi.node.storage.scratch import Scratch, ScratchSpace
+from tashi.node.storage.space import fault, free_bytes, in_words
 
 QEMU_IMG_SECONDS: Final = 20
 QEMU_IMG_BYTES: Final = 2**30

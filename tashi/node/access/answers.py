@@ -26,8 +26,8 @@ from tashi.model.questions import (
     StopVnc,
     WriteConsole,
 )
-from tashi.node.consoles import Consoles
-from tashi.node.vnc import VncDoors
+from tashi.node.access.consoles import Consoles
+from tashi.node.access.vnc import VncDoors
 
 
 class Answers:

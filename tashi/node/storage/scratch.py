@@ -17,8 +17,8 @@ from tashi.errors import INTERNAL, OurFault, YourMistake
 from tashi.files import write_whole
 from tashi.model.names import check_scratch_space
 from tashi.model.orders import Receive, Start
-from tashi.node.disk_space import fault, require
-from tashi.node.domain_xml import AttachedDisk
+from tashi.node.domain.xml import AttachedDisk
+from tashi.node.storage.space import fault, require
 
 HINT: Final = "scratchSpace"
 LVM_SECONDS: Final = 60.0

@@ -19,9 +19,9 @@ from typing import Any, Final
 import libvirt
 
 from tashi.errors import INTERNAL, OurFault
-from tashi.node.disk_copy import copy_data
-from tashi.node.disks import Disks
-from tashi.node.libvirt_jobs import Jobs
+from tashi.node.libvirt.jobs import Jobs
+from tashi.node.storage.copying import copy_data
+from tashi.node.storage.disks import Disks
 
 _WHOLE: Final = b"LibvirtQemudSave"
 _NOT_DISKS: Final = ("owner", "departing-")

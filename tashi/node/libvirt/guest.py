@@ -37,22 +37,22 @@ from tashi.model.orders import (
     Unpause,
 )
 from tashi.model.statistics import Sample
-from tashi.node.bridges import Bridges
-from tashi.node.console_logs import ConsoleLogs
-from tashi.node.disks import Disks
-from tashi.node.domain_xml import Mark, domain_xml, nics_of
-from tashi.node.libvirt_adapt import adapt, tell_scheduler
-from tashi.node.libvirt_cards import CardReader
-from tashi.node.libvirt_connection import LibvirtConnection, gone_meanwhile, is_alive
-from tashi.node.libvirt_domain import ENDED, PAUSED, canonical, find, mark_of, own_mark, renewed, seen_of
-from tashi.node.libvirt_events import Listener
-from tashi.node.libvirt_host import HostReader
-from tashi.node.libvirt_jobs import Jobs
-from tashi.node.libvirt_migrate import NOWHERE, Moves, Way, check_movable
-from tashi.node.libvirt_save import SavedDomains
-from tashi.node.libvirt_statistics import read_statistics
-from tashi.node.scratch_space import scratch_of
-from tashi.node.xen_xml import xml_for_xen
+from tashi.node.access.logs import ConsoleLogs
+from tashi.node.domain.xen import xml_for_xen
+from tashi.node.domain.xml import Mark, domain_xml, nics_of
+from tashi.node.libvirt.adapt import adapt, tell_scheduler
+from tashi.node.libvirt.cards import CardReader
+from tashi.node.libvirt.connection import LibvirtConnection, gone_meanwhile, is_alive
+from tashi.node.libvirt.domain import ENDED, PAUSED, canonical, find, mark_of, own_mark, renewed, seen_of
+from tashi.node.libvirt.events import Listener
+from tashi.node.libvirt.host import HostReader
+from tashi.node.libvirt.jobs import Jobs
+from tashi.node.libvirt.migrate import NOWHERE, Moves, Way, check_movable
+from tashi.node.libvirt.save import SavedDomains
+from tashi.node.libvirt.statistics import read_statistics
+from tashi.node.network.bridges import Bridges
+from tashi.node.storage.disks import Disks
+from tashi.node.storage.scratch import scratch_of
 
 _UNDEFINE: Final = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE

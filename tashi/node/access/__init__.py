@@ -1,0 +1,1 @@
+"""Ways into guests for their owners: serial consoles, screens, and what consoles have said."""

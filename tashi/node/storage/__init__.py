@@ -1,0 +1,1 @@
+"""What guests keep: images, overlays over them, copies of their own, scratch space, and whose each of these is."""
