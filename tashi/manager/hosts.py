@@ -19,7 +19,7 @@ from tashi.interfaces import INodeLink
 from tashi.manager import migrations, restarts
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.dispatch import Dispatch
-from tashi.manager.lifecycle import advance
+from tashi.manager.lifecycle import advance, end
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.reconcile import Step, addresses_in, ends_task, step_for, steps_for_missing
 from tashi.manager.settings import ManagerSettings
@@ -131,12 +131,12 @@ class Hosts:
                 tx.put_host(msgspec.structs.replace(host, up=True, facts=report.facts, decayed=host.decayed and not listed))
             for observation in report.observations:
                 instance = tx.instance(observation.instance_id)
+                if instance is not None and observation.progress is not None and instance.host_id == host_id:
+                    migrations.tell_progress(tx, instance, observation.progress)
                 if instance is not None and migrations.take(tx, instance, host_id, observation) is not None:
                     continue
                 if instance is not None and ends_task(instance, host_id, observation):
                     instance = end_task(tx, instance, observation)
-                if instance is not None and observation.progress is not None and instance.host_id == host_id:
-                    migrations.tell_progress(tx, instance, observation.progress)
                 if instance is not None and instance.host_id == host_id and observation.stuck:
                     _mark_stuck(tx, instance)
                     continue
@@ -208,15 +208,10 @@ class Hosts:
             return
         if step.happening is Happening.SEEN_GONE and migrations.is_leaving(instance):
             migrations.leave(tx, instance)
-        elif step.happening is Happening.SEEN_GONE and instance.state is InstanceState.Destroying and instance.residue:
-            first, *rest = instance.residue  # it may still be there
-            tx.put_instance(
-                msgspec.structs.replace(
-                    instance, host_id=first.host_id, residue=tuple(rest), generation=instance.generation + 1, decayed=False
-                )
-            )
         elif step.happening is Happening.SEEN_GONE and instance.state is InstanceState.Restarting:
             restarts.begin_again(tx, instance, self._settings.scheduling)
+        elif step.happening is Happening.SEEN_GONE:
+            end(tx, instance, step.reason)
         elif step.happening is Happening.FAILED and is_legal(instance.state, Happening.RETRIED) and instance.host_id is not None:
             # another host may still take it; the planner says so when none does
             advance(tx, instance, Happening.RETRIED, reason=step.reason, refused_by=(*instance.refused_by, instance.host_id))

@@ -12,7 +12,7 @@ from tashi.manager.cluster import Transaction
 from tashi.model.disks import disks_after
 from tashi.model.events import Event, vm_action
 from tashi.model.instance import Instance, Residue
-from tashi.model.states import WITHOUT_A_HOST, Happening, InstanceState, step
+from tashi.model.states import WITHOUT_A_HOST, Happening, InstanceState, is_legal, step
 
 _ENDED_AS_WISHED = frozenset({InstanceState.Destroying, InstanceState.ShuttingDown, *WITHOUT_A_HOST})
 
@@ -32,8 +32,8 @@ def advance(
         changes["host_id"] = None
     elif state is InstanceState.Running:
         changes |= {"refused_by": (), "saved": ""}
-        if instance.tasks and state is not instance.state:
-            changes["generation"] = instance.generation + 1  # its host is told of the task anew
+        if (instance.tasks or instance.state is InstanceState.MigrateTrans) and state is not instance.state:
+            changes.setdefault("generation", instance.generation + 1)  # its hosts are told of the task anew, and of what is left
     disks = disks_after(instance, happening)
     if disks != instance.disks:
         changes["disks"] = disks
@@ -57,7 +57,14 @@ def advance(
     return after
 
 
-def destroy(tx: Transaction, instance_id: int, *, reason: str = "", failed: TashiError | None = None) -> Instance | None:
+def destroy(
+    tx: Transaction,
+    instance_id: int,
+    *,
+    reason: str = "",
+    failed: TashiError | None = None,
+    happening: Happening = Happening.DESTROY_ASKED,
+) -> Instance | None:
     """Wish the instance gone. On no host it is gone at once; else the host is ordered, and says when it is. None: it was gone.
 
     ``failed``: its creation was answered so; its resourceId is free again from now on.
@@ -67,23 +74,40 @@ def destroy(tx: Transaction, instance_id: int, *, reason: str = "", failed: Tash
         return instance
     error = failed or YourMistake(CONFLICT, f"{instance.name} was {reason or 'destroyed'} before it ran; ask again if it is still wanted")
     owner = {} if failed is None else {"owner_jid": None}
-    if instance.state in WITHOUT_A_HOST:
+    if instance.state in WITHOUT_A_HOST and not instance.residue:
         return advance(tx, instance, Happening.GIVEN_UP, reason=reason, error=error, **owner)
     generation = instance.generation + 1
-    residue = instance.residue
+    residue, host_id = instance.residue, instance.host_id
     if instance.migration is not None and instance.migration.received:
         residue = (*residue, Residue(host_id=instance.migration.target, generation=generation))
-    changes = {"generation": generation, "migration": None, "residue": residue} | owner
-    return advance(tx, instance, Happening.DESTROY_ASKED, reason=reason, error=error, **changes)
+    if host_id is None:
+        host_id, residue = residue[0].host_id, residue[1:]
+    changes = {"host_id": host_id, "generation": generation, "migration": None, "residue": residue} | owner
+    return advance(tx, instance, happening, reason=reason, error=error, **changes)
+
+
+def end(tx: Transaction, instance: Instance, reason: str) -> None:
+    """Its host has it no longer. Where nothing can be left of it that is the end; else it is Destroying until each host has cleared it
+    away, one after another: one that was asked before the one it came from had let go of it may have got it afterwards."""
+    prepared = instance.state is InstanceState.MigrateTrans or (instance.migration is not None and bool(instance.migration.received))
+    if instance.state is InstanceState.Destroying and instance.residue:
+        first, *rest = instance.residue
+        tx.put_instance(
+            msgspec.structs.replace(instance, host_id=first.host_id, residue=tuple(rest), generation=instance.generation + 1, decayed=False)
+        )
+    elif is_legal(instance.state, Happening.REMAINS) and (instance.residue or prepared):
+        destroy(tx, instance.id, reason=reason, happening=Happening.REMAINS)
+    else:
+        advance(tx, instance, Happening.SEEN_GONE, reason=reason, decayed=False)
 
 
 def _event(tx: Transaction, before: Instance, after: Instance, happening: Happening, reason: str) -> Event:
-    if after.state is InstanceState.Running and before.state is InstanceState.MigrateTrans and happening is not Happening.MIGRATION_FAILED:
+    if happening is Happening.ARRIVED or (before.state is InstanceState.MigrateTrans and happening is Happening.SEEN_RUNNING):
         former = tx.cluster.host_name(after.residue[-1].host_id) if after.residue else None
         host = tx.cluster.host_name(after.host_id)
         return vm_action("migrated", after, former, host, reason, host)
     match after.state:
-        case InstanceState.Exited:
+        case _ if after.state is InstanceState.Exited or happening is Happening.REMAINS:
             as_wished = before.state in _ENDED_AS_WISHED or reason == "shut down"
             action = "destroyed" if as_wished else "failed"
         case InstanceState.Held:

@@ -36,8 +36,6 @@ def refusal(cluster: Cluster, instance: Instance, host: Host, settings: Scheduli
     """Why the instance cannot move to this host, as far as the records tell; None: it can."""
     if host.id == instance.host_id:
         return "has it already"
-    if any(one.host_id == host.id for one in instance.residue):
-        return "is still to be cleared of what an earlier move left there"
     source = cluster.hosts.get(instance.host_id or 0)
     here, there = (one.facts.hypervisor if one and one.facts else "" for one in (source, host))
     if here != there:
@@ -66,15 +64,15 @@ def begin_waiting(cluster: Cluster, settings: ManagerSettings) -> None:
     waiting = [instance for instance in moving if instance.migration is not None and not instance.migration.begun]
     if not waiting:
         return
-    busy = Counter(host_id for instance in begun for host_id in instance.rooms)
+    busy = Counter(host_id for instance in begun for host_id in _ends(instance))
     places = settings.max_migrations - len(begun)
     with cluster.transaction("begin_migrations") as tx:
         for instance in waiting:
             if places <= 0:
                 return
-            if any(busy[host_id] >= settings.max_migrations_per_host for host_id in instance.rooms):
+            if any(busy[host_id] >= settings.max_migrations_per_host for host_id in _ends(instance)):
                 continue
-            busy.update(instance.rooms)
+            busy.update(_ends(instance))
             places -= 1
             assert instance.migration is not None
             _proceed(tx, instance, msgspec.structs.replace(instance.migration, begun=True))
@@ -84,6 +82,8 @@ def take(tx: Transaction, instance: Instance, host_id: int, observation: Observa
     """What a host says of an instance that moves or has moved: the record after it, or None when that is nothing of a migration."""
     cleared = [one for one in instance.residue if one.host_id == host_id]
     if cleared:
+        if instance.state is InstanceState.Destroying:
+            return instance  # it is asked again when the instance's own host has let go
         if observation.seen is Seen.GONE and observation.generation >= cleared[0].generation:
             residue = tuple(one for one in instance.residue if one.host_id != host_id)
             instance = msgspec.structs.replace(instance, residue=residue)
@@ -104,7 +104,7 @@ def leave(tx: Transaction, instance: Instance) -> Instance:
     migration = instance.migration
     assert migration is not None and instance.host_id is not None
     if instance.state is InstanceState.Orphaned:
-        instance = advance(tx, instance, Happening.MIGRATION_STARTED, reason="its host no longer has it")
+        instance = advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason)
     return advance(tx, instance, Happening.LEFT, **_at_target(instance, migration))
 
 
@@ -120,7 +120,7 @@ def lose_host(tx: Transaction, instance: Instance, host: Host) -> Instance:
         return instance
     if host.id == migration.target:
         return fail(tx, instance, f"host {host.name} is silent")
-    return msgspec.structs.replace(instance, migration=None, residue=(*instance.residue, *_received(instance)))
+    return _proceed(tx, instance, None, residue=(*instance.residue, *_received(instance)))
 
 
 def fail(tx: Transaction, instance: Instance, reason: str) -> Instance:
@@ -150,7 +150,7 @@ def _from_target(tx: Transaction, instance: Instance, migration: Migration, obse
     if not migration.received or observation.generation < migration.received:
         return instance
     if observation.seen is Seen.RUNNING and instance.state in _UNCERTAIN:
-        return advance(tx, instance, Happening.ARRIVED, decayed=False, **_at_target(instance, migration))
+        return advance(tx, instance, Happening.ARRIVED, **_at_target(instance, migration))
     if instance.state is InstanceState.MigratePrep and _is_outcome(instance, observation):
         offer = observation.offer
         if observation.refused or offer is None:
@@ -176,7 +176,7 @@ def _from_source(tx: Transaction, instance: Instance, migration: Migration, obse
                 return leave(tx, instance)
             if observation.refused and _is_outcome(instance, observation):
                 if instance.state is InstanceState.Orphaned:
-                    instance = advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason)
+                    instance = advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason, decayed=False)
                 return fail(tx, instance, observation.refused)
             if instance.state is InstanceState.Orphaned and observation.seen in _ALIVE:
                 return advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason, decayed=False)
@@ -184,8 +184,13 @@ def _from_source(tx: Transaction, instance: Instance, migration: Migration, obse
     return None
 
 
-def _proceed(tx: Transaction, instance: Instance, migration: Migration) -> Instance:
-    after = msgspec.structs.replace(instance, migration=migration, generation=instance.generation + 1)
+def _ends(instance: Instance) -> tuple[int, ...]:
+    assert instance.migration is not None and instance.host_id is not None
+    return instance.host_id, instance.migration.target
+
+
+def _proceed(tx: Transaction, instance: Instance, migration: Migration | None, **changes: Any) -> Instance:
+    after = msgspec.structs.replace(instance, migration=migration, generation=instance.generation + 1, **changes)
     tx.put_instance(after)
     return after
 
@@ -197,6 +202,7 @@ def _at_target(instance: Instance, migration: Migration) -> dict[str, Any]:
     return {
         "host_id": migration.target,
         "migration": None,
+        "decayed": False,
         "started": migration.received,
         "generation": generation,
         "residue": (*instance.residue, Residue(host_id=instance.host_id, generation=generation)),

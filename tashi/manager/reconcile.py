@@ -75,7 +75,7 @@ def errands_of(instance: Instance, cell: UUID) -> tuple[tuple[int, Order], ...]:
         host_id = instance.migration.target
     if order is not None and host_id is not None:
         found.append((host_id, order))
-    if instance.residue:
+    if instance.residue and instance.state is not InstanceState.MigrateTrans:  # till then it is known by that where it came from
         domain = str(domain_uuid(cell, instance.id))
         found += [(one.host_id, Destroy(instance_id=instance.id, generation=one.generation, uuid=domain)) for one in instance.residue]
     return tuple(found)
@@ -158,7 +158,7 @@ def step_for(instance: Instance | None, host_id: int, observation: Observation) 
     or of one that is to be destroyed before its host has heard so."""
     if instance is None or instance.host_id != host_id:
         return None
-    oldest = instance.generation if instance.state in (InstanceState.Destroying, InstanceState.Restarting) else instance.started
+    oldest = instance.generation if _needs_its_outcome(instance, observation) else instance.started
     if not oldest <= observation.generation <= instance.generation:
         return None
     if observation.seen not in _MEANING or (observation.seen is Seen.SAVED and not _is_outcome(instance, observation)):
@@ -169,6 +169,14 @@ def step_for(instance: Instance | None, host_id: int, observation: Observation) 
     if not is_legal(instance.state, happening):
         return None
     return Step(instance_id=instance.id, happening=happening, reason=reason)
+
+
+def _needs_its_outcome(instance: Instance, observation: Observation) -> bool:
+    """Whether only the last order's outcome counts: one that is to be suspended may be gone because somebody's Suspend, of which nothing
+    was heard, has worked; ordered again, it tells."""
+    if instance.state is InstanceState.Suspending:
+        return observation.seen is Seen.GONE
+    return instance.state in (InstanceState.Destroying, InstanceState.Restarting)
 
 
 def ends_task(instance: Instance, host_id: int, observation: Observation) -> bool:
@@ -196,8 +204,13 @@ def steps_for_missing(instances: Iterable[Instance], seen: frozenset[int]) -> li
     return [
         Step(instance_id=instance.id, happening=Happening.SEEN_GONE, reason="its host no longer has it")
         for instance in instances
-        if instance.id not in seen and instance.state not in _UNTOUCHED_BY_SILENCE
+        if instance.id not in seen and instance.state not in _UNTOUCHED_BY_SILENCE and not _is_looked_for(instance)
     ]
+
+
+def _is_looked_for(instance: Instance) -> bool:
+    """Whether it has left its former host, and its new one, whose list may be older than that, is asked for it."""
+    return instance.state is InstanceState.MigrateTrans and instance.migration is None
 
 
 def _is_address(text: str) -> bool:

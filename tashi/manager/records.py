@@ -80,7 +80,6 @@ class Records:
                 _discard(self.on_host, old.host_id, old.id)
             for host_id in old.rooms:
                 self.loads[host_id].remove(old)
-            for host_id in old.errands:
                 _discard(self.errands, host_id, old.id)
             self.pending.discard(old.id)
             self.in_grace.discard(old.id)
@@ -97,7 +96,6 @@ class Records:
                 self.on_host[new.host_id].add(new.id)
             for host_id in new.rooms:
                 self.loads[host_id].add(new)
-            for host_id in new.errands:
                 self.errands[host_id].add(new.id)
             if new.migration is not None:
                 self.moving.add(new.id)

@@ -67,7 +67,7 @@ def end(tx: Transaction, request_id: int, instance: Instance, refused: str) -> N
 
 def has_started(instance: Instance) -> bool:
     """Whether it runs, or has run."""
-    return instance.state not in _NOT_YET
+    return instance.state not in _NOT_YET or bool(instance.saved)
 
 
 def settle(tx: Transaction, instance: Instance, error: TashiError | None = None) -> dict[int, TashiError]:

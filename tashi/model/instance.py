@@ -175,14 +175,11 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
 
     @property
     def rooms(self) -> tuple[int, ...]:
-        """The hosts on which it takes room: one that moves does so at both ends."""
+        """The hosts on which it takes room, and that may have orders about it: one that moves does so at both ends, and wherever it has
+        been or was expected until that host has cleared it away."""
         here = () if self.host_id is None else (self.host_id,)
-        return here if self.migration is None else (*here, self.migration.target)
-
-    @property
-    def errands(self) -> frozenset[int]:
-        """The hosts that may have orders about it."""
-        return frozenset((*self.rooms, *(one.host_id for one in self.residue)))
+        there = () if self.migration is None else (self.migration.target,)
+        return tuple(dict.fromkeys((*here, *there, *(one.host_id for one in self.residue))))
 
 
 def domain_uuid(cell: uuid.UUID, instance_id: int) -> uuid.UUID:

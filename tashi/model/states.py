@@ -52,6 +52,7 @@ class Happening(enum.Enum):
     SEEN_PAUSED = "seen paused"
     SEEN_SAVED = "seen saved"
     SEEN_GONE = "seen gone"
+    REMAINS = "ended with remains"
     FAILED = "failed"
     RETRIED = "retried"
     GIVEN_UP = "given up"
@@ -144,7 +145,6 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     (_S.MigrateTrans, _H.LEFT): _S.MigrateTrans,  # its target, whose it is now, is asked what has become of it
     (_S.MigrateTrans, _H.SEEN_RUNNING): _S.Running,
     (_S.MigrateTrans, _H.SEEN_PAUSED): _S.MigrateTrans,
-    (_S.MigrateTrans, _H.SEEN_GONE): _S.Exited,
     (_S.Running, _H.SHUTDOWN_ASKED): _S.ShuttingDown,
     (_S.ShuttingDown, _H.SEEN_RUNNING): _S.ShuttingDown,
     (_S.ShuttingDown, _H.SHUTDOWN_ASKED): _S.ShuttingDown,  # a guest that boots loses the first press of the button
@@ -168,8 +168,8 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     (_S.Orphaned, _H.MIGRATION_STARTED): _S.MigrateTrans,  # its host is back, and still at it
     # what was never placed, or is on no host, is simply given up
     **{(state, _H.GIVEN_UP): _S.Exited for state in WITHOUT_A_HOST},
-    # a wish to be rid of it is legal wherever a host may know of it
-    **{(state, _H.DESTROY_ASKED): _S.Destroying for state in ON_A_HOST},
+    # a wish to be rid of it is legal wherever a host may know of it, or have something of it left
+    **{(state, _H.DESTROY_ASKED): _S.Destroying for state in ON_A_HOST | WITHOUT_A_HOST},
     # silence orphans whatever was or may have been running
     **{
         (state, _H.HOST_LOST): _S.Orphaned
@@ -177,13 +177,15 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
             _S.Running, _S.Pausing, _S.Paused, _S.Unpausing, _S.MigratePrep, _S.MigrateTrans, _S.ShuttingDown,
         )
     },
-    # a domain that ends, ends the instance
+    # a domain that ends, ends the instance; what may be left of it on other hosts is cleared away first
+    (_S.Destroying, _H.SEEN_GONE): _S.Exited,
     **{
-        (state, _H.SEEN_GONE): _S.Exited
+        (state, happening): after
         for state in (
-            _S.Running, _S.Pausing, _S.Paused, _S.Unpausing, _S.Suspending, _S.MigratePrep, _S.ShuttingDown,
-            _S.Destroying, _S.Orphaned,
+            _S.Running, _S.Pausing, _S.Paused, _S.Unpausing, _S.Suspending, _S.MigratePrep, _S.MigrateTrans, _S.ShuttingDown,
+            _S.Orphaned,
         )
+        for happening, after in ((_H.SEEN_GONE, _S.Exited), (_H.REMAINS, _S.Destroying))
     },
 }  # fmt: skip
 

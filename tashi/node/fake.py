@@ -70,6 +70,7 @@ class FakeHypervisor:
         self._address = f"machine {len(self._shared.machines)}"
         self._shared.machines[self._address] = self
         self._expected: dict[str, int] = {}  # the generation by which each domain that may arrive was announced
+        self._leaving: dict[str, FakeHypervisor] = {}  # the targets of domains that are on their way
         self._domains: dict[str, _Domain] = {}
         self._listeners: list[Callable[[str | None, Seen | None, str], None]] = []
 
@@ -127,6 +128,8 @@ class FakeHypervisor:
         domain = self._domains.get(domain_uuid)
         if domain is not None and domain.cell != cell:
             raise OurFault(INTERNAL, "the domain is not this cell's; it was left alone")
+        self._expected.pop(domain_uuid, None)
+        self._come_back(domain_uuid)
         if self._domains.pop(domain_uuid, None) is not None:
             self._tell(domain_uuid, Seen.GONE, "destroyed")
         self.give_up(domain_uuid, copies)
@@ -138,6 +141,8 @@ class FakeHypervisor:
         if isinstance(deed, Receive):
             if self.refuses:
                 raise OurFault(INTERNAL, self.refuses)
+            if deed.uuid in self._domains:
+                raise OurFault(INTERNAL, "there is such a domain already")
             self._expected[deed.uuid] = deed.generation
             return Offer(domain=deed.described, address=self._address, shared=True)
         if isinstance(deed, Suspend) and deed.saved in self._shared.saved and deed.uuid not in self._domains:
@@ -165,7 +170,8 @@ class FakeHypervisor:
             case Depart():
                 return Offer(domain=domain.order.name)
             case Migrate():
-                self._migrate(domain, deed)
+                self.begin_move(deed)
+                self._end_move(domain, deed)
             case Suspend():
                 self._shared.saved[deed.saved] = self._domains.pop(deed.uuid)
                 self._tell(deed.uuid, Seen.GONE, "saved")
@@ -177,19 +183,42 @@ class FakeHypervisor:
         return self.percent
 
     def abort(self, cell: str, domain_uuid: str) -> None:
-        """See IHypervisor; nothing takes long here."""
+        """See IHypervisor."""
         self.begun.append("abort")
+        self._come_back(domain_uuid)
 
-    def _migrate(self, domain: _Domain, deed: Migrate) -> None:
-        target = self._shared.machines[deed.address]
+    def begin_move(self, deed: Migrate) -> None:
+        """Let the domain be on its way: its target has it, too, and it stands still there until the deed is at its end. Begun again,
+        it goes on."""
+        domain, target = self._domains.get(deed.uuid), self._shared.machines[deed.address]
+        if domain is None or domain.seen is Seen.GONE or deed.uuid in self._leaving:
+            return
         generation = target._expected.pop(deed.uuid, None)
         if generation is None or target.away:
             raise OurFault(INTERNAL, f"{deed.address} does not expect it")
-        del self._domains[deed.uuid]
+        self._leaving[deed.uuid] = target
         order = msgspec.structs.replace(domain.order, generation=generation)
-        target._domains[deed.uuid] = msgspec.structs.replace(domain, order=order)
-        target._tell(deed.uuid, Seen.RUNNING)
+        target._domains[deed.uuid] = _Domain(cell=domain.cell, order=order, seen=Seen.PAUSED)
+        target._tell(deed.uuid, Seen.PAUSED)
+
+    def _end_move(self, domain: _Domain, deed: Migrate) -> None:
+        target = self._leaving.pop(deed.uuid, None)
+        if target is None or deed.uuid not in target._domains:
+            raise OurFault(INTERNAL, f"{deed.address} lost it on the way")
+        target._domains[deed.uuid].seen = domain.seen
+        del self._domains[deed.uuid]
+        target._tell(deed.uuid, domain.seen)
         self._tell(deed.uuid, Seen.GONE, "migrated away")
+
+    def _come_back(self, domain_uuid: str) -> None:
+        target = self._leaving.pop(domain_uuid, None)
+        if target is not None:
+            target.drop(domain_uuid, "it comes no more")
+
+    def drop(self, domain_uuid: str, reason: str) -> None:
+        """Let a domain end without a trace, as one that was on its way here and comes no more."""
+        if self._domains.pop(domain_uuid, None) is not None:
+            self._tell(domain_uuid, Seen.GONE, reason)
 
     def settle(self, cell: str, domain_uuid: str) -> Observation | None:
         """See IHypervisor."""
@@ -225,6 +254,8 @@ class FakeHypervisor:
 
     def change(self, domain_uuid: str, seen: Seen, reason: str = "") -> None:
         """Let something happen to a domain from outside: it pauses, goes on, or ends for this reason."""
+        if seen is Seen.GONE:
+            self._come_back(domain_uuid)
         self._domains[domain_uuid].seen = seen
         self._domains[domain_uuid].reason = reason
         self._tell(domain_uuid, seen, reason)

@@ -32,6 +32,11 @@ def _state(instance: Instance, room: Room) -> str | None:
             return "runs another version of the agent"
 
 
+def _residue(instance: Instance, room: Room) -> str | None:
+    left = any(one.host_id == room.host.id for one in instance.residue)
+    return "is still to be cleared of what an earlier stay left there" if left else None
+
+
 def _reservation(instance: Instance, room: Room) -> str | None:
     reserved = room.host.reserved
     return None if not reserved or instance.user_id in reserved else "is reserved for other users"
@@ -91,10 +96,10 @@ def _speed(instance: Instance, room: Room) -> str | None:
 
 
 NOW: Final[tuple[Filter, ...]] = (
-    _up, _state, _reservation, _networks, _target, _location, _auditability, _isolation, _failed_before, _memory, _cores, _speed,
+    _up, _state, _residue, _reservation, _networks, _target, _location, _auditability, _isolation, _failed_before, _memory, _cores, _speed,
 )  # fmt: skip
 FOR_A_MOVE: Final[tuple[Filter, ...]] = (
-    _up, _state, _reservation, _networks, _location, _auditability, _isolation, _memory, _cores, _speed,
+    _up, _state, _residue, _reservation, _networks, _location, _auditability, _isolation, _memory, _cores, _speed,
 )  # fmt: skip
 """What still binds when somebody says by name where an instance is to move."""
 EVER: Final[tuple[Filter, ...]] = (_reservation, _networks, _target, _location, _auditability, _memory, _cores, _speed)

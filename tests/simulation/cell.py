@@ -1,0 +1,68 @@
+"""The control plane of a simulated cell: the real cluster manager on its rows, killed and started again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tashi.manager.service import ClusterManager
+from tashi.manager.settings import ManagerSettings
+from tests.builders import ISM, USERS
+from tests.simulation.hosts import Agent
+from tests.simulation.world import SlowStore, World
+from tests.small_cell import Images, Process, result_of
+
+
+class Cell:
+    """The manager on its rows, killed and started again; what it told is kept as its recipients saw it."""
+
+    def __init__(self, world: World, agents: Sequence[Agent]) -> None:
+        self._world = world
+        self.agents = agents
+        self.store = SlowStore(world)
+        self.told: dict[str, dict[str, set[str]]] = {}
+        """For each command, by its thread: the bodies told, by stanza id."""
+        self.events: dict[int, set[str]] = {}
+        self.up = False
+        for agent in agents:
+            agent.cell = self
+        self.start()
+        with self.manager.cluster.transaction("register_users") as tx:
+            for user in USERS:
+                tx.put_user(user)
+
+    def start(self) -> None:
+        """Begin on what the store has kept."""
+        self.process = self.store.process = Process(self._world.clock)
+        settings = ManagerSettings(trusted=frozenset({str(ISM.jid)}), layout_interval=1e9)
+        self.manager = ClusterManager(self.process, self.store, Images(), settings, join_secret="join", version="1", publishing=True)  # type: ignore[arg-type]
+        result_of(self.manager.open())
+        self.manager.startService()
+        self.manager.outbox.subscribe(self._publish_soon)
+        self._publishing = False
+        self._publish_soon()
+        self.up = True
+
+    def kill(self) -> None:
+        """The process ends without a word; it is started again after a while."""
+        self.up = False
+        self.process.kill()
+        for agent in self.agents:
+            agent.lose_link()
+        self._world.clock.callLater(self._world.delay(20.0), self.start)
+
+    def _publish_soon(self) -> None:
+        if not self._publishing:
+            self._publishing = True
+            self.process.callLater(self._world.delay(1.0), self._publish)
+
+    def _publish(self) -> None:
+        """Send what is outgoing; the confirmation comes later, if the process lives until then."""
+        self._publishing = False
+        rows = self.manager.outbox.pending()
+        for row in rows:
+            if row.to:
+                self.told.setdefault(str(row.thread), {}).setdefault(row.stanza_id, set()).add(row.body)
+            elif row.seq is not None:
+                self.events.setdefault(row.seq, set()).add(row.body)
+        manager = self.manager
+        self.process.callLater(self._world.delay(1.0), lambda: manager.outbox.done([row.id for row in rows]))

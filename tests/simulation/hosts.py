@@ -1,0 +1,249 @@
+"""The hosts of a simulated cell: machines that fail, agents that are killed, links that break. Each host's executor is the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from tashi.errors import INTERNAL, OurFault
+from tashi.model.instance import Resources
+from tashi.model.orders import Deed, Migrate, Observation, Offer, Order, Report, Seen, Start
+from tashi.node.executor import Executor
+from tashi.node.fake import FakeHypervisor, SharedDirectory
+from tests.builders import a_login, some_facts
+from tests.simulation.world import World
+from tests.small_cell import Process, result_of
+
+if TYPE_CHECKING:
+    from tests.simulation.cell import Cell
+
+PAGE = 2
+"""Observations a page: small, so that lists have several."""
+
+CORES, MEMORY = 10, 8192
+
+
+class Machine(FakeHypervisor):
+    """A hypervisor whose starts and moves fail now and then."""
+
+    def __init__(self, world: World, shared: SharedDirectory) -> None:
+        super().__init__(images=["tashi.img"], facts=some_facts(cores=CORES, memory=MEMORY, hypervisor="test"), shared=shared)
+        self._world = world
+        self.busy_until: dict[str, float] = {}
+        """When what takes long on a domain is at its end."""
+
+    def start(self, cell: str, order: Start) -> Observation:
+        if self._world.happens(0.15):
+            raise OurFault(INTERNAL, "qemu does not start")
+        return super().start(cell, order)
+
+    def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
+        if deed.uuid in self._domains and self._world.happens(0.1):
+            self._come_back(deed.uuid)
+            self._domains[deed.uuid].order = msgspec.structs.replace(self._domains[deed.uuid].order, generation=deed.generation)
+            raise OurFault(INTERNAL, "it cannot be done")
+        return super().do(cell, deed)
+
+    def try_move(self, order: Migrate) -> None:
+        """Begin it; what is wrong with it is told at its end."""
+        with suppress(OurFault):
+            self.begin_move(order)
+
+    def crash(self) -> None:
+        """The plug is pulled: no domain survives, and none that was on its way from here arrives, unless it was all but there."""
+        for domain, target in list(self._leaving.items()):
+            if domain in self._domains and domain in target._domains and self._world.chance.random() < 0.3:
+                del self._domains[domain]
+                target.change(domain, Seen.RUNNING)
+            else:
+                target.drop(domain, "its source is gone")
+        self._leaving.clear()
+        self._expected.clear()
+        self._world.lost |= {order.name for order in self.running()}
+        self._domains.clear()
+
+    def running(self) -> list[Start]:
+        """The orders of all domains that run, or would if nobody had paused them."""
+        arriving = {uuid for machine in self._shared.machines.values() for uuid, target in machine._leaving.items() if target is self}
+        return [domain.order for uuid, domain in self._domains.items() if uuid not in arriving]
+
+    def saved(self) -> list[Start]:
+        """The orders of all domains whose memory is kept."""
+        return [domain.order for domain in self._shared.saved.values()]
+
+    def all(self) -> list[Start]:
+        """The orders of all domains there are."""
+        return [domain.order for domain in self._domains.values()]
+
+
+class Link:
+    """An INodeLink whose messages take a while, in order, and which breaks."""
+
+    def __init__(self, world: World, agent: Agent) -> None:
+        self.alive = True
+        self._world = world
+        self._agent = agent
+        self._latency = world.delay(0.1)
+
+    def send(self, orders: Sequence[Order]) -> None:
+        self.carry(lambda: self._agent.executor.give(orders))
+
+    def carry(self, what: Callable[[], object]) -> None:
+        """Let this happen at the other end, if the link holds until then."""
+        self._world.clock.callLater(self._latency, lambda: what() if self.alive else None)
+
+    def close(self) -> None:
+        self._agent.lose_link()
+
+
+class Agent:
+    """One host: its machine, and an agent that logs in, lists everything, and tells what happens."""
+
+    def __init__(self, world: World, name: str, shared: SharedDirectory) -> None:
+        self._world = world
+        self.name = name
+        self.machine = Machine(world, shared)
+        self.cell: Cell | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self.process = Process(self._world.clock)
+        self.machine._listeners.clear()
+        self.executor = Executor(self.machine, self._run, self.process, self._note, self._run_long)
+        self.machine.watch(self.executor.notice)
+        self.link: Link | None = None
+        self._listed = False
+        self._untold: dict[int, Observation] = {}
+        self._under_way: dict[Callable[[], None], None] = {}
+        self.process.callLater(self._world.delay(2.0), self._connect)
+        self.process.callLater(5.0, self._beat)
+
+    def restart(self) -> None:
+        """The agent's process is killed and begins again; its domains run on."""
+        self._kill()
+        self._start()
+
+    def power_cut(self) -> None:
+        """The machine goes down and comes up empty."""
+        self._kill()
+        self.machine.crash()
+        self._world.clock.callLater(self._world.delay(60.0), self._start)
+
+    def _kill(self) -> None:
+        self.process.kill()
+        self._drop()
+        for call in list(self._under_way):
+            if self._world.chance.random() < 0.5:  # libvirt had got it
+                call()
+
+    def lose_link(self) -> None:
+        """The connection breaks, and is made again after a while."""
+        if self.link is not None:
+            self._drop()
+            self.process.callLater(self._world.delay(8.0), self._connect)
+
+    def _drop(self) -> None:
+        link, self.link, self._listed = self.link, None, False
+        if link is not None:
+            link.alive = False
+            if self.cell is not None and self.cell.up:
+                self.cell.manager.hosts.logout(self._host_id, link)
+
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        done: Deferred[Any] = Deferred()
+        process = self.process
+
+        def call() -> None:
+            self._under_way.pop(call, None)
+            outcome: list[Any] = []
+            Deferred.fromCoroutine(_call(function, arguments)).addBoth(outcome.append)
+            process.callLater(self._world.delay(0.5), lambda: done.callback(outcome[0]))
+
+        self._under_way[call] = None
+        process.callLater(self._world.delay(3.0 if self._world.faulty else 0.5), call)
+        return done
+
+    def _run_long(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """As `_run`, and what has begun goes on when the agent is killed; a domain that moves is at both ends meanwhile."""
+        *_, order = arguments
+        done: Deferred[Any] = Deferred()
+        clock, process, machine = self._world.clock, self.process, self.machine
+
+        def begin() -> None:
+            before = machine.busy_until.get(order.uuid, 0.0)
+            if not process.alive:
+                return
+            if before > clock.seconds():  # the machine is at it already, for an agent that was killed
+                clock.callLater(before - clock.seconds(), begin)
+                return
+            if isinstance(order, Migrate):
+                machine.try_move(order)
+            duration = self._world.delay(10.0 if self._world.faulty else 2.0)
+            machine.busy_until[order.uuid] = clock.seconds() + duration
+            clock.callLater(duration, end)
+
+        def end() -> None:
+            outcome: list[Any] = []
+            Deferred.fromCoroutine(_call(function, arguments)).addBoth(outcome.append)
+            process.callLater(self._world.delay(0.5), lambda: done.callback(outcome[0]))
+
+        clock.callLater(self._world.delay(1.0), begin)
+        return done
+
+    def _note(self, observation: Observation) -> None:
+        self._untold[observation.instance_id] = observation
+        self._flush()
+
+    def _connect(self) -> None:
+        if self.link is not None:
+            return
+        if self.cell is None or not self.cell.up:
+            self.process.callLater(self._world.delay(4.0), self._connect)
+            return
+        link = self.link = Link(self._world, self)
+        welcome = result_of(self.cell.manager.hosts.login(a_login(self.name), link))
+        self._host_id = welcome.host_id
+        self.executor.enter(welcome.cell)
+        Deferred.fromCoroutine(self.executor.survey()).addCallback(self._list, link)
+
+    def _list(self, seen: Sequence[Observation], link: Link) -> None:
+        if link is not self.link:
+            return
+        pages = [tuple(seen[start : start + PAGE]) for start in range(0, len(seen), PAGE)] or [()]
+        for number, page in enumerate(pages, start=1):
+            self._report(link, page, full=True, page=number, pages=len(pages))
+        self._listed = True
+        self._flush()
+
+    def _flush(self) -> None:
+        if self.link is not None and self._listed and self._untold:
+            told = dict(self._untold)
+            self._report(self.link, tuple(told.values()), then=lambda: self._told(told))
+
+    def _told(self, told: dict[int, Observation]) -> None:
+        for number, observation in told.items():
+            if self._untold.get(number) is observation:
+                del self._untold[number]
+
+    def _report(self, link: Link, seen: Sequence[Observation], then: Callable[[], object] = bool, **place: Any) -> None:
+        report = Report(facts=self.machine.facts(), observations=tuple(seen), **place)
+
+        def arrive() -> None:
+            if self.cell is not None and self.cell.up:
+                self.cell.manager.hosts.report(self._host_id, link, report)
+                then()
+
+        link.carry(arrive)
+
+    def _beat(self) -> None:
+        if self.link is not None and self._listed:
+            self._report(self.link, ())
+        self.process.callLater(5.0, self._beat)
+
+
+async def _call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    return function(*arguments)

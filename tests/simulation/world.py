@@ -1,0 +1,50 @@
+"""The world of a simulated cell: one clock, one source of chance, and a store on a disk that is slow and sometimes full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from tashi.interfaces import Change
+from tashi.store.memory import MemoryStore
+from tests.small_cell import Process
+
+
+class World:
+    """One clock, one source of chance, and whether things still go wrong."""
+
+    def __init__(self, seed: int) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_800_000_000)
+        self.chance = Random(seed)
+        self.faulty = True
+        self.lost: set[str] = set()
+        """The names of those that were on a machine when its power was cut."""
+
+    def happens(self, probability: float) -> bool:
+        """Whether this misfortune happens now."""
+        return self.faulty and self.chance.random() < probability
+
+    def delay(self, most: float) -> float:
+        """How long something takes, in seconds."""
+        return self.chance.uniform(0.0, most)
+
+
+class SlowStore(MemoryStore):
+    """Commits take their time and sometimes fail; one that is under way when its process is killed is lost."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+        self.process: Process = Process(world.clock)
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        written: Deferred[None] = Deferred()
+        self.process.callLater(self._world.delay(0.2), written.callback, None)
+        await written
+        if self._world.happens(0.02):
+            raise OSError("disk full")
+        await super().commit(changes)
