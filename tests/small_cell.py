@@ -3,57 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 
-from tashi.errors import UNKNOWN_IMAGE, TashiError, YourMistake
+from tashi.errors import UNKNOWN_IMAGE, YourMistake
 from tashi.images.directory import Image
 from tashi.interfaces import IStore
 from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
-from tashi.model.host import HostFacts
 from tashi.model.instance import Instance, InstanceSpec, InstanceUpdate, Resources
-from tashi.model.orders import (
-    Adapt,
-    Deed,
-    Destroy,
-    NodeLogin,
-    NodeWelcome,
-    Observation,
-    Order,
-    Pause,
-    PrepareDisks,
-    Seen,
-    Shutdown,
-    Start,
-    Unpause,
-)
-from tashi.model.questions import Answer, Done, Question, Refused
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
 from tashi.store.memory import MemoryStore
-from tests.builders import ISM, USERS, a_login, a_report, a_spec, an_origin, some_facts
+from tests.builders import ISM, USERS, a_spec, an_origin
+from tests.fake_agent import FakeAgent, result_of
 
-Result = TypeVar("Result")
-
-
-def result_of(work: Awaitable[Result] | Coroutine[Any, Any, Result]) -> Result:
-    """What the work comes to; it must be at its end already. Its exception is raised here."""
-    outcome: list[Any] = []
-    Deferred.fromCoroutine(_awaited(work)).addBoth(outcome.append)
-    assert outcome, "it is not finished yet"
-    if isinstance(outcome[0], Failure):
-        outcome[0].raiseException()
-    return outcome[0]
-
-
-async def _awaited(work: Awaitable[Result]) -> Result:
-    return await work
+__all__ = ["FakeAgent", "Images", "Process", "SmallCell", "result_of"]
 
 
 class Process:
@@ -93,121 +61,6 @@ class Images:
         return [Image(id=0, image_name="tashi.img", image_size="1.00G")]
 
 
-class FakeAgent:
-    """The agent of one host: `link` is an INodeLink. It keeps its orders, and carries them out when told to (`work`)."""
-
-    def __init__(self, name: str, facts: HostFacts | None = None) -> None:
-        self.name = name
-        self.facts = facts or some_facts()
-        self.host_id = 0
-        self.orders: list[Order] = []
-        self.domains: dict[int, int] = {}
-        """The generation of each instance that runs here."""
-        self.breaks: Callable[[Start | PrepareDisks], str | None] = lambda order: None
-        """Why a start, or a copy, fails; None: it does not."""
-        self.refuses: Callable[[Deed], str] = lambda deed: ""
-        """Why a deed is refused; empty: it is not."""
-        self.gives: Callable[[Resources], Resources] = lambda wished: wished
-        """What the hypervisor has after an adaptation."""
-        self.questions: list[Question] = []
-        self.answers: Callable[[Question], Answer | Deferred[Answer]] = lambda question: Done()
-        """What is said to a question."""
-        self.paused: set[int] = set()
-        self.deaf = False
-        """Whether the guests here do not heed their power button."""
-        self.closed = 0
-        self._cell: SmallCell | None = None
-        self._link: _Link | None = None
-
-    def login(self, cell: SmallCell, login: NodeLogin | None = None, *, tell_all: bool = True) -> NodeWelcome:
-        """Log in and say what runs here."""
-        link = _Link(self)
-        welcome = result_of(cell.manager.hosts.login(login or a_login(self.name), link))
-        self.host_id, self._link, self._cell = welcome.host_id, link, cell
-        if tell_all:
-            self.tell(*self.all(), full=True)
-        return welcome
-
-    def all(self) -> list[Observation]:
-        """One sighting for each domain."""
-        return [Observation(instance_id=number, generation=age, seen=self._seen(number)) for number, age in self.domains.items()]
-
-    def tell(self, *observations: Observation, **fields: Any) -> None:
-        """Report this; without observations it only says that the host lives."""
-        if self._cell is not None and self._link is not None:
-            report = msgspec.structs.replace(a_report(*observations, **fields), facts=self.facts)
-            self._cell.manager.hosts.report(self.host_id, self._link, report)
-
-    def lose_link(self) -> None:
-        """The connection breaks; the host lives on."""
-        link, self._link = self._link, None
-        self.orders.clear()
-        if self._cell is not None and link is not None:
-            self._cell.manager.hosts.logout(self.host_id, link)
-
-    def work(self) -> int:
-        """Carry out the orders that have come, and say what became of them; how many there were."""
-        orders, self.orders = self.orders, []
-        told: list[Observation] = []
-        for order in orders:
-            about = {"instance_id": order.instance_id, "generation": order.generation}
-            if isinstance(order, Destroy):
-                self.domains.pop(order.instance_id, None)
-                told.append(Observation(**about, seen=Seen.GONE, reason="destroyed"))
-            elif isinstance(order, Deed):
-                refused = self.refuses(order)
-                adapted = self.gives(order.wished) if isinstance(order, Adapt) and not refused else None
-                told.append(Observation(**about, seen=self._do(order, refused), done=True, refused=refused, adapted=adapted))
-            elif (why := self.breaks(order)) is not None:
-                told.append(Observation(**about, seen=Seen.FAILED, reason=why))
-            elif isinstance(order, PrepareDisks):
-                told.append(Observation(**about, seen=Seen.READY))
-            else:
-                self.domains[order.instance_id] = order.generation
-                told.append(Observation(**about, seen=Seen.RUNNING))
-        if told:
-            self.tell(*told)
-        return len(orders)
-
-    def _do(self, deed: Deed, refused: str) -> Seen:
-        number = deed.instance_id
-        self.domains[number] = deed.generation
-        match deed:
-            case Pause() if not refused:
-                self.paused.add(number)
-            case Unpause() if not refused:
-                self.paused.discard(number)
-            case Shutdown() if not refused and not self.deaf:
-                del self.domains[number]
-                return Seen.GONE
-        return self._seen(number)
-
-    def _seen(self, number: int) -> Seen:
-        return Seen.PAUSED if number in self.paused else Seen.RUNNING
-
-
-class _Link:
-    def __init__(self, agent: FakeAgent) -> None:
-        self._agent = agent
-
-    def send(self, orders: Sequence[Order]) -> None:
-        if self._agent._link is self:
-            self._agent.orders.extend(orders)
-
-    async def ask(self, question: Question) -> Answer:
-        self._agent.questions.append(question)
-        found = self._agent.answers(question)
-        answer = await found if isinstance(found, Deferred) else found
-        if isinstance(answer, Refused):
-            raise TashiError(answer.code, answer.message)
-        return answer
-
-    def close(self) -> None:
-        self._agent.closed += 1
-        if self._agent._link is self:
-            self._agent.lose_link()
-
-
 class SmallCell:
     """One cell; `restart` ends its manager as a power cut would and starts the next on the same rows."""
 
@@ -218,6 +71,8 @@ class SmallCell:
         self.settings = ManagerSettings(**{"trusted": frozenset({ISM.jid}), **settings})
         self.publishing = publishing
         self.agents = list(hosts)
+        self.saved: set[str] = set()
+        """What is kept in the directory that the hosts share."""
         self._told: dict[int, Outgoing] = {}
         self._start()
         with self.manager.cluster.transaction("register_users") as tx:

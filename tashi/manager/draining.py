@@ -35,11 +35,16 @@ class Draining:
     def __init__(self, cluster: Cluster, settings: ManagerSettings) -> None:
         self._cluster = cluster
         self._settings = settings
-        self._sent: dict[tuple[int, int], float] = {}
+        self._sent: dict[tuple[int, int], float] = {}  # instance and target, and when
+        self._said: dict[int, str] = {}  # why instances stay
 
     def run(self) -> None:
         """One pass: send away what can go, and say which hosts are empty."""
-        for host in [host for host in self._cluster.hosts.values() if host.draining]:
+        now = self._cluster.clock.seconds()
+        self._sent = {sent: then for sent, then in self._sent.items() if now - then < PAUSE}
+        draining = [host for host in self._cluster.hosts.values() if host.draining]
+        stay: set[int] = set()
+        for host in draining:
             instances = [self._cluster.instances[number] for number in sorted(self._cluster.on_host.get(host.id, ()))]
             if not instances:
                 with self._cluster.transaction("end_draining") as tx:
@@ -47,29 +52,38 @@ class Draining:
                     tx.put_host(after)
                     tx.tell(host_action("drained", after))
             for instance in instances:
+                stay.add(instance.id)
                 if instance.state is InstanceState.Running and not instance.tasks:
                     self._send_away(host, instance)
-        if not any(host.draining for host in self._cluster.hosts.values()):
-            self._sent.clear()
+                elif instance.state is InstanceState.Paused:
+                    self._say(instance, f"cannot leave {host.name}: it is Paused; it goes when it runs again")
+        for number in self._said.keys() - stay:
+            self._unsay(number)
 
     def _send_away(self, host: Host, instance: Instance) -> None:
-        now = self._cluster.clock.seconds()
         refusals: list[Refusal] = []
         takers: list[Host] = []
         for other in self._cluster.hosts.values():
             reason = refusal(self._cluster, instance, other, self._settings.scheduling)
-            if reason is None and now - self._sent.get((instance.id, other.id), -PAUSE) < PAUSE:
-                reason = f"failed just now: {instance.reason}"
             if reason is None:
-                takers.append(other)
+                if (instance.id, other.id) not in self._sent:
+                    takers.append(other)
             elif other.id != host.id:
                 refusals.append(Refusal(host=other.name, reason=reason))
         if takers:
             target = min(takers, key=lambda one: (self._cluster.loads[one.id].count, one.id))
-            self._sent[instance.id, target.id] = now
+            self._sent[instance.id, target.id] = self._cluster.clock.seconds()
             with self._cluster.transaction("drain_instance") as tx:
                 migrate(tx, instance, target, self._settings.scheduling, who=f"the draining of {host.name}", verb="drainhost")
-        elif not any("failed just now" in one.reason for one in refusals):
-            reason = f"cannot leave {host.name}: {in_words(tuple(refusals)) if refusals else 'there is no other host'}"
-            if reason != instance.reason:
-                self._cluster.remark(instance.id, reason)
+        elif not any((instance.id, other) in self._sent for other in self._cluster.hosts):  # its reason is why it failed there
+            self._say(instance, f"cannot leave {host.name}: {in_words(tuple(refusals)) if refusals else 'there is no other host'}")
+
+    def _say(self, instance: Instance, reason: str) -> None:
+        self._said[instance.id] = reason
+        if reason != instance.reason:
+            self._cluster.remark(instance.id, reason)
+
+    def _unsay(self, number: int) -> None:
+        said, instance = self._said.pop(number), self._cluster.instances.get(number)
+        if instance is not None and instance.reason == said:
+            self._cluster.remark(number, "")

@@ -52,7 +52,7 @@ def migrate(tx: Transaction, instance: Instance, host: Host, settings: Schedulin
     reason = refusal(tx.cluster, instance, host, settings)
     if reason is not None:
         code = CONFLICT if host.id == instance.host_id else NO_SUITABLE_HOST
-        raise YourMistake(code, f"{instance.name} cannot move to {host.name}, which {reason}")
+        raise YourMistake(code, f"{instance.name} cannot move to {host.name}: {reason}")
     migration = Migration(target=host.id, who=who, verb=verb)
     return advance(tx, instance, Happening.MIGRATE_ASKED, reason=f"moves to {host.name}, asked by {who}", migration=migration)
 
