@@ -62,7 +62,7 @@ def test_who_may() -> None:
 
 def test_all_leave() -> None:
     """What runs on a drained host moves to the emptiest others, and once it is empty that is said, once."""
-    cell, (h1, h2, h3) = a_cell(4)
+    cell, (h1, _, _) = a_cell(4)
     rows = drain(cell)
     assert [row["state"] for row in rows] == ["MigratePrep"] * 4
     wait = Deferred.fromCoroutine(cell.manager.verbs.call(ADMIN, "waitFor", {"ids": [row["id"] for row in rows], "until": "migrated"}))
@@ -104,7 +104,7 @@ def test_nothing_new() -> None:
 
 def test_what_fits_nowhere() -> None:
     """An instance that no host takes stays, says why of each host, and leaves as soon as one takes it."""
-    cell, (h1, h2, h3) = a_cell(1, others=(1, 1), cores=2)
+    cell, (_, _, h3) = a_cell(1, others=(1, 1), cores=2)
     rows = drain(cell)
     assert [(row["state"], row["reason"]) for row in rows] == [
         ("Running", "cannot leave h1: h2: has 1 cores, and the instance asks for 2; h3: has 1 cores, and the instance asks for 2")
@@ -149,7 +149,7 @@ def test_it_goes_on_after_a_restart() -> None:
 
 def test_ended_before_it_is_empty() -> None:
     """A host that is made Normal again keeps what has not left; what is on its way goes on."""
-    cell, (h1, h2, h3) = a_cell(2)
+    cell, (_, _, _) = a_cell(2)
     drain(cell)
     cell.call(ADMIN, "setHostState", host="h1", state="Normal")
     cell.work()

@@ -104,8 +104,8 @@ def test_the_plain_story(tells: bool) -> None:
 
 def test_what_is_refused() -> None:
     """Each move that cannot be is refused with its reason, and changes nothing."""
-    cell, h1, h2 = a_cell(6, running=2)
-    h3, h4, h5, h6 = cell.agents[2:]
+    cell, _, _ = a_cell(6, running=2)
+    _, h4, h5, h6 = cell.agents[2:]
     cell.call(ADMIN, "setHostState", host="h3", state="Drained")
     h4.lose_link()
     h5.facts = some_facts(hypervisor="qemu", cores=8, memory=4096)
@@ -148,7 +148,7 @@ def test_a_network_that_the_target_has_not() -> None:
 @pytest.mark.parametrize("kind", [Depart, Receive, Migrate])
 def test_a_host_that_cannot(kind: type[Deed]) -> None:
     """Whichever host cannot do its part, the instance runs on where it was, with the reason, and may try again."""
-    cell, h1, h2 = a_cell()
+    cell, h1, _ = a_cell()
     for agent in cell.agents:
         agent.refuses = lambda deed: "the cable is out" if isinstance(deed, kind) else ""
     move(cell)
@@ -168,7 +168,7 @@ def test_a_host_that_cannot(kind: type[Deed]) -> None:
 
 def test_a_target_that_falls_silent_before() -> None:
     """While nothing has moved, a target's silence is the end of the move; what was prepared there is cleared when it is back."""
-    cell, h1, h2 = a_cell()
+    cell, _, h2 = a_cell()
     move(cell)
     until(cell, "MigratePrep", Receive)
     h2.work()
@@ -404,7 +404,7 @@ def test_limits() -> None:
 
 def test_one_that_waits_for_its_turn_can_be_destroyed() -> None:
     """A destroy does not wait for a move that waits."""
-    cell, h1, _ = a_cell(2, running=2, max_migrations=1)
+    cell, _, _ = a_cell(2, running=2, max_migrations=1)
     move(cell, "vm2")
     move(cell, "vm1")
     cell.delete("vm1")
@@ -451,7 +451,7 @@ def test_there_and_back() -> None:
 
 def test_a_host_still_to_be_cleared() -> None:
     """Until a host has cleared away what a move left there, its room is not given away, and the instance does not go back there."""
-    cell, h1, h2 = a_cell()
+    cell, h1, _ = a_cell()
     move(cell)
     until(cell, "MigrateTrans", Migrate)
     h1.work()
@@ -467,7 +467,7 @@ def test_a_host_still_to_be_cleared() -> None:
 
 def test_a_host_that_dies_after_a_move_failed_over_it() -> None:
     """An instance whose source came back and could not move it is Orphaned again when that host dies, as any other."""
-    cell, h1, h2 = a_cell()
+    cell, h1, _ = a_cell()
     h1.refuses = lambda deed: "no" if isinstance(deed, Migrate) else ""
     move(cell)
     until(cell, "MigrateTrans", Migrate)

@@ -120,7 +120,7 @@ def test_a_suspend_that_fails() -> None:
 
 def test_a_resume_that_fails() -> None:
     """An instance that cannot be resumed stays suspended, with the reason, and can be tried again."""
-    cell, h1, h2 = a_cell()
+    cell, _, _ = a_cell()
     suspend(cell)
     for agent in cell.agents:
         agent.breaks = lambda order: "no KVM here"
@@ -138,7 +138,7 @@ def test_a_resume_that_fails() -> None:
 
 def test_it_outlives_a_restart() -> None:
     """A suspended instance is suspended after a restart of the control plane, too; one that waits to go on then does."""
-    cell, h1, h2 = a_cell(1)
+    cell, h1, _ = a_cell(1)
     suspend(cell)
     cell.restart()
     cell.live(60)
@@ -229,7 +229,7 @@ def test_a_restart_at_any_step(who: str, step: int) -> None:
 
 def test_a_silent_host_while_it_resumes() -> None:
     """It is Resuming until its host is back, and is started nowhere else meanwhile."""
-    cell, h1, h2 = a_cell()
+    cell, _, _ = a_cell()
     suspend(cell)
     cell.call(ALICE, "resumeVm", instance="vm1")
     host = next(agent for agent in cell.agents if agent.orders)
@@ -243,7 +243,7 @@ def test_a_silent_host_while_it_resumes() -> None:
 
 def test_suspended_on_its_way_from_a_move() -> None:
     """An instance that was moved and suspended does not resume on, nor is forgotten before, a host that has yet to be cleared."""
-    cell, h1, h2 = a_cell()
+    cell, h1, _ = a_cell()
     for agent in cell.agents:
         agent.facts = some_facts(cores=1, memory=4096, hypervisor="test")
         agent.tell()

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import msgspec
 from hypothesis import given, settings
 
-from tashi.manager.reconcile import Step, ends_task, order_for, step_for, steps_for_missing
-from tashi.model.instance import Instance, Resources, Task, domain_uuid
-from tashi.model.orders import Adapt, Destroy, Observation, Pause, Reset, Seen, Shutdown, Start, Unpause
+from tashi.manager.reconcile import Step, ends_task, errands_of, order_for, step_for, steps_for_missing
+from tashi.model.instance import Instance, Migration, Residue, Resources, Task, domain_uuid
+from tashi.model.orders import (
+    Adapt,
+    Depart,
+    Destroy,
+    Look,
+    Migrate,
+    Observation,
+    Pause,
+    Receive,
+    Reset,
+    Seen,
+    Shutdown,
+    Start,
+    Suspend,
+    Unpause,
+)
 from tashi.model.states import Happening, InstanceState, is_legal, step
 from tests.builders import an_instance, seen
 from tests.strategies import instances, observations
@@ -54,6 +70,76 @@ def test_an_adaptation_is_a_task() -> None:
     wished = Resources(cpu_share=512)
     instance = an_instance(7, host_id=2, generation=4, tasks=(Task(adapt=wished), Task()))
     assert order_for(instance, CELL) == Adapt(instance_id=7, generation=4, uuid=str(domain_uuid(CELL, 7)), wished=wished)
+
+
+def _moving(state: InstanceState = S.MigratePrep, *, generation: int = 5, residue: tuple[Residue, ...] = (), **move: Any) -> Instance:
+    """Instance 7, on its way from host 2 to host 3."""
+    migration = Migration(**{"target": 3, "begun": True, **move})
+    return an_instance(7, "web", state=state, host_id=2, generation=generation, started=1, migration=migration, residue=residue)
+
+
+_ABOUT: Any = {"instance_id": 7, "generation": 5, "uuid": str(domain_uuid(CELL, 7))}
+
+
+def test_the_errands_of_a_move() -> None:
+    """Each step of a move is one order to one host: nothing before its turn, the source first, the target, the source again."""
+    disks = an_instance(7).disks
+    ways = {"landing": "it will be", "address": "there", "shared": True}
+    assert errands_of(_moving(begun=False), CELL) == ()
+    assert errands_of(_moving(), CELL) == ((2, Depart(**_ABOUT)),)
+    receive = Receive(**_ABOUT, name="web", described="it is", disks=disks)
+    assert errands_of(_moving(described="it is", received=5), CELL) == ((3, receive),)
+    moving = _moving(S.MigrateTrans, described="it is", received=4, **ways)
+    assert errands_of(moving, CELL) == ((2, Migrate(**_ABOUT, **ways)),)
+
+
+def test_who_is_asked_for_one_that_may_have_moved() -> None:
+    """When its host is silent or has it no longer, the other one is asked; where nothing was sent to it, nobody is."""
+    assert errands_of(_moving(S.Orphaned, received=4), CELL) == ((3, Look(**_ABOUT)),)
+    assert errands_of(_moving(S.Orphaned), CELL) == ()
+    assert errands_of(an_instance(7, state=S.Orphaned, host_id=2), CELL) == ()
+    left = an_instance(7, state=S.MigrateTrans, host_id=3, generation=5, started=4)
+    assert errands_of(left, CELL) == ((3, Look(**_ABOUT)),)
+
+
+def test_what_is_left_is_cleared_away() -> None:
+    """Every host that may have something left is told to clear it away, whatever else the instance calls for; not before it arrived."""
+    residue = (Residue(host_id=2, generation=6), Residue(host_id=4, generation=3))
+    clear = tuple((one.host_id, Destroy(instance_id=7, generation=one.generation, uuid=_ABOUT["uuid"])) for one in residue)
+    arrived = an_instance(7, state=S.Running, host_id=3, generation=6, started=4, residue=residue)
+    assert errands_of(arrived, CELL) == clear
+    assert errands_of(msgspec.structs.replace(arrived, state=S.Suspended, host_id=None), CELL) == clear
+    pausing = msgspec.structs.replace(arrived, state=S.Pausing)
+    assert errands_of(pausing, CELL) == ((3, Pause(instance_id=7, generation=6, uuid=_ABOUT["uuid"])), *clear)
+    looked_for = msgspec.structs.replace(arrived, state=S.MigrateTrans)
+    assert [host_id for host_id, _ in errands_of(looked_for, CELL)] == [3]
+
+
+def test_suspend_and_resume() -> None:
+    """An instance that is suspended or resumed names where its memory is kept."""
+    suspending = an_instance(7, state=S.Suspending, host_id=2, generation=5, saved="suspend/7_web")
+    assert errands_of(suspending, CELL) == ((2, Suspend(**_ABOUT, saved="suspend/7_web")),)
+    order = order_for(msgspec.structs.replace(suspending, state=S.Resuming), CELL)
+    assert isinstance(order, Start) and (order.saved, order.generation) == ("suspend/7_web", 5)
+    assert errands_of(msgspec.structs.replace(suspending, state=S.Suspended, host_id=None), CELL) == ()
+
+
+def test_only_the_outcome_tells_of_a_suspension() -> None:
+    """It is saved, or gone, when the host that was told to save it says so; until then it is still at it."""
+    instance = an_instance(7, state=S.Suspending, host_id=2, generation=5, started=2, saved="suspend/7_web")
+    for what, happening in ((Seen.SAVED, Happening.SEEN_SAVED), (Seen.GONE, Happening.SEEN_GONE)):
+        assert step_for(instance, 2, seen(instance, what, done=True)) == Step(instance_id=7, happening=happening)
+        assert step_for(instance, 2, seen(instance, what, done=True, generation=4)) is None
+    assert step_for(instance, 2, seen(instance, Seen.SAVED)) is None
+    refused = seen(instance, done=True, refused="no room")
+    assert step_for(instance, 2, refused) == Step(instance_id=7, happening=Happening.FAILED, reason="no room")
+
+
+def test_a_list_says_nothing_of_one_that_is_looked_for() -> None:
+    """A target's list may be older than the arrival; a source's list means that it has left, or has ended."""
+    looked_for = an_instance(7, state=S.MigrateTrans, host_id=3, generation=5, started=4)
+    assert steps_for_missing([looked_for], frozenset()) == []
+    assert [one.instance_id for one in steps_for_missing([_moving(S.MigrateTrans, received=4)], frozenset())] == [7]
 
 
 def test_a_refused_deed_fails_the_wish() -> None:
