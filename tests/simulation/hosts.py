@@ -31,7 +31,8 @@ class Machine(FakeHypervisor):
     """A hypervisor whose starts and moves fail now and then."""
 
     def __init__(self, world: World, shared: SharedDirectory) -> None:
-        super().__init__(images=["tashi.img"], facts=some_facts(cores=CORES, memory=MEMORY, hypervisor="test"), shared=shared)
+        self.offer = some_facts(cores=CORES, memory=MEMORY, hypervisor="test")
+        super().__init__(images=["tashi.img"], facts=self.offer, shared=shared)
         self._world = world
         self.busy_until: dict[str, float] = {}
         """When what takes long on a domain is at its end."""
@@ -65,6 +66,23 @@ class Machine(FakeHypervisor):
         self._expected.clear()
         self._world.lost |= {order.name for order in self.running()}
         self._domains.clear()
+
+    def lose_one(self) -> None:
+        """The qemu of one domain dies."""
+        if self._domains:
+            domain = self._world.chance.choice(list(self._domains))
+            if not any(machine._leaving.get(domain) is self for machine in self._shared.machines.values()):
+                self._world.lost.add(self._domains[domain].order.name)
+            self.change(domain, Seen.GONE, "crashed")
+
+    def vanish_for_a_while(self) -> None:
+        """libvirt does not answer."""
+        if not self.away:
+            self.vanish()
+            self._world.clock.callLater(self._world.delay(10.0), self._return)
+
+    def _return(self) -> None:
+        self.away = False
 
     def running(self) -> list[Start]:
         """The orders of all domains that run, or would if nobody had paused them."""
@@ -230,7 +248,7 @@ class Agent:
                 del self._untold[number]
 
     def _report(self, link: Link, seen: Sequence[Observation], then: Callable[[], object] = bool, **place: Any) -> None:
-        report = Report(facts=self.machine.facts(), observations=tuple(seen), **place)
+        report = Report(facts=self.machine.offer, observations=tuple(seen), **place)
 
         def arrive() -> None:
             if self.cell is not None and self.cell.up:

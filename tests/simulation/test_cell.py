@@ -78,6 +78,10 @@ def _make_trouble(world: World, cell: Cell, sender: Sender, operator: Operator) 
             agent.restart()
         if world.happens(0.002):
             agent.power_cut()
+        if world.happens(0.003):
+            agent.machine.lose_one()
+        if world.happens(0.003):
+            agent.machine.vanish_for_a_while()
 
 
 @contextmanager
@@ -101,7 +105,7 @@ def _always_true(cell: Cell) -> None:
     domains = Counter(order.uuid for agent in cell.agents for order in agent.machine.running())
     assert [uuid for uuid, count in domains.items() if count > 1] == [], "an instance runs on two hosts"
     for agent in cell.agents:
-        orders, facts = agent.machine.all(), agent.machine.facts()
+        orders, facts = agent.machine.all(), agent.machine.offer
         assert sum(order.memory for order in orders) <= facts.memory
         assert sum(order.cores for order in orders) <= facts.cores
 
