@@ -136,6 +136,7 @@ class FakeAgent:
         if isinstance(order, Destroy):
             self.domains.pop(number, None)
             self.expected.pop(number, None)
+            self._saved().discard(order.saved)
             seen, fields = Seen.GONE, {"reason": "destroyed"}
         elif isinstance(order, Deed):
             seen, fields = self._do(order, self.refuses(order))

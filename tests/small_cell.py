@@ -46,6 +46,9 @@ class Images:
 
     path = "/images"
 
+    def __init__(self, forget_saved: Callable[[str], object] = bool) -> None:
+        self.forget_saved = forget_saved
+
     def resolve(self, identifier: str) -> str:
         if identifier.startswith("disk-"):
             return identifier
@@ -53,9 +56,6 @@ class Images:
         if name not in ("tashi", "other"):
             raise YourMistake(UNKNOWN_IMAGE, f"there is no image {identifier}")
         return f"{name}.img"
-
-    def forget_saved(self, saved: str) -> None:
-        self.forgotten = saved
 
     def list(self) -> list[Image]:
         return [Image(id=0, image_name="tashi.img", image_size="1.00G")]
@@ -83,7 +83,7 @@ class SmallCell:
     def _start(self) -> None:
         self.process = Process(self.clock)
         self.manager = ClusterManager(
-            self.process, self.store, Images(), self.settings, join_secret="join", version="1", publishing=self.publishing
+            self.process, self.store, Images(self.saved.discard), self.settings, join_secret="join", version="1", publishing=self.publishing
         )  # type: ignore[arg-type]
         result_of(self.manager.open())
         self.manager.startService()

@@ -96,6 +96,7 @@ def test_a_suspended_instance_keeps_its_disk() -> None:
         web = cell.instance("web")
         tx.put_instance(msgspec.structs.replace(web, state=InstanceState.Suspended, host_id=None, saved="suspend/1_web"))
     agent.domains.clear()
+    cell.saved.add("suspend/1_web")
     cell.call(ALICE, "createVm", name="thief", disks=[{"uri": "disk-1-web-0.img", "persistent": True}])
     cell.work()
     assert (cell.state("thief"), "disk-1-web-0.img is in use" in cell.instance("thief").reason) == ("Pending", True)

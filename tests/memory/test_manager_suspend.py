@@ -170,6 +170,7 @@ def test_a_destroy(where: str) -> None:
     cell.delete("r")
     cell.work()
     assert (cell.state(), h1.domains, h2.domains, is_free(cell, 1), is_free(cell, 2)) == ("none", {}, {}, True, True)
+    assert cell.saved == set()
     assert [reply["status"] for reply in cell.replies if reply["verb"] == "deletecompute"] == ["OK"]
 
 

@@ -34,13 +34,18 @@ class Cell:
         """Begin on what the store has kept."""
         self.process = self.store.process = Process(self._world.clock)
         settings = ManagerSettings(trusted=frozenset({str(ISM.jid)}), layout_interval=1e9)
-        self.manager = ClusterManager(self.process, self.store, Images(), settings, join_secret="join", version="1", publishing=True)  # type: ignore[arg-type]
+        self.manager = ClusterManager(
+            self.process, self.store, Images(self._forget_saved), settings, join_secret="join", version="1", publishing=True
+        )  # type: ignore[arg-type]
         result_of(self.manager.open())
         self.manager.startService()
         self.manager.outbox.subscribe(self._publish_soon)
         self._publishing = False
         self._publish_soon()
         self.up = True
+
+    def _forget_saved(self, saved: str) -> None:
+        self._world.shared.saved.pop(saved, None)
 
     def kill(self) -> None:
         """The process ends without a word; it is started again after a while."""

@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred
 
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.instance import Resources
-from tashi.model.orders import Deed, Migrate, Observation, Offer, Order, Report, Seen, Start
+from tashi.model.orders import Deed, Migrate, Observation, Offer, Order, PrepareDisks, Report, Seen, Start
 from tashi.node.executor import Executor
-from tashi.node.fake import FakeHypervisor, SharedDirectory
+from tashi.node.fake import FakeHypervisor
 from tests.builders import a_login, some_facts
 from tests.simulation.world import World
 from tests.small_cell import Process, result_of
@@ -30,17 +30,24 @@ CORES, MEMORY = 10, 8192
 class Machine(FakeHypervisor):
     """A hypervisor whose starts and moves fail now and then."""
 
-    def __init__(self, world: World, shared: SharedDirectory) -> None:
+    def __init__(self, world: World) -> None:
         self.offer = some_facts(cores=CORES, memory=MEMORY, hypervisor="test")
-        super().__init__(images=["tashi.img"], facts=self.offer, shared=shared)
+        super().__init__(images=["tashi.img"], facts=self.offer, shared=world.shared)
         self._world = world
         self.busy_until: dict[str, float] = {}
         """When what takes long on a domain is at its end."""
 
     def start(self, cell: str, order: Start) -> Observation:
-        if self._world.happens(0.15):
+        if order.uuid not in self._domains and self._world.happens(0.15):
+            self.give_up(order.uuid, [disk.uri for disk in order.disks if disk.template])
             raise OurFault(INTERNAL, "qemu does not start")
         return super().start(cell, order)
+
+    def prepare_disks(self, cell: str, order: PrepareDisks) -> None:
+        if self._world.happens(0.1):
+            self.give_up(order.uuid, [copy.name for copy in order.copies])
+            raise OurFault(INTERNAL, "/images is full")
+        super().prepare_disks(cell, order)
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         if deed.uuid in self._domains and self._world.happens(0.1):
@@ -121,10 +128,10 @@ class Link:
 class Agent:
     """One host: its machine, and an agent that logs in, lists everything, and tells what happens."""
 
-    def __init__(self, world: World, name: str, shared: SharedDirectory) -> None:
+    def __init__(self, world: World, name: str) -> None:
         self._world = world
         self.name = name
-        self.machine = Machine(world, shared)
+        self.machine = Machine(world)
         self.cell: Cell | None = None
         self._start()
 

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tashi.errors import YourMistake
-from tashi.model.instance import InstanceSpec
+from tashi.model.instance import Disk, InstanceSpec, InstanceUpdate
 from tashi.model.states import InstanceState
 from tests.builders import ADMIN, ISM, a_spec, an_origin
 from tests.simulation.cell import Cell
@@ -40,6 +40,11 @@ class Sender:
             self.unwanted.add(victim)
             self._send(thread, "deletecompute", lambda origin: self._delete(origin, victim), victim)
             return
+        if self.names and chance.random() < 0.2:
+            victim = chance.choice([name for names in self.names.values() for name in names])
+            update = InstanceUpdate(resource_id=f"r-{victim}", cores=chance.randint(1, 4), restart=True)
+            self._send(thread, "reprovisioncompute", lambda origin: self._cell.manager.commands.update(ISM, origin, update), victim)
+            return
         specs = [self._spec(f"{thread}-{number}") for number in range(chance.choice([1, 1, 1, 2, 3]))]
         if self.names and chance.random() < 0.2:  # the same as before, in a stanza of its own
             former = chance.choice(list(self.names))
@@ -63,7 +68,8 @@ class Sender:
 
     def _spec(self, name: str) -> InstanceSpec:
         chance = self._world.chance
-        return a_spec(name, cores=chance.randint(1, 3), memory=chance.choice([128, 1024, 2048]), resource_id=f"r-{name}")
+        disks = (Disk(uri="tashi", persistent=chance.random() < 0.3),)
+        return a_spec(name, cores=chance.randint(1, 3), memory=chance.choice([128, 1024, 2048]), disks=disks, resource_id=f"r-{name}")
 
     def _send(self, thread: str, verb: str, call: Callable[[Any], None], what: str) -> None:
         origin = an_origin(f"stanza-{thread}", verb, thread=thread, fingerprint=thread + what)

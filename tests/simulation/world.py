@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tashi.interfaces import Change
+from tashi.node.fake import SharedDirectory
 from tashi.store.memory import MemoryStore
 from tests.small_cell import Process
 
@@ -21,6 +22,7 @@ class World:
         self.clock.advance(1_800_000_000)
         self.chance = Random(seed)
         self.faulty = True
+        self.shared = SharedDirectory()
         self.lost: set[str] = set()
         """The names of those that were on a machine when its power was cut."""
 

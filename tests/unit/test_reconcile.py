@@ -99,7 +99,7 @@ def test_who_is_asked_for_one_that_may_have_moved() -> None:
     assert errands_of(_moving(S.Orphaned), CELL) == ()
     assert errands_of(an_instance(7, state=S.Orphaned, host_id=2), CELL) == ()
     left = an_instance(7, state=S.MigrateTrans, host_id=3, generation=5, started=4)
-    assert errands_of(left, CELL) == ((3, Look(**_ABOUT)),)
+    assert errands_of(left, CELL) == ((3, Look(**_ABOUT, yours=True)),)
 
 
 def test_what_is_left_is_cleared_away() -> None:
