@@ -3,7 +3,8 @@
 -> Depart   to the source    <- the domain's description
 -> Receive  to the target    <- the domain as it will be there, and the way to it; or why it cannot be
 -> Migrate  to the source    <- gone, or still there and why
-The target's word that the domain runs ends it well. A source that no longer has the domain does not: then the target is asked.
+The target's word that the domain runs ends it well. A source that no longer has the domain, or has it standing still, does not: then
+the target is asked.
 Whatever may be left at the other end is the record's residue until that host says that it has cleared it away.
 """
 
@@ -151,7 +152,10 @@ def _from_target(tx: Transaction, instance: Instance, migration: Migration, obse
         return instance
     if observation.seen is Seen.RUNNING and instance.state in _UNCERTAIN:
         return advance(tx, instance, Happening.ARRIVED, **_at_target(instance, migration))
-    if instance.state is InstanceState.MigratePrep and _is_outcome(instance, observation):
+    if instance.state is InstanceState.MigrateTrans and migration.doubt and observation.generation == instance.generation:
+        if observation.done or observation.seen is Seen.GONE:
+            return advance(tx, fail(tx, instance, migration.doubt), Happening.SEEN_PAUSED, reason=f"not moved: {migration.doubt}")
+    elif instance.state is InstanceState.MigratePrep and _is_outcome(instance, observation):
         offer = observation.offer
         if observation.refused or offer is None:
             return fail(tx, instance, observation.refused or "the target did not answer")
@@ -177,6 +181,8 @@ def _from_source(tx: Transaction, instance: Instance, migration: Migration, obse
             if observation.refused and _is_outcome(instance, observation):
                 if instance.state is InstanceState.Orphaned:
                     instance = advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason, decayed=False)
+                if observation.seen is Seen.PAUSED:  # as a source is left whose libvirt ended when all but its word was over there
+                    return _proceed(tx, instance, msgspec.structs.replace(migration, doubt=observation.refused))
                 return fail(tx, instance, observation.refused)
             if instance.state is InstanceState.Orphaned and observation.seen in _ALIVE:
                 return advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason, decayed=False)

@@ -135,9 +135,9 @@ def _order_to_move(instance: Instance, domain: str) -> Order | None:
     migration, state = instance.migration, instance.state
     if migration is None:
         return Look(**about, yours=True) if state is InstanceState.MigrateTrans else None
-    if state is InstanceState.MigrateTrans:
+    if state is InstanceState.MigrateTrans and not migration.doubt:
         return Migrate(**about, landing=migration.landing, address=migration.address, shared=migration.shared)
-    if state is InstanceState.Orphaned:
+    if state in (InstanceState.MigrateTrans, InstanceState.Orphaned):
         return Look(**about) if migration.received else None
     if not migration.begun:
         return None

@@ -73,6 +73,7 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     landing: str = ""  # the domain as the target will have it
     address: str = ""  # where the target's hypervisor is reached
     shared: bool = False  # whether the target sees the same disks
+    doubt: str = ""  # why its host says that it failed, though the domain stands still there: only the target can tell
     who: str = ""
     verb: str = ""
 

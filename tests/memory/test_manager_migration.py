@@ -267,6 +267,33 @@ def test_a_domain_that_its_host_has_no_longer(arrived: bool) -> None:
     is_whole(cell)
 
 
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_domain_that_stands_still(arrived: bool) -> None:
+    """A source whose domain stands still after a failed move may have lost but the target's word: that is asked before it is cleared."""
+    cell, h1, h2 = a_cell()
+    h2.tells_arrivals = False
+    move(cell)
+    until(cell, "MigrateTrans", Migrate)
+    (order,) = h1.orders
+    h1.orders.clear()
+    h1.paused.add(1)
+    if arrived:
+        h2.domains[1] = h2.expected.pop(1)
+    h1.domains[1] = order.generation
+    h1.tell(Observation(instance_id=1, generation=order.generation, seen=Seen.PAUSED, done=True, refused="libvirtd has ended"))
+    cell.settle()
+    assert [type(one) for one in (*h1.orders, *h2.orders)] == [Look]
+    cell.work()
+    if arrived:
+        assert (cell.state(), cell.instance().host_id, h1.domains) == ("Running", 2, {})
+    else:
+        assert (cell.state(), cell.instance().host_id, cell.instance().reason) == ("Paused", 1, "not moved: libvirtd has ended")
+        cell.call(ALICE, "unpauseVm", instance="vm1")
+        cell.work()
+        assert cell.state() == "Running"
+    is_whole(cell)
+
+
 def test_a_list_older_than_the_arrival() -> None:
     """What a target that has just come back lists was seen before the instance arrived there: it is asked, not believed."""
     cell, h1, h2 = a_cell()

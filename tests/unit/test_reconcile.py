@@ -96,6 +96,7 @@ def test_the_errands_of_a_move() -> None:
 def test_who_is_asked_for_one_that_may_have_moved() -> None:
     """When its host is silent or has it no longer, the other one is asked; where nothing was sent to it, nobody is."""
     assert errands_of(_moving(S.Orphaned, received=4), CELL) == ((3, Look(**_ABOUT)),)
+    assert errands_of(_moving(S.MigrateTrans, received=4, doubt="it stands still"), CELL) == ((3, Look(**_ABOUT)),)
     assert errands_of(_moving(S.Orphaned), CELL) == ()
     assert errands_of(an_instance(7, state=S.Orphaned, host_id=2), CELL) == ()
     left = an_instance(7, state=S.MigrateTrans, host_id=3, generation=5, started=4)
