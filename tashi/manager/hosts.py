@@ -29,7 +29,7 @@ from tashi.model.events import host_action, vm_action
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.names import check_hostname
-from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report
+from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report, Seen
 from tashi.model.states import Happening, HostState, InstanceState, is_legal
 
 LONGEST_GAP = 10.0
@@ -143,7 +143,7 @@ class Hosts:
                 step = step_for(instance, host_id, observation)
                 if step is not None:
                     self._take(tx, step)
-                elif observation.instance_id not in self._cluster.instances:
+                elif instance is None and observation.seen in (Seen.RUNNING, Seen.PAUSED):
                     self.log.warn(
                         "host {host} has a domain of instance {instance}, which is not in the records; it is left alone",
                         host=host.name,
