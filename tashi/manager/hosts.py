@@ -30,7 +30,7 @@ from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.names import check_hostname
 from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report, Seen
-from tashi.model.states import Happening, HostState, InstanceState, is_legal
+from tashi.model.states import TABLE, Happening, HostState, InstanceState, is_legal
 
 LONGEST_GAP = 10.0
 """Seconds between two looks at the leases, beyond which the time between them does not count."""
@@ -262,5 +262,6 @@ def _mark_stuck(tx: Transaction, instance: Instance) -> None:
 def _concerns(host_id: int, instance: Instance) -> bool:
     """Whether the silence of this host means something for the instance that is not recorded yet."""
     if instance.host_id == host_id:
-        return not instance.decayed
+        after = TABLE.get((instance.state, Happening.HOST_LOST), instance.state)
+        return after is not instance.state or not instance.decayed
     return instance.state is InstanceState.MigratePrep and instance.migration is not None and instance.migration.target == host_id

@@ -346,3 +346,17 @@ def test_a_clock_that_jumps_orphans_nothing(jump: float) -> None:
     agent.lose_link()
     cell.live(32)
     assert cell.state() == "Orphaned"
+
+
+def test_a_host_that_dies_under_a_stuck_guest() -> None:
+    """An instance whose guest did not answer any more is Orphaned with its host, as the others are."""
+    agent = FakeAgent("h1")
+    cell = SmallCell(hosts=[agent])
+    cell.create()
+    cell.work()
+    agent.tell(Observation(instance_id=1, generation=1, seen=Seen.RUNNING, stuck=True))
+    cell.settle()
+    assert (cell.state(), cell.instance().decayed) == ("Running", True)
+    agent.lose_link()
+    cell.live(40)
+    assert cell.state() == "Orphaned"

@@ -153,6 +153,7 @@ class MoveTests(SynchronousTestCase):
         self.here.executor.give([order])
         self.here.machine.begin_move(order)
         self.here.executor.give([destroy(generation=5)])
+        self.clock.advance(0)
         self.assertEqual(self.there.survey(), [])
         self.here.long_calls.let_go()
         self.assertEqual((self.here.told[-1].seen, self.here.told[-1].generation), (Seen.GONE, 5))
