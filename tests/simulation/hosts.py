@@ -54,7 +54,14 @@ class Machine(FakeHypervisor):
             self._come_back(deed.uuid)
             self._domains[deed.uuid].order = msgspec.structs.replace(self._domains[deed.uuid].order, generation=deed.generation)
             raise OurFault(INTERNAL, "it cannot be done")
-        return super().do(cell, deed)
+        before = self._domains.get(deed.uuid)
+        outcome = super().do(cell, deed)
+        if isinstance(deed, Migrate) and before is not None and self._world.happens(0.1):
+            # the daemon ended when all but its word was over: the domain runs at its target, and stands still here
+            order = msgspec.structs.replace(before.order, generation=deed.generation)
+            self._domains[deed.uuid] = msgspec.structs.replace(before, order=order, seen=Seen.PAUSED)
+            raise OurFault(INTERNAL, "libvirtd has ended")
+        return outcome
 
     def try_move(self, order: Migrate) -> None:
         """Begin it; what is wrong with it is told at its end."""
@@ -90,6 +97,10 @@ class Machine(FakeHypervisor):
 
     def _return(self) -> None:
         self.away = False
+
+    def active(self) -> list[str]:
+        """The domains that do run just now."""
+        return [uuid for uuid, domain in self._domains.items() if domain.seen is Seen.RUNNING]
 
     def running(self) -> list[Start]:
         """The orders of all domains that run, or would if nobody had paused them."""

@@ -100,7 +100,7 @@ def _unexpected_failures() -> Iterator[list[str]]:
 
 
 def _always_true(cell: Cell) -> None:
-    domains = Counter(order.uuid for agent in cell.agents for order in agent.machine.running())
+    domains = Counter(uuid for agent in cell.agents for uuid in agent.machine.active())
     assert [uuid for uuid, count in domains.items() if count > 1] == [], "an instance runs on two hosts"
     for agent in cell.agents:
         orders, facts = agent.machine.all(), agent.machine.offer
