@@ -208,6 +208,11 @@ def steps_for_missing(instances: Iterable[Instance], seen: frozenset[int]) -> li
     ]
 
 
+def _is_looked_for(instance: Instance) -> bool:
+    """Whether it has left its former host, and its new one, whose list may be older than that, is asked for it."""
+    return instance.state is InstanceState.MigrateTrans and instance.migration is None
+
+
 def _is_address(text: str) -> bool:
     try:
         return str(ipaddress.ip_address(text)) == text

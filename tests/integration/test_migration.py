@@ -62,7 +62,7 @@ def test_moves_that_cannot_be_are_refused_before_anything_is_touched(three_hosts
     assert "has it already" in guest.do("migrateVm", "--dst", "node2", code=1)
     assert "there is no host" in guest.do("migrateVm", "--dst", "node9", code=4)
     three_hosts.cli("setHostState", "--host", "node3", "--state", "Drained")
-    assert "which is drained" in guest.do("migrateVm", "--dst", "node3", code=1)
+    assert "node3: is drained" in guest.do("migrateVm", "--dst", "node3", code=1)
     three_hosts.cli("setHostState", "--host", "node3", "--state", "Normal")
     before = guest.row()
     guest.do("pauseVm", "--wait")
