@@ -220,11 +220,6 @@ def _is_address(text: str) -> bool:
         return False
 
 
-def _is_looked_for(instance: Instance) -> bool:
-    """Whether it has left its former host, and its new one, whose list may be older than that, is asked for it."""
-    return instance.state is InstanceState.MigrateTrans and instance.migration is None
-
-
 def _is_outcome(instance: Instance, observation: Observation) -> bool:
     """Whether it tells what became of the last deed that the domain was ordered; of one that has ended only the end counts."""
     return observation.done and observation.generation == instance.generation and observation.seen is not Seen.GONE
