@@ -141,12 +141,15 @@ def _power_on(layout: Layout, name: str, agent: list[str]) -> None:
 def _await_init(layout: Layout, name: str) -> processes.Process:
     """The first process of a host that was powered on just now; SandboxProblem when it has ended."""
     deadline = time.monotonic() + PATIENCE
+    seen_at = time.monotonic()
     while time.monotonic() < deadline:
         running = processes.processes_of(layout.directory)
         init = init_of(running, name)
         if init is not None:
             return init
-        if not any(process.role == host_role(name) for process in running):
+        if any(process.role == host_role(name) for process in running):
+            seen_at = time.monotonic()
+        elif time.monotonic() - seen_at > 1.0:  # not at once: what is only just being executed shows no mark yet
             break
     raise _no_start(layout, name, "it has no first process")
 

@@ -23,7 +23,7 @@ def test_a_guest_is_moved_bent_and_kept_and_notices_nothing(three_hosts: Running
     first = guest.beats()[-1]
     guest.do("adaptCpuShare", "--share", "512", "--wait")
     guest.do("adaptMemoryLimit", "--limit", "112", "--wait")
-    guest.do("adaptDiskBandwidth", "--weight", "300", "--wait")
+    guest.do("adaptDiskBandwidth", "--weight", "300", "--iops", "4000", "--bytes", "50000000", "--wait")
     for host in ("node2", "node3", "node1"):
         guest.do("migrateVm", "--dst", host, "--wait")
         row = guest.row()
@@ -32,6 +32,8 @@ def test_a_guest_is_moved_bent_and_kept_and_notices_nothing(three_hosts: Running
         assert (row["cpuShare"], row["memory"], row["diskWeight"]) == (512, 112, 300)
         assert "cpu_shares     : 512" in guest.virsh("schedinfo")
         assert "weight         : 300" in guest.virsh("blkiotune")
+        assert "total_iops_sec : 4000" in guest.virsh("blkdeviotune", "vda")
+        assert "total_bytes_sec: 50000000" in guest.virsh("blkdeviotune", "vda")
         assert "actual 114688" in guest.virsh("dommemstat")
         for flags in ((), ("--inactive",)):
             assert ">112</currentMemory>" in guest.virsh("dumpxml", *flags) or ">114688</currentMemory>" in guest.virsh("dumpxml", *flags)
@@ -44,6 +46,7 @@ def test_a_guest_is_moved_bent_and_kept_and_notices_nothing(three_hosts: Running
         row = guest.row()
         assert row["state"] == "Running" and row["host"] != "node1" and guest.homes() == [row["host"]]
         assert "cpu_shares     : 512" in guest.virsh("schedinfo")
+        assert "total_iops_sec : 4000" in guest.virsh("blkdeviotune", "vda")
         assert not any((three_hosts.state_dir / "share" / "suspend").iterdir())
         guest.wait_for_beats(2)
     finally:

@@ -128,7 +128,7 @@ def test_faults_hit_the_host_that_is_meant(three_hosts: RunningCell) -> None:
     assert three_hosts.description["pids"]["nodes"] == agents | {"node2": None}
     assert not alive(agents["node2"])
     rows = until(three_hosts.hosts, lambda rows: not (rows["node2"]["up"] or rows["node3"]["up"]), 40)
-    assert rows["node1"]["up"]
+    assert rows["node1"]["up"], three_hosts.logs()
     assert alive(agents["node3"])
     assert three_hosts.virsh("node3", "hostname").strip() == "node3.cell.test"
     three_hosts.boot("node2")
