@@ -104,7 +104,13 @@ def prepare(layout: Layout) -> None:
     prepare_authority(layout.pki)
     # the hosts ask, too, and wait for this answer; it is kept until the machine is booted again
     threading.Thread(target=kvm_works, args=(cache_directory(), shutil.which(EMULATOR, path=PATH)), daemon=True).start()
-    bridges = [f"link add {name} type bridge" for name in (layout.bridge, layout.guest_bridge) if not Path("/sys/class/net", name).exists()]
+    # with a MAC address of their own: one taken from a port would change when that host loses its power, and cut off the others for seconds
+    tag = ":".join(layout.identity.tag[place : place + 2] for place in range(0, 8, 2))
+    bridges = [
+        f"link add {name} address 02:{number:02x}:{tag} type bridge"
+        for number, name in enumerate((layout.bridge, layout.guest_bridge))
+        if not Path("/sys/class/net", name).exists()
+    ]
     address = f"address replace {layout.manager_address}/24 dev {layout.bridge}"
     _ip(*bridges, address, f"link set {layout.bridge} up", f"link set {layout.guest_bridge} up")
 
