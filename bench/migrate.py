@@ -1,4 +1,4 @@
-"""A real guest moved, suspended and resumed through the whole cell, and its twin by the bare libvirt calls, in turn on the same three hosts.
+"""A real guest moved, suspended and resumed through the cell, and its twin by the bare libvirt calls, in turn on the same three hosts.
 
 The twin is a domain of the same size that the cell knows nothing of. ``python -m bench.migrate DIRECTORY`` is the part that speaks
 Perspective Broker, over one link that is open already; it prints the milliseconds of each deed as JSON.
@@ -62,7 +62,7 @@ def run() -> list[Figure]:
     """Milliseconds of each deed, what the cell adds to libvirt's own, and for how long the guest stood still."""
     with bench_cell("--hypervisor", "qemu", "--hosts", str(HOSTS), "--memory", "2048") as cell:
         cell.cli("createVm", "--name", "moved", "--disks", "tashi.img", "--memory", "128", "--hints", "targetHost=node1", "--wait")
-        _await_beats(next(cell.layout.nodes.glob("*/state/console/*moved.log")), 3)
+        await_beats(next(cell.layout.nodes.glob("*/state/console/*moved.log")), 3)
         command = [sys.executable, "-m", "bench.migrate", str(cell.layout.directory)]
         times: Times = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return [figure for deed in DEEDS for figure in _figures(deed, times[deed], times[f"bare {deed}"])]
@@ -79,7 +79,7 @@ def _figures(deed: str, ours: list[float], bare: list[float]) -> list[Figure]:
     ]
 
 
-def _await_beats(console: Path, count: int) -> None:
+def await_beats(console: Path, count: int) -> None:
     """Return when the guest has booted: one that is moved in its first seconds panics, by a fault of QEMU's emulation."""
     deadline = time.monotonic() + 120
     while len(re.findall(rb"^HB ", console.read_bytes() if console.exists() else b"", re.MULTILINE)) < count:
@@ -103,7 +103,7 @@ class Twin:
         self._directory.mkdir()
         console = layout.log / "twin-console.log"
         self._connections[place].defineXML(self._described(model, console)).create()
-        _await_beats(console, 3)
+        await_beats(console, 3)
 
     def migrate(self) -> None:
         """Go to the next host by the call that an agent makes."""
