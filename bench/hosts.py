@@ -27,7 +27,7 @@ from bench.migrate import await_beats, counted
 from bench.peer import message, online
 from tashi.client import connect
 from tashi.client.cell import CannotReach, Cell
-from tashi.client.command import run_to_end
+from tashi.client.process import run_to_end
 from tashi.errors import TashiError
 from tashi.sandbox.layout import load_layout
 from tests.integration.cells import RunningCell, compute, running_cell
@@ -190,7 +190,7 @@ async def _adaptations(cell: RunningCell) -> list[Line]:
         assert created["status"] == "OK", created
         await_beats(next(cell.state_dir.rglob("console/*bent.log")), 3)
         for what, field, value in ADAPTATIONS:
-            spent, answer = [], {}
+            spent: list[float] = []
             for wished in (value, value // 2 if field != "memory_size" else 128) * (TIMES // 2):
                 answer, milliseconds = await ask("updatecompute " + json.dumps({"resourceId": "key-bent", field: wished}))
                 spent.append(milliseconds)

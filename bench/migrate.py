@@ -25,7 +25,7 @@ from twisted.internet.task import deferLater
 from bench.cell import ROOT, bench_cell
 from bench.figures import Figure, share
 from tashi.client import connect
-from tashi.client.command import run_to_end
+from tashi.client.process import run_to_end
 from tashi.sandbox import processes, qemu_host
 from tashi.sandbox.layout import Layout, load_layout
 
@@ -95,9 +95,9 @@ class Twin:
         self._connections = [libvirt.open(layout.host_uri(name)) for name in names]
         self._addresses = [qemu_host.migration_uri(layout, name) for name in names]
         self._place = place
-        init = qemu_host.init_of(processes.processes_of(layout.directory), names[place])
-        assert init is not None
-        self._seen_from_hosts = f"/proc/{init.pid}/root"
+        running = processes.processes_of(layout.directory)
+        inits = [qemu_host.init_of(running, name) for name in names]
+        self._roots = [f"/proc/{init.pid}/root" for init in inits if init is not None]
         self._uuid = str(uuid.uuid4())
         self._directory = layout.share / "bench"
         self._directory.mkdir()
@@ -126,7 +126,7 @@ class Twin:
         text = connection.saveImageGetXMLDesc(str(self._saved), 0)
         connection.defineXML(text)
         connection.restoreFlags(str(self._saved), text, libvirt.VIR_DOMAIN_SAVE_RUNNING)
-        Path(self._seen_from_hosts, *self._saved.parts[1:]).unlink()  # what a host has read is slower to remove
+        Path(self._roots[self._place], *self._saved.parts[1:]).unlink()  # what a host has read is slower to remove
 
     def end(self) -> None:
         """Leave nothing."""
@@ -209,10 +209,10 @@ async def _in_turn(reactor: Any, directory: str) -> int:
                     await way(deed)
                 if deed == "migrate":
                     await deferLater(reactor, SETTLE_SECONDS)  # the guest runs before libvirt has counted
-                    for way, moved in (("", await domain()), ("bare ", twin.domain())):
+                    for prefix, moved in (("", await domain()), ("bare ", twin.domain())):
                         count = counted(moved)
-                        times[f"{way}downtime"].append(count["downtime"])
-                        times[f"{way}around"].append(times[f"{way}migrate"][-1] - count["time_elapsed"])
+                        times[f"{prefix}downtime"].append(count["downtime"])
+                        times[f"{prefix}around"].append(times[f"{prefix}migrate"][-1] - count["time_elapsed"])
         twin.end()
     print(json.dumps({deed: values[1:] for deed, values in times.items()}))  # the first round warms up
     return 0
