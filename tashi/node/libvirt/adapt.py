@@ -46,7 +46,7 @@ class _Knob(msgspec.Struct, frozen=True):
 def adapt(domain: Any, wished: Resources, *, kind: str, megahertz: int) -> Resources:
     """Apply what is wished, and say what the hypervisor then has of it; OurFault or libvirt's error when nothing was changed.
 
-    ``kind``: libvirt's type of the domain; ``megahertz``: of the machine's cores.
+    ``kind``: libvirt's type of the domain; ``megahertz``: of the machine's cores, where a speed is wished.
     """
     make = {"test": _simulated, "xen": _on_xen}.get(kind, _on_qemu)
     knobs = [knob for knob in make(_Devices(domain), megahertz) if getattr(wished, knob.field) is not None]

@@ -57,12 +57,12 @@ def own_mark(domain: Any, cell: str) -> Mark:
     return mark
 
 
-def renewed(domain: Any, mark: Mark, generation: int) -> Mark:
-    """The mark with this generation, written into the domain."""
+def renewed(domain: Any, mark: Mark, generation: int, where: int = libvirt.VIR_DOMAIN_AFFECT_LIVE) -> Mark:
+    """The mark with this generation, written into the domain while it lives: what is defined keeps that of the order that began it, which
+    is enough to know it by when it has ended. ``where``: libvirt's word for another place."""
     if mark.generation == generation:
         return mark
     mark = Mark(cell=mark.cell, instance_id=mark.instance_id, generation=generation, name=mark.name)
-    where = libvirt.VIR_DOMAIN_AFFECT_LIVE | (libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0)
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, mark_xml(mark), PREFIX, NAMESPACE, where)
     return mark
 

@@ -119,7 +119,8 @@ class LibvirtHypervisor:
                     if order.saved:
                         self._saved.forget(order.saved)
                     self._bridges.arrived(domain.XMLDesc)  # whoever started it may not have got to that
-                    return seen_of(domain, renewed(domain, mark, order.generation))
+                    where = libvirt.VIR_DOMAIN_AFFECT_LIVE | (libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0)
+                    return seen_of(domain, renewed(domain, mark, order.generation, where))
                 if order.saved:
                     domain.undefineFlags(_UNDEFINE)  # the rest of a resume that was cut short; its disks are still needed
                 else:
@@ -187,7 +188,8 @@ class LibvirtHypervisor:
             again = mark.generation == deed.generation
             renewed(domain, mark, deed.generation)  # first, so that a reset never comes twice
             if isinstance(deed, Adapt):
-                return adapt(domain, deed.wished, kind=self._host.domain_kind(connection), megahertz=connection.getInfo()[3])
+                megahertz = connection.getInfo()[3] if deed.wished.cpu_speed is not None else 0
+                return adapt(domain, deed.wished, kind=self._host.domain_kind(connection), megahertz=megahertz)
             if isinstance(deed, Depart):
                 return self._moves.depart(domain, deed)
             if not (again and isinstance(deed, Reset)):

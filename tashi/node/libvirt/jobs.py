@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import libvirt
 
+from tashi.node.libvirt_connection import gone_meanwhile
+
 STALL_SECONDS: Final = 15.0
 """A job whose bytes do not move for so long is ended: its link may be cut, and libvirt would wait for ever."""
 
@@ -59,8 +61,12 @@ class Jobs:
         job = self._jobs.get(domain_uuid)
         if job is None:
             return None
-        domain = connection.lookupByUUIDString(domain_uuid)
-        stats = domain.jobStats()
+        stats: dict[str, Any] = {}
+        with gone_meanwhile(libvirt.VIR_ERR_OPERATION_INVALID):
+            domain = connection.lookupByUUIDString(domain_uuid)
+            stats = domain.jobStats()
+        if not stats:
+            return None
         done, left = int(stats.get("data_processed", 0)), int(stats.get("data_remaining", 0))
         job.look(done)
         if job.why_ended:
