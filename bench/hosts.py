@@ -26,8 +26,9 @@ from twisted.internet.task import deferLater
 from bench.migrate import await_beats, counted
 from bench.peer import message, online
 from tashi.client import connect
-from tashi.client.cell import CannotReach, Cell
+from tashi.client.cell import Cell
 from tashi.client.process import run_to_end
+from tashi.client.unreachable import CannotReach
 from tashi.errors import TashiError
 from tashi.sandbox.layout import load_layout
 from tests.integration.cells import RunningCell, compute, running_cell

@@ -186,8 +186,6 @@ def _from_source(tx: Transaction, instance: Instance, migration: Migration, obse
                 return fail(tx, instance, observation.refused)
             if instance.state is InstanceState.Orphaned and observation.seen in _ALIVE:
                 return advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason, decayed=False)
-            if observation.progress is not None:
-                tell_progress(tx, instance, observation.progress)
             return instance
     return None
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import libvirt
 
-from tashi.node.libvirt_connection import gone_meanwhile
+from tashi.node.libvirt.connection import gone_meanwhile
 
 STALL_SECONDS: Final = 15.0
 """A job whose bytes do not move for so long is ended: its link may be cut, and libvirt would wait for ever."""
