@@ -51,7 +51,7 @@ def test_a_guest_is_moved_bent_and_kept_and_notices_nothing(three_hosts: Running
         guest.wait_for_beats(2)
     finally:
         three_hosts.cli("setHostState", "--host", "node1", "--state", "Normal")
-    assert guest.boots() == 1
+    assert guest.boots() == 1, guest.last_words()
     assert len(guest.lost_beats()) <= 4  # moves, and the lines torn by them
     beaten, passed = guest.beats()[-1] - first, time.monotonic() - begun
     assert beaten >= passed / 2, f"its heart beat {beaten} times in {passed:.0f} s"
@@ -97,7 +97,7 @@ class Move:
         until(lambda: self.guest.row(), lambda row: row["state"] == "Running" and row["host"] in hosts and not row["decayed"], seconds)
         until(self.guest.homes, lambda homes: homes == [self.guest.row()["host"]], 30)
         self.guest.wait_for_beats(2)
-        assert self.guest.boots() == 1
+        assert self.guest.boots() == 1, self.guest.last_words()
 
 
 @contextmanager
@@ -108,9 +108,11 @@ def a_move(cell: RunningCell, name: str) -> Iterator[Move]:
     guest.do("migrateVm", "--dst", "node2")
     until(lambda: guest.row()["state"], lambda state: state == "MigrateTrans", 20)
     until(guest.homes, lambda homes: len(homes) == 2, 20)
-    yield Move(cell, guest)
-    if any(row["id"] == guest.id for row in cell.instances()):
-        guest.do("destroyVm", "--wait")
+    try:
+        yield Move(cell, guest)
+    finally:
+        if any(row["id"] == guest.id for row in cell.instances()):
+            guest.do("destroyVm", "--wait")
     until(guest.homes, lambda homes: homes == [], 20)
     kept = [path for path in (cell.state_dir / "share" / "scratch").iterdir() if path.is_dir()]
     assert kept == []
