@@ -11,9 +11,11 @@ import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +32,8 @@ from tashi.client.cell import Cell
 from tashi.client.process import run_to_end
 from tashi.client.unreachable import CannotReach
 from tashi.errors import TashiError
+from tashi.node.kvm_probe import kvm_works
+from tashi.sandbox.image import cache_directory
 from tashi.sandbox.layout import load_layout
 from tests.integration.cells import RunningCell, compute, running_cell
 from tests.integration.test_fleet import HALTS
@@ -340,27 +344,29 @@ def machine() -> str:
         for program in ("libvirtd", "qemu-system-x86_64")
     ]
     versions = [re.search(r"\d+\.\d+\.\d+", words).group() for words in said]  # type: ignore[union-attr]
-    return (
-        f"{os.cpu_count()} virtual CPUs{f' ({model[1]})' if model else ''}, QEMU {versions[1]} without KVM (TCG), libvirt {versions[0]}, "
-        f"Linux {platform.release()}, Python {platform.python_version()}; load average {os.getloadavg()[1]:.1f} meanwhile"
+    under = "with KVM" if kvm_works(cache_directory(), str(shutil.which("qemu-system-x86_64"))) else "without KVM (TCG)"
+    return textwrap.fill(
+        f"{os.cpu_count()} virtual CPUs{f' ({model[1]})' if model else ''}, QEMU {versions[1]} {under}, libvirt {versions[0]}, "
+        f"Linux {platform.release()}, Python {platform.python_version()}; load average {os.getloadavg()[1]:.1f} meanwhile.",
+        width=140,
     )
 
 
 def table(head: Line, lines: Sequence[Line]) -> Iterator[str]:
     """A table of a page."""
     for line in (head, ("---",) * len(head), *lines):
-        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |"
+        yield "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |"
 
 
 PAGE: Final = """\
 # What was tried on real hosts
 
 Written by `python -m bench.hosts`, as it happened: real libvirtd, QEMU and guests on the hosts of a [sandbox](sandbox.md). The guest has
-128 MB and a heart that beats once a second on its console; emulated without KVM all of it is many times slower than on real machines, and
+128 MB and a heart that beats once a second on its console; emulated without KVM all of it is many times slower than with it, and
 all hosts share one machine. Times are the asker's: median, and the longest of six. How each is done is in [moving](moving.md) and
 [adaptation](adaptation.md).
 
-{machine}.
+{machine}
 
 ## Deeds
 
@@ -375,7 +381,8 @@ By message, until the answer; what this kernel cannot do is refused with its rea
 ## Faults in the middle of a move
 
 From node1 to node2, slowed down to 10 MB/s so that it takes some ten seconds; a host is missed after 5 s of silence. The guest has booted
-once and beats on, or is gone and told as failed. Nothing restarts what was killed but the trial itself.
+once and beats on, or is gone and told as failed. Nothing restarts what was killed but the trial itself; the last column counts from when
+what was mended runs again.
 
 {faults}
 """

@@ -15,9 +15,10 @@ from typing import Any, Final
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.application.service import Service
 from twisted.internet import task
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IStreamClientEndpoint, ITCPTransport
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -206,7 +207,7 @@ class NodeAgent(Service):
         self._broker = broker
         self._avatar = None
         transport: Any = broker.transport
-        if ITCPTransport.providedBy(transport):
+        if isinstance(transport.getHost(), IPv4Address | IPv6Address):
             transport.setTcpNoDelay(True)  # a report follows an acknowledgement closely, and shall not wait for its ACK
         broker.notifyOnDisconnect(lambda: self._disconnected(broker))
         Deferred.fromCoroutine(self._join(broker)).addErrback(self._drop, broker)

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import Logger
 from twisted.spread import pb
 from zope.interface import implementer
@@ -42,8 +42,7 @@ class Door:
 
     def rootObject(self, broker: Any) -> pb.Referenceable:
         """Called by PB for each new connection."""
-        if ITCPTransport.providedBy(broker.transport):
-            broker.transport.setTcpNoDelay(True)  # orders are short and follow each other: none shall wait for the ACK of another
+        broker.notifyOnConnect(lambda: _send_at_once(broker.transport))  # it has none yet
         return Threshold(self, broker)
 
 
@@ -95,6 +94,12 @@ class Threshold(pb.Referenceable):
         user = self._door.users.get(uid)
         name = user.name if user else "root" if uid == 0 else f"uid {uid}"
         return Principal(name=name, user_id=uid, admin=uid == 0)
+
+
+def _send_at_once(transport: Any) -> None:
+    """Orders are short and follow each other: on TCP none shall wait for some 40 ms until another is acknowledged."""
+    if isinstance(transport.getHost(), IPv4Address | IPv6Address):  # within TLS a transport's interfaces are not to be relied on
+        transport.setTcpNoDelay(True)
 
 
 def _peer_name(broker: Any) -> str:

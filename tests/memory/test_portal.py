@@ -243,6 +243,14 @@ class PortalTest(TestCase):
         self.cell.settle()
         return mind
 
+    async def test_orders_do_not_wait_for_acknowledgements(self) -> None:
+        """What is sent to an agent goes out at once, however short it is."""
+        made: list[pb.Broker] = []
+        build = self.factory.buildProtocol
+        self.factory.buildProtocol = lambda address: made.append(build(address)) or made[-1]  # type: ignore[func-returns-value,method-assign]
+        await self._node()
+        self.assertEqual([broker.transport.getTcpNoDelay() for broker in made], [True])
+
     async def test_an_agent_is_asked(self) -> None:
         """A question crosses two wires, and its answer both of them back; so does a refusal."""
         mind = await self._running()
