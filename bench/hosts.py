@@ -12,99 +12,37 @@ import os
 import platform
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import libvirt
-from twisted.internet.task import deferLater
 
+from bench.host_faults import faults
 from bench.migrate import await_beats, counted
 from bench.peer import message, online
-from tashi.client import connect
+from bench.trial import HOSTS, STEP, Line, Trial, times, took
 from tashi.client.cell import Cell
 from tashi.client.process import run_to_end
-from tashi.client.unreachable import CannotReach
-from tashi.errors import TashiError
 from tashi.node.kvm_probe import kvm_works
 from tashi.sandbox.image import cache_directory
-from tashi.sandbox.layout import load_layout
 from tests.integration.cells import RunningCell, compute, running_cell
 from tests.integration.test_fleet import HALTS
-from tests.integration.test_migration import kill
 from tests.integration.travellers import Traveller
 
 TIMES: Final = 6
 FLEET: Final = 8
-HOSTS: Final = ("--hypervisor", "qemu", "--hosts", "3", "--memory", "2048")
 NOT_SHARED: Final = ("--set", "Qemu.scratchDir=/var/lib/libvirt/scratch")
-SLOW: Final = (
-    "--set", "Libvirt.migrationBandwidth=10", "--set", "ClusterManagerService.expireHostTime=5",
-    "--set", "NodeManagerService.registerFrequency=1",
-)  # fmt: skip
 ADAPTATIONS: Final = (
     ("CPU share", "cpu_share", 512), ("CPU speed, a quota", "cpu_speed", 500), ("memory, the balloon", "memory_size", 112),
     ("disk weight", "disk_weight", 300), ("disk requests", "disk_iops", 500), ("disk traffic", "disk_bytes", 10_000_000),
     ("network, to it", "net_down", 8000), ("network, from it", "net_up", 8000),
 )  # fmt: skip
-PROGRAMS: Final = (
-    ("the source's agent is killed", "agent node1"), ("the target's agent is killed", "agent node2"),
-    ("the source's libvirtd is killed", "libvirtd node1"), ("the target's libvirtd is killed", "libvirtd node2"),
-    ("the control plane is killed", "manager"),
-)  # fmt: skip
-STEP: Final = 0.02
-PATIENCE: Final = 90.0
-
-Row = dict[str, Any]
-Line = tuple[str, ...]
-
-
-class Trial:
-    """One cell, asked over one link."""
-
-    def __init__(self, reactor: Any, cell: RunningCell) -> None:
-        layout = load_layout(cell.state_dir)
-        assert layout is not None
-        self.cell = cell
-        self.layout = layout
-        self._reactor = reactor
-
-    def link(self) -> Any:
-        """A link for as long as the block lasts."""
-        return connect(self._reactor, socket=str(self.layout.manager_socket), seconds=10)
-
-    async def timed(self, api: Cell, deed: Awaitable[Sequence[Row]], until: str) -> float:
-        """Milliseconds until the deed is done."""
-        begun = time.perf_counter()
-        rows = await deed
-        (outcome,) = await api.waitFor([rows[0]["id"]], until)
-        assert outcome["ok"], outcome
-        return 1e3 * (time.perf_counter() - begun)
-
-    async def until(self, guest: Traveller, condition: Callable[[Row | None], bool]) -> tuple[float, Row | None]:
-        """Seconds until the guest's row (None: there is none) is so, and the row; over a new link, since the old one may be gone."""
-        begun = time.monotonic()
-        while time.monotonic() < begun + PATIENCE:
-            try:
-                async with self.link() as api:
-                    while time.monotonic() < begun + PATIENCE:
-                        row = next((row for row in await api.getInstances() if row["id"] == guest.id), None)
-                        if condition(row):
-                            return time.monotonic() - begun, row
-                        await self.pause(STEP)
-            except (CannotReach, TashiError):
-                await self.pause(STEP)
-        raise AssertionError(f"{guest.name} is not so within {PATIENCE} s")
-
-    async def pause(self, seconds: float) -> None:
-        """Let time pass."""
-        await deferLater(self._reactor, seconds)
 
 
 async def deeds(reactor: Any) -> list[Line]:
@@ -202,138 +140,6 @@ async def _adaptations(cell: RunningCell) -> list[Line]:
             came = "applied" if answer["status"] == "OK" else f"refused: {answer['message']}"
             lines.append((f"{what}: `{field}`", came, took(spent)))
     return lines
-
-
-async def faults(reactor: Any) -> list[Line]:
-    """Each fault in the middle of a move from node1 to node2, which takes about ten seconds in this cell."""
-    with running_cell(*HOSTS, *SLOW) as cell:
-        trial = Trial(reactor, cell)
-        lines = [await link_cut(trial, "node1"), await link_cut(trial, "node2")]
-        lines += [await power_cut_source(trial), await power_cut_target(trial)]
-        lines += [await killed(trial, what, victim) for what, victim in PROGRAMS]
-        return [*lines, await destroyed(trial), await crashed(trial)]
-
-
-async def under_way(trial: Trial, name: str) -> Traveller:
-    """A guest that is on its way."""
-    guest = Traveller(trial.cell, name, "node1")
-    guest.do("migrateVm", "--dst", "node2")
-    await trial.until(guest, lambda row: row is not None and row["state"] == "MigrateTrans")
-    while len(guest.homes()) < 2:
-        await trial.pause(STEP)
-    await trial.pause(1.0)
-    return guest
-
-
-async def runs_once(trial: Trial, guest: Traveller) -> tuple[float, Row]:
-    """Seconds until it runs where the record says and nowhere else, and its row."""
-    begun = time.monotonic()
-    while True:
-        _, row = await trial.until(guest, lambda row: row is not None and row["state"] == "Running" and not row["decayed"])
-        assert row is not None
-        if guest.homes() == [row["host"]]:
-            break
-    return time.monotonic() - begun, row
-
-
-def ended(guest: Traveller) -> None:
-    """It has run all the time; it is not needed any more, and all hosts are on that may have something of it."""
-    guest.wait_for_beats(2)
-    assert guest.boots() == 1
-    guest.do("destroyVm", "--wait")
-
-
-def outcome(row: Row) -> str:
-    """Where it is and why, in words."""
-    return f"runs on {row['host']}" + (f": {row['reason']}" if row["reason"] else "")
-
-
-def mended(trial: Trial) -> None:
-    """Start what has ended."""
-    trial.cell.start()
-
-
-async def link_cut(trial: Trial, end: str) -> Line:
-    """The link of one end is cut, and mended when that is known."""
-    guest = await under_way(trial, f"cut-{end}")
-    trial.cell.cut(end)
-    if end == "node2":
-        seconds, row = await trial.until(guest, lambda row: row is not None and row["state"] == "Running")
-        assert row is not None
-        trial.cell.heal(end)
-        await runs_once(trial, guest)
-        ended(guest)
-        return "the target's link is cut", outcome(row), f"{seconds:.1f} s", ""
-    seconds, _ = await trial.until(guest, lambda row: row is not None and row["state"] == "Orphaned")
-    trial.cell.heal(end)
-    again, row = await runs_once(trial, guest)
-    ended(guest)
-    return "the source's link is cut, and mended", f"Orphaned; then {outcome(row)}", f"{seconds:.1f} s", f"{again:.1f} s"
-
-
-async def power_cut_source(trial: Trial) -> Line:
-    """The source is switched off, and on again when that is known."""
-    guest = await under_way(trial, "dark-source")
-    trial.cell.power_cut("node1")
-    seconds, _ = await trial.until(guest, lambda row: row is not None and row["state"] == "Orphaned")
-    trial.cell.boot("node1")
-    mended(trial)
-    again, _ = await trial.until(guest, lambda row: row is None)
-    assert guest.homes() == []
-    return "the source is switched off, and on", "Orphaned; then told as failed, it runs nowhere", f"{seconds:.1f} s", f"{again:.1f} s"
-
-
-async def power_cut_target(trial: Trial) -> Line:
-    """The target is switched off."""
-    guest = await under_way(trial, "dark-target")
-    trial.cell.power_cut("node2")
-    seconds, row = await runs_once(trial, guest)
-    trial.cell.boot("node2")
-    mended(trial)
-    ended(guest)
-    return "the target is switched off", outcome(row), f"{seconds:.1f} s", ""
-
-
-async def killed(trial: Trial, what: str, victim: str) -> Line:
-    """kill -9 of a program, which is started again at once."""
-    guest = await under_way(trial, victim.replace(" ", "-"))
-    kill(trial.cell, victim)
-    mended(trial)
-    again, row = await runs_once(trial, guest)
-    ended(guest)
-    return f"{what}, and started", outcome(row), "", f"{again:.1f} s"
-
-
-async def destroyed(trial: Trial) -> Line:
-    """The instance is not wanted any more."""
-    guest = await under_way(trial, "doomed")
-    begun = time.monotonic()
-    async with trial.link() as api:
-        await api.destroyVm(guest.id)
-        await api.waitFor([guest.id], "gone")
-    assert guest.homes() == []
-    return "the instance is destroyed", "gone at both ends", f"{time.monotonic() - begun:.1f} s", ""
-
-
-async def crashed(trial: Trial) -> Line:
-    """The QEMU of a guest that stays where it is is killed."""
-    guest = Traveller(trial.cell, "crashed", "node1")
-    pid = trial.cell.inside("node1", "cat", f"/run/libvirt/qemu/tashi-{guest.id}-{guest.name}.pid").strip()
-    trial.cell.inside("node1", "kill", "-9", pid)
-    seconds, _ = await trial.until(guest, lambda row: row is None)
-    return "QEMU is killed (no move under way)", "told as failed, it runs nowhere", f"{seconds:.2f} s", ""
-
-
-def took(milliseconds: Sequence[float]) -> str:
-    """The median and the longest."""
-    if len(milliseconds) == 1:
-        return f"{milliseconds[0]:.0f} ms"
-    return f"{statistics.median(milliseconds):.0f} ms (at most {max(milliseconds):.0f})"
-
-
-def times(count: int) -> str:
-    """So often."""
-    return "once" if count == 1 else f"{count} times"
 
 
 def machine() -> str:

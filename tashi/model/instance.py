@@ -9,7 +9,7 @@ import uuid
 
 import msgspec
 
-from tashi.model.states import ON_A_HOST, InstanceState
+from tashi.model.states import InstanceState
 
 DEFAULT_CPU_SHARE = 1024
 LIMITS = frozenset({"cpu_speed", "disk_iops", "disk_bytes", "net_down", "net_up"})
@@ -168,11 +168,6 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
             net_down=self.net_down,
             net_up=self.net_up,
         )
-
-    @property
-    def takes_room(self) -> bool:
-        """Whether it counts against its host's capacity."""
-        return self.host_id is not None and self.state in ON_A_HOST
 
     @property
     def rooms(self) -> tuple[int, ...]:

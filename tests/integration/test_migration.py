@@ -28,7 +28,7 @@ def test_a_guest_is_moved_bent_and_kept_and_notices_nothing(three_hosts: Running
         guest.do("migrateVm", "--dst", host, "--wait")
         row = guest.row()
         assert (row["state"], row["host"], row["reason"]) == ("Running", host, "")
-        assert guest.homes() == [host]
+        guest.settles(host)
         assert (row["cpuShare"], row["memory"], row["diskWeight"]) == (512, 112, 300)
         assert "cpu_shares     : 512" in guest.virsh("schedinfo")
         assert "weight         : 300" in guest.virsh("blkiotune")
@@ -202,7 +202,8 @@ def test_throw_away_disks_that_are_not_shared_are_copied_along() -> None:
         assert overlays(cell) == ["node1"]
         for host in ("node2", "node1"):
             guest.do("migrateVm", "--dst", host, "--wait")
-            assert (guest.homes(), overlays(cell)) == ([host], [host])
+            guest.settles(host)
+            until(lambda cell=cell: overlays(cell), lambda found, host=host: found == [host], 10)
             guest.wait_for_beats(2)
         cell.cli("setHostState", "--host", "node1", "--state", "Drained")
         guest.do("suspendVm", "--wait")

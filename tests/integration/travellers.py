@@ -48,6 +48,10 @@ class Traveller:
         names = [host["name"] for host in self.cell.description["hosts"]]
         return [name for name in names if f"tashi-{self.id}-{self.name}" in self._domains(name)]
 
+    def settles(self, host: str) -> None:
+        """Return when only this host has its domain: it runs there a moment before its former host has let go of what is left."""
+        until(self.homes, lambda homes: homes == [host], 10)
+
     def virsh(self, verb: str, *words: str) -> str:
         """What plain virsh on its host says of the domain."""
         return self._virsh(self.row()["host"], verb, f"tashi-{self.id}-{self.name}", *words)

@@ -117,9 +117,11 @@ class Moves:
                 self._disks.owner.let_go(deed.uuid)
             try:
                 with self._own_connection() as own:
-                    own.lookupByUUIDString(deed.uuid).migrateToURI3(deed.address, self._parameters(deed), self._flags(deed))
+                    copied = [] if deed.shared else _own_disks(deed)
+                    flags = _FLAGS | (libvirt.VIR_MIGRATE_NON_SHARED_INC if copied else 0)
+                    own.lookupByUUIDString(deed.uuid).migrateToURI3(deed.address, self._parameters(deed, copied), flags)
             except libvirt.libvirtError as error:
-                words = job.why_ended or error.get_error_message() or str(error)
+                words = job.why_ended or _why(error, deed.address)
                 if not _is_here(domain):
                     return
                 self._disks.owner.take(deed.uuid)
@@ -139,21 +141,16 @@ class Moves:
         if free < needs.memory:
             raise OurFault(INTERNAL, f"this host has {free // 1024} MB of memory left, and the domain needs {needs.memory // 1024}")
 
-    def _parameters(self, deed: Migrate) -> dict[str, Any]:
+    def _parameters(self, deed: Migrate, copied: list[str]) -> dict[str, Any]:
         parameters: dict[str, Any] = {
             libvirt.VIR_MIGRATE_PARAM_DEST_XML: deed.landing,
             libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: deed.landing,
         }
         if self._way.bandwidth:
             parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = self._way.bandwidth
-        if not deed.shared:
-            own = {name for path, name in files_of(deed.landing).items() if Path(path).parent.name == deed.uuid}
-            parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = sorted(own)
+        if copied:
+            parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = copied
         return parameters
-
-    def _flags(self, deed: Migrate) -> int:
-        copies = not deed.shared and any(Path(path).parent.name == deed.uuid for path in files_of(deed.landing))
-        return _FLAGS | (libvirt.VIR_MIGRATE_NON_SHARED_INC if copies else 0)
 
     @contextlib.contextmanager
     def _own_connection(self) -> Iterator[Any]:
@@ -166,6 +163,19 @@ class Moves:
         finally:
             with contextlib.suppress(libvirt.libvirtError):
                 connection.close()
+
+
+def _own_disks(deed: Migrate) -> list[str]:
+    """The names of the disks that are the domain's alone: its overlays and scratch space."""
+    return sorted({name for path, name in files_of(deed.landing).items() if Path(path).parent.name == deed.uuid})
+
+
+def _why(error: libvirt.libvirtError, address: str) -> str:
+    """libvirt's words, and what they mean where they alone would not tell."""
+    said = error.get_error_message() or str(error)
+    if error.get_error_domain() == libvirt.VIR_FROM_RPC:
+        return f"the connection to libvirt at {urlsplit(address).hostname or address} was lost ({said})"
+    return said
 
 
 def check_movable(domain: Any, domain_uuid: str, disks: Disks) -> None:
