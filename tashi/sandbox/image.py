@@ -31,7 +31,7 @@ APPLETS = """
     mkdir mknod mount nc nproc ping poweroff printf ps reboot route sed setsid sh sleep sync tail test tr udhcpc uname wc
 """.split()  # noqa: SIM905 - a list of names reads best as one
 # swiotlb=noforce: without it a kernel that sees room for memory hotplug reserves 64 MiB at boot, more than a small guest has
-BOOT_MENU = "DEFAULT tashi\nLABEL tashi\nKERNEL vmlinuz\nINITRD initrd.gz\nAPPEND console=ttyS0 panic=1 quiet swiotlb=noforce\n"
+BOOT_MENU = "DEFAULT tashi\nLABEL tashi\nKERNEL vmlinuz\nINITRD initrd.gz\nAPPEND console=ttyS0 panic=1 quiet no_timer_check swiotlb=noforce\n"
 
 
 def image() -> Path:
