@@ -231,6 +231,7 @@ def _sla_class(name: str, configured: ConfiguredClass) -> SlaClass:
         disk_weight=configured.disk_weight or None,
         net_down=configured.net_down or None,
         net_up=configured.net_up or None,
+        memory=configured.memory or 0,
         hints=hints,
     )
 

@@ -52,17 +52,18 @@ class Convergence:
         words: dict[int, str] = {}  # instances that need the same are refused in the same words
         with self._cluster.transaction("carry_out_plan") as tx:
             for action in plan.actions:
+                if not isinstance(action, Place | Postpone):
+                    continue
                 instance = tx.instance(action.instance_id)
                 if instance is None:
                     continue
-                match action:
-                    case Place():
-                        self._place(tx, instance, action)
-                    case Postpone():
-                        key = id(action.refusals)
-                        if key not in words:
-                            words[key] = in_words(action.refusals)
-                        self._postpone(tx, instance, words[key])
+                if isinstance(action, Place):
+                    self._place(tx, instance, action)
+                    continue
+                key = id(action.refusals)
+                if key not in words:
+                    words[key] = in_words(action.refusals)
+                self._postpone(tx, instance, words[key])
 
     def snapshot(self) -> Snapshot:
         """The cluster as the policy sees it."""

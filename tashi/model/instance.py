@@ -154,6 +154,8 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     residue: tuple[Residue, ...] = ()
     saved: str = ""  # where in the shared directory its memory is kept while it is suspended
     grace_until: float | None = None  # when a guest that was asked to shut down should have done so
+    shrunk_from: int | None = None  # MB its guest had before it was shrunk to make room; while it is set, only memory_limit takes room
+    moved_at: float = 0.0  # when it last came to another host
 
     @property
     def resources(self) -> Resources:
@@ -168,6 +170,11 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
             net_down=self.net_down,
             net_up=self.net_up,
         )
+
+    @property
+    def taken_memory(self) -> int:
+        """MB that it takes on its host: all of its memory, or what it has been shrunk to."""
+        return self.memory if self.shrunk_from is None else self.memory_limit or self.memory
 
     @property
     def rooms(self) -> tuple[int, ...]:

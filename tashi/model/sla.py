@@ -15,4 +15,5 @@ class SlaClass(msgspec.Struct, frozen=True, kw_only=True):
     disk_weight: int | None = None
     net_down: int | None = None
     net_up: int | None = None
+    memory: int = 0  # MB that are never taken away from an instance of this class
     hints: dict[str, str] = {}

@@ -39,6 +39,10 @@ class HostState(enum.IntEnum):
     Normal = 1
     Drained = 2
     VersionMismatch = 3
+    PoweredOff = 4  # switched off to save power, and a reserve that can be switched on
+    PoweringOn = 5
+    PoweringOff = 6
+    WakeFailed = 7  # was switched on and has not come; others are tried before it
 
 
 class Happening(enum.Enum):

@@ -14,9 +14,12 @@ from tashi.scheduling.room import Room
 from tashi.scheduling.terms import is_true, wants_isolation
 
 Filter = Callable[[Instance, Room], str | None]
+_WITHOUT_POWER: Final = frozenset({HostState.PoweredOff, HostState.PoweringOn, HostState.PoweringOff, HostState.WakeFailed})
 
 
 def _up(instance: Instance, room: Room) -> str | None:
+    if room.host.state in _WITHOUT_POWER:
+        return _state(instance, room)
     if not room.host.up:
         return "is down"
     return "does not answer just now" if room.host.decayed else None
@@ -28,8 +31,16 @@ def _state(instance: Instance, room: Room) -> str | None:
             return None
         case HostState.Drained:
             return "is drained"
-        case _:
+        case HostState.VersionMismatch:
             return "runs another version of the agent"
+        case HostState.PoweredOff:
+            return "is powered off"
+        case HostState.PoweringOn:
+            return "is being powered on"
+        case HostState.PoweringOff:
+            return "is being powered off"
+        case HostState.WakeFailed:
+            return "did not come when it was powered on"
 
 
 def _residue(instance: Instance, room: Room) -> str | None:
@@ -102,6 +113,8 @@ FOR_A_MOVE: Final[tuple[Filter, ...]] = (
     _up, _state, _residue, _reservation, _networks, _location, _auditability, _isolation, _memory, _cores, _speed,
 )  # fmt: skip
 """What still binds when somebody says by name where an instance is to move."""
+OF_THE_HOST: Final = frozenset({_up, _state, _residue, _reservation, _networks, _target, _location, _auditability, _failed_before})
+"""Those that look at nothing that an instance placed meanwhile could change."""
 EVER: Final[tuple[Filter, ...]] = (_reservation, _networks, _target, _location, _auditability, _memory, _cores, _speed)
 
 

@@ -38,7 +38,7 @@ class Load(msgspec.Struct, kw_only=True):
 
     def _change(self, instance: Instance, by: int) -> None:
         memory, cores, megahertz = instance.memory, instance.cores, instance.cpu_speed
-        if instance.tasks or instance.becoming is not None:
+        if instance.tasks or instance.becoming is not None or instance.shrunk_from is not None:
             memory, cores, megahertz = _promised(instance)
         self.memory += by * memory
         self.cores += by * cores
@@ -71,14 +71,24 @@ def load_of(instances: Iterable[Instance]) -> Load:
     return load
 
 
+def demand(instance: Instance) -> tuple[int, int, int]:
+    """MB of memory, cores, and MHz of all its cores together that one instance takes."""
+    memory, cores, megahertz = _promised(instance)
+    return memory, cores, cores * megahertz
+
+
 def _promised(instance: Instance) -> tuple[int, int, int]:
     """The memory, cores and MHz of each that it has, or will have when its host has done what is asked, whichever is more."""
-    memory, cores, speeds = instance.memory, instance.cores, [instance.cpu_speed]
+    memories, cores, speeds = [instance.taken_memory], instance.cores, [instance.cpu_speed]
+    for task in instance.tasks:
+        if task.adapt is not None:
+            memories.append(min(task.adapt.memory or 0, instance.memory))
+            speeds.append(task.adapt.cpu_speed)
     if instance.becoming is not None:
-        memory, cores = max(memory, instance.becoming.memory), max(cores, instance.becoming.cores)
+        memories.append(instance.becoming.memory)
+        cores = max(cores, instance.becoming.cores)
         speeds.append(instance.becoming.resources.cpu_speed)
-    speeds += [task.adapt.cpu_speed for task in instance.tasks if task.adapt is not None]
-    return memory, cores, max(speed or 0 for speed in speeds)
+    return max(memories), cores, max(speed or 0 for speed in speeds)
 
 
 def _count(counts: dict[Key, int], key: Key, by: int) -> None:

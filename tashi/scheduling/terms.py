@@ -1,12 +1,16 @@
-"""The terms an instance brings along: read from its hints, where categories, SLA classes and --hints all put them."""
+"""The terms an instance brings along, read from its hints, where categories, SLA classes and --hints put them; what a host is fit for."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Final
 
 from tashi.model.disks import is_own
+from tashi.model.host import Host
 from tashi.model.instance import Instance
+from tashi.model.states import HostState, InstanceState
 
+CAN_BE_POWERED_ON: Final = frozenset({HostState.PoweredOff, HostState.WakeFailed})
 _TRUE = frozenset({"true", "yes", "1"})
 
 
@@ -20,6 +24,16 @@ def wants_isolation(instance: Instance) -> bool:
     return is_true(instance.hints.get("isolation"))
 
 
+def can_move(instance: Instance) -> bool:
+    """Whether it runs and has nothing else to do."""
+    return instance.state is InstanceState.Running and not instance.tasks and instance.migration is None and not instance.residue
+
+
+def is_resting(instance: Instance, now: float, cooldown: float) -> bool:
+    """Whether it has moved so lately that it is left where it is, unless its host is to be emptied."""
+    return bool(instance.moved_at) and now < instance.moved_at + cooldown
+
+
 def needs(instance: Instance) -> Hashable:
     """What decides where an instance may go, but for its persistent disks: two with equal needs are refused alike."""
     networks = tuple(nic.network for nic in instance.nics)
@@ -30,3 +44,13 @@ def needs(instance: Instance) -> Hashable:
 def persistent_disks(instance: Instance) -> frozenset[str]:
     """The disks that only one instance may have at a time, however it has them; a template is copied or lies beneath an overlay."""
     return frozenset(disk.uri for disk in instance.disks if is_own(disk.uri))
+
+
+def is_ready(host: Host) -> bool:
+    """Whether the host is up and takes instances."""
+    return host.up and not host.decayed and host.state is HostState.Normal
+
+
+def hypervisor_of(host: Host) -> str:
+    """What runs its instances: one moves only between hosts with the same."""
+    return host.facts.hypervisor if host.facts else ""
