@@ -25,7 +25,7 @@ def cluster(
     instances: int,
     *,
     pending: int = 0,
-    cores: int = 32,
+    cores: int = 64,
     memory: int = 131_072,
     flavours: Sequence[Flavour] = POWERS_OF_TWO,
     skew: float = 1.0,
