@@ -16,7 +16,7 @@ from tashi.scheduling.filters import FOR_A_MOVE, NOW, OF_THE_HOST, Filter, objec
 from tashi.scheduling.load import HostUsage, demand
 from tashi.scheduling.room import Room, guests_of, room_of
 from tashi.scheduling.snapshot import Snapshot
-from tashi.scheduling.terms import can_move, is_resting
+from tashi.scheduling.terms import can_move, is_pinned, is_resting
 
 Column = NDArray[Any]
 _NOTHING: Final = HostUsage()
@@ -93,9 +93,10 @@ class Fleet:
         self.add(instance, target)
 
     def movable(self, place: int) -> list[Instance]:
-        """Those that may be moved off a host now: running, with nothing else to do, and not moved within the cooldown."""
+        """Those that may be moved off a host now: running, with nothing else to do, not moved within the cooldown, and not there because
+        they have asked for this host alone."""
         now, cooldown = self.snapshot.time, self.snapshot.settings.cooldown
-        return [one for one in self.room(place).residents if can_move(one) and not is_resting(one, now, cooldown)]
+        return [one for one in self.room(place).residents if can_move(one) and not is_pinned(one) and not is_resting(one, now, cooldown)]
 
     def _allowed_by(self, instance: Instance, filters: tuple[Filter, ...]) -> Column:
         """Which hosts may take it as long as there is room, whoever is there already."""

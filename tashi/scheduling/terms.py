@@ -29,6 +29,11 @@ def can_move(instance: Instance) -> bool:
     return instance.state is InstanceState.Running and not instance.tasks and instance.migration is None and not instance.residue
 
 
+def is_pinned(instance: Instance) -> bool:
+    """Whether it has asked for one host and no other: it leaves that only when the host is to be emptied, or somebody says so."""
+    return "targetHost" in instance.hints and not is_true(instance.hints.get("allowElsewhere"))
+
+
 def is_resting(instance: Instance, now: float, cooldown: float) -> bool:
     """Whether it has moved so lately that it is left where it is, unless its host is to be emptied."""
     return bool(instance.moved_at) and now < instance.moved_at + cooldown
