@@ -35,7 +35,7 @@ class Convergence:
         self._settings = settings
         self._policy = POLICIES[settings.scheduling.policy]
         self._cursor = 0
-        self.draining = Draining(cluster, settings)
+        self.draining = Draining(cluster, settings, self.snapshot)
 
     def run(self) -> None:
         """Plan, check and place; an instance whose every host has failed it is held."""

@@ -36,7 +36,7 @@ class Waiting:
             if instance is None:
                 waiter.settle(instance_id, until == "gone", "Exited", "it is gone")
             else:
-                waiter.look(instance)
+                self._look(waiter, instance)
         call = self._reactor.callLater(timeout, waiter.time_up, self._cluster) if not waiter.done.called else None
         try:
             await waiter.done
@@ -54,7 +54,17 @@ class Waiting:
     def _changed(self, record: Instance | Host) -> None:
         if isinstance(record, Instance):
             for waiter in self._waiters.get(record.id, []):
-                waiter.look(record)
+                self._look(waiter, record)
+        elif not record.draining:
+            for number in self._cluster.on_host.get(record.id, set()) & self._waiters.keys():
+                self._changed(self._cluster.instances[number])
+
+    def _look(self, waiter: _Waiter, instance: Instance) -> None:
+        """Let one that waits see the instance, unless that is still to be sent away from a host that is being emptied."""
+        host = self._cluster.hosts.get(instance.host_id or 0)
+        leaves = host is not None and host.draining and instance.state is InstanceState.Running and not instance.reason
+        if not (leaves and waiter.until == "migrated"):
+            waiter.look(instance)
 
 
 class _Waiter:

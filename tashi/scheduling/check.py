@@ -15,7 +15,7 @@ from tashi.scheduling.filters import FOR_A_MOVE, objection
 from tashi.scheduling.plan import Action, Grow, Migrate, Place, Plan, PowerOff, PowerOn, Shrink
 from tashi.scheduling.room import Room, room_of
 from tashi.scheduling.snapshot import Snapshot
-from tashi.scheduling.terms import CAN_BE_POWERED_ON, can_move, hypervisor_of, is_pinned, is_ready, is_resting, persistent_disks
+from tashi.scheduling.terms import CAN_BE_POWERED_ON, can_leave, can_move, hypervisor_of, is_pinned, is_ready, is_resting, persistent_disks
 
 
 def check(plan: Plan, snapshot: Snapshot) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ class _Trial:
         what = f"instance {instance.id} is moved to {target.host.name if target else action.host_id}"
         if source is None or target is None:
             return f"{what}, which there is not"
-        if not can_move(instance):
+        if not (can_leave(instance) if action.evacuates else can_move(instance)):
             return f"{what}, and has something else to do"
         if action.evacuates:
             if not source.host.draining:

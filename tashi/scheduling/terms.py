@@ -24,9 +24,14 @@ def wants_isolation(instance: Instance) -> bool:
     return is_true(instance.hints.get("isolation"))
 
 
+def can_leave(instance: Instance) -> bool:
+    """Whether it runs and has nothing else to do, so that it can leave a host that is to be emptied."""
+    return instance.state is InstanceState.Running and not instance.tasks and instance.migration is None
+
+
 def can_move(instance: Instance) -> bool:
-    """Whether it runs and has nothing else to do."""
-    return instance.state is InstanceState.Running and not instance.tasks and instance.migration is None and not instance.residue
+    """The same, and nothing is left of it elsewhere: time enough for moves that only better things."""
+    return can_leave(instance) and not instance.residue
 
 
 def is_pinned(instance: Instance) -> bool:
