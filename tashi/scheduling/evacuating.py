@@ -1,5 +1,7 @@
 """Hosts that are to be emptied: whatever runs there goes to the host that the policy's rule finds best for it, big ones first.
 
+Those that want a host for themselves go before all others, and take another empty one only when none that they have already will do.
+
 For what no host takes there is the reason of each host. Only what runs can leave; what is busy is waited for.
 """
 
@@ -15,11 +17,12 @@ from tashi.model.states import InstanceState
 from tashi.scheduling.filters import FOR_A_MOVE
 from tashi.scheduling.fleet import Column, Fleet
 from tashi.scheduling.plan import Migrate, Refusal, in_words
-from tashi.scheduling.terms import can_leave, hypervisor_of, needs
+from tashi.scheduling.terms import can_leave, hypervisor_of, needs, wants_isolation
 
 Pairs = frozenset[tuple[int, int]]
 """Ids of instances, each with that of a host."""
 _NEVER: Final = np.inf
+_FAR: Final = 1e100
 _NONE: Final[Pairs] = frozenset()
 
 
@@ -83,11 +86,13 @@ class _Evacuation:
                     leaving.append((one, place))
                 elif one.state is InstanceState.Paused:
                     words[one.id] = f"cannot leave {host.name}: it is Paused; it goes when it runs again"
-        return sorted(leaving, key=lambda one: (-one[0].taken_memory, -one[0].cores, one[0].id))
+        return sorted(leaving, key=lambda one: _turn(one[0]))
 
     def _best(self, instance: Instance, source: int) -> int | None:
         fleet = self._fleet
         scores = fleet.used_memory / np.maximum(fleet.memory, 1) if self._rule is None else self._rule.score(fleet, instance)
+        if wants_isolation(instance):
+            scores = scores + np.where(fleet.count == 0, _FAR, 0.0)
         scores = np.where(fleet.fitting(instance, FOR_A_MOVE) & self._like(source) & ~self._draining, scores, _NEVER)
         scores[self._avoid.get(instance.id, [])] = _NEVER
         while True:
@@ -133,3 +138,7 @@ class _Evacuation:
             words = in_words(tuple(refusals)) if refusals else "there is no other host"
             known = self._why_not[key] = words
         return known
+
+
+def _turn(instance: Instance) -> tuple[bool, int, int, int]:
+    return not wants_isolation(instance), -instance.taken_memory, -instance.cores, instance.id

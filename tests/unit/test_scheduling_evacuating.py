@@ -128,7 +128,20 @@ def test_terms_are_kept() -> None:
         h3={"config": {"location": "ie"}},
         h2={"reserved": (7,)},
     )
-    assert evacuated(snapshot) == (["a to h3", "b to h4"], {})
+    assert evacuated(snapshot) == (["b to h4", "a to h3"], {})
+
+
+def test_those_that_want_to_be_alone() -> None:
+    """They go first, while there are empty hosts, and the second one of a user to where the first one went."""
+    alone = {"hints": {"isolation": "True"}, "user_id": 7}
+    snapshot = drained(
+        a_snapshot("h1 8c 16G | a 1c 8G", "h2 8c 16G | b, c", "h3 8c 16G", "h4 8c 16G"),
+        "h1",
+        "h2",
+        b={**alone, "user_id": 7},
+        c={**alone, "user_id": 7},
+    )
+    assert evacuated(snapshot) == (["b to h3", "c to h3", "a to h4"], {})
 
 
 def test_what_failed_lately_is_avoided() -> None:
