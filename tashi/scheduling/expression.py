@@ -84,8 +84,8 @@ class LoadExpression(msgspec.Struct, frozen=True):
         return _finite(self.root, memory, cores, cpu)
 
     def addends(self) -> tuple[LoadExpression, ...]:
-        """The parts whose sum it is, those of sums in brackets among them; one of another shape is its only part."""
-        return tuple(LoadExpression(self.text, part) for part in _parts(self.root, False))
+        """The parts whose sum it is, those of sums in brackets among them, constants left out; one of another shape is its only part."""
+        return tuple(LoadExpression(self.text, part) for part in _parts(self.root, False) if not _is_constant(part))
 
 
 def parse(text: str) -> LoadExpression:
@@ -293,4 +293,6 @@ def _finite(root: Node, *uses: Any) -> Any:
 
     with np.errstate(all="ignore"):
         value = _value(root, [np.asarray(one, dtype=np.float64)[()] for one in uses], extreme)
+        if np.all(np.abs(value) <= ENDLESS):
+            return value
         return np.clip(np.nan_to_num(value, nan=0.0, posinf=ENDLESS, neginf=-ENDLESS), -ENDLESS, ENDLESS)
