@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tashi.scheduling import expression
+
 MASK = "******"
 # What fits a signed 32-bit column: a bound for the machine, of which people are told only when they pass it.
 ENDLESS = 2**31 - 1
@@ -21,13 +23,15 @@ BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "n
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
-    """What a value looks like beyond its Python type: its unit and range; a ``part`` is the name of one of Tashi's own parts."""
+    """What a value looks like beyond its Python type: its unit and range; a ``part`` is the name of one of Tashi's own parts, a ``formula``
+    is a load expression."""
 
     unit: str = ""
     minimum: float | None = None
     maximum: float | None = None
     part: bool = False
     path: bool = False
+    formula: bool = False
 
     @property
     def words(self) -> str:
@@ -49,6 +53,7 @@ Port = Annotated[int, Form(minimum=1, maximum=65535)]
 OverRate = Annotated[float, Form(minimum=1, maximum=1000)]
 Part = Annotated[str, Form(part=True)]
 FilePath = Annotated[str, Form(path=True)]
+LoadFormula = Annotated[str, Form(formula=True)]
 
 
 @runtime_checkable
@@ -170,6 +175,8 @@ def parse(kind: Any, form: Form, text: str) -> Any:
         return tuple(word for word in (word.strip() for word in text.replace("\n", ",").split(",")) if word)
     if isinstance(kind, type) and issubclass(kind, Parsed):
         return kind.parse(text)
+    if form.formula:
+        expression.read(text)
     return os.path.expanduser(text) if form.path else text
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from tashi.config.options import Key, Keys, Section
-from tashi.config.values import Count, Megabytes, OverRate, Part, Period
+from tashi.config.values import Count, LoadFormula, Megabytes, OverRate, Part, Period
 
 
 class Scheduler(Section, frozen=True, kw_only=True):
@@ -28,9 +28,9 @@ class Scheduler(Section, frozen=True, kw_only=True):
             also="Primitive",
         ),
     ] = msgspec.field(default_factory=dict)
-    load_expression: Annotated[str, Key("What counts as load: arithmetic over memUsage (MB), coresUsage (cores) and cpuUsage (MHz)")] = (
-        "memUsage + coresUsage * 512 + cpuUsage"
-    )
+    load_expression: Annotated[
+        LoadFormula, Key("What counts as load: + - * / ( ) min max over memUsage (MB), coresUsage (cores) and cpuUsage (MHz)")
+    ] = "memUsage + coresUsage * 512 + cpuUsage"
     cpu_cores_over_rate: Annotated[
         OverRate, Key("Cores that are given away for each core there is; 1: no over-provisioning", aliases=("cpuCoresOvercommit",))
     ] = 1.0
