@@ -270,7 +270,7 @@ def test_any_squeeze(snapshot: Snapshot) -> None:
     for action in made.actions:
         if not isinstance(action, Postpone):
             waiting = next(one for one in snapshot.pending if one.id == action.instance_id)
-            fleet.add(waiting, fleet.place_of[action.host_id])  # type: ignore[union-attr]
+            fleet.add(waiting, fleet.place_of[action.host_id])
     postponed = [action for action in made.actions if isinstance(action, Postpone)]
     shrinks = squeeze(fleet, postponed)
     grown = grow(fleet)
@@ -282,7 +282,7 @@ def test_any_squeeze(snapshot: Snapshot) -> None:
         giver, taker = found[shrink.instance_id], names[shrink.why.removeprefix("to make room for ").split(" (")[0]]
         assert snapshot.priority(giver) < snapshot.priority(taker)
         assert fleet.hosts[promised[taker.id]].id == giver.host_id
-        assert snapshot.floor(giver) <= shrink.memory < giver.resources.memory  # type: ignore[operator]
+        assert snapshot.floor(giver) <= shrink.memory < giver.resources.memory
     if len(postponed) == len(made.actions):  # nothing else changes meanwhile
         during, after = _after(snapshot, shrinks)
         assert _squeezed(during) == []
@@ -304,7 +304,7 @@ def test_any_growth(snapshot: Snapshot) -> None:
         assert (before.resources.memory or 0) < action.memory <= (before.shrunk_from or 0)
     for changed in _after(snapshot, grown):
         for host_id, group in changed.placed.items():
-            assert sum(demand(one)[0] for one in group) <= changed.hosts[host_id].facts.memory  # type: ignore[union-attr]
+            assert sum(demand(one)[0] for one in group) <= changed.hosts[host_id].facts.memory
     waiting = [Postpone(instance_id=one.id) for one in snapshot.pending]
     next_time = squeeze(Fleet(_after(_after(snapshot, shrinks)[0], grown)[1]), waiting)
     assert not {action.instance_id for action in next_time} & {action.instance_id for action in grown}
