@@ -83,7 +83,7 @@ def _best(fleet: Fleet, places: Sequence[int], waiting: Sequence[Instance]) -> i
     seen: set[Hashable] = set()
     for place in places:
         host = fleet.hosts[place]
-        special = host.id in named or not targets.isdisjoint((host.name, str(host.id)))
+        special = host.id in named or fleet.room(place).residents or not targets.isdisjoint((host.name, str(host.id)))
         kind = host.id if special else _kind(host)
         if kind in seen:
             continue
