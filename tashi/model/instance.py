@@ -154,7 +154,9 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     residue: tuple[Residue, ...] = ()
     saved: str = ""  # where in the shared directory its memory is kept while it is suspended
     grace_until: float | None = None  # when a guest that was asked to shut down should have done so
-    shrunk_from: int | None = None  # MB its guest had before it was shrunk to make room; while it is set, only memory_limit takes room
+    shrunk_from: int | None = None  # MB its guest had before it was shrunk to make room; while it has less, only that takes room
+    shrunk_why: str = ""  # in words, as long as it is shrunk
+    resize_failed_at: float = 0.0  # when its host last could not shrink it, or give it back what it had
     moved_at: float = 0.0  # when it last came to another host
 
     @property
@@ -174,7 +176,11 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     @property
     def taken_memory(self) -> int:
         """MB that it takes on its host: all of its memory, or what it has been shrunk to."""
-        return self.memory if self.shrunk_from is None else self.memory_limit or self.memory
+        return self.taking(self.memory_limit or self.memory)
+
+    def taking(self, limit: int) -> int:
+        """MB that it takes while its guest may use so many: a limit frees room only when it is below what it was shrunk from."""
+        return self.memory if self.shrunk_from is None or limit >= self.shrunk_from else limit
 
     @property
     def rooms(self) -> tuple[int, ...]:

@@ -142,7 +142,7 @@ class _Trial:
         if instance.shrunk_from is None or not now < action.memory <= instance.shrunk_from:
             return f"{what}, which is not what it had before it was shrunk"
         # at its full size again it takes all of its memory, whatever its guest may use
-        more = (instance.memory if action.memory == instance.shrunk_from else action.memory) - instance.taken_memory
+        more = instance.taking(action.memory) - instance.taken_memory
         if room.load.memory + more > room.memory:
             return f"{what}, and {room.host.name} is {room.load.memory + more - room.memory} MB short of memory"
         room.load.memory += more

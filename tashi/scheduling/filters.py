@@ -113,6 +113,8 @@ FOR_A_MOVE: Final[tuple[Filter, ...]] = (
     _up, _state, _residue, _reservation, _networks, _location, _auditability, _isolation, _memory, _cores, _speed,
 )  # fmt: skip
 """What still binds when somebody says by name where an instance is to move."""
+ONCE_UP: Final[tuple[Filter, ...]] = NOW[2:]
+"""What binds when a host has come up and takes instances."""
 OF_THE_HOST: Final = frozenset({_up, _state, _residue, _reservation, _networks, _target, _location, _auditability, _failed_before})
 """Those that look at nothing that an instance placed meanwhile could change."""
 EVER: Final[tuple[Filter, ...]] = (_reservation, _networks, _target, _location, _auditability, _memory, _cores, _speed)

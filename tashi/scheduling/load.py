@@ -82,10 +82,11 @@ def _promised(instance: Instance) -> tuple[int, int, int]:
     memories, cores, speeds = [instance.taken_memory], instance.cores, [instance.cpu_speed]
     for task in instance.tasks:
         if task.adapt is not None:
-            memories.append(min(task.adapt.memory or 0, instance.memory))
+            memories.append(instance.taking(task.adapt.memory) if task.adapt.memory else 0)
             speeds.append(task.adapt.cpu_speed)
     if instance.becoming is not None:
-        memories.append(instance.becoming.memory)
+        limit = instance.becoming.memory_limit  # with none it is not shrunk any more
+        memories.append(instance.becoming.memory if limit is None else instance.taking(limit))
         cores = max(cores, instance.becoming.cores)
         speeds.append(instance.becoming.resources.cpu_speed)
     return max(memories), cores, max(speed or 0 for speed in speeds)
