@@ -79,7 +79,7 @@ def test_moves_that_cannot_be_are_refused_before_anything_is_touched(three_hosts
 @pytest.fixture(scope="module")
 def slow() -> Iterator[RunningCell]:
     """Three hosts between which a guest takes several seconds to move, and whose silence is noticed in five."""
-    settings = ("Libvirt.migrationBandwidth=5", "ClusterManagerService.expireHostTime=5", "NodeManagerService.registerFrequency=1")
+    settings = ("Libvirt.migrationBandwidth=10", "ClusterManagerService.expireHostTime=5", "NodeManagerService.registerFrequency=1")
     words = [word for setting in settings for word in ("--set", setting)]
     with running_cell("--hypervisor", "qemu", "--hosts", "3", "--memory", "2048", *words) as cell:
         yield cell

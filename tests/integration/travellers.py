@@ -14,16 +14,16 @@ _BEAT = re.compile(r"^HB (\d+) up=([\d.]+) ", re.MULTILINE)
 
 
 class Traveller:
-    """A guest of 128 MB whose heartbeat is numbered; it is up when this returns."""
+    """A guest of 128 MB whose heartbeat is numbered; it is up when this returns. It is created unless its row of getInstances is given."""
 
-    def __init__(self, cell: RunningCell, name: str, host: str, *words: str) -> None:
+    def __init__(self, cell: RunningCell, name: str, host: str, *words: str, row: dict[str, Any] | None = None) -> None:
         self.cell = cell
         self.name = name
-        said = cell.cli(
-            "createVm", "--name", name, "--disks", "tashi.img", "--memory", "128", "--hints", f"targetHost={host},allowElsewhere=True",
-            "--wait", "-o", "json", *words,
-        )  # fmt: skip
-        self.id: int = json.loads(said)[0]["id"]
+        if row is None:
+            hints = f"targetHost={host},allowElsewhere=True"
+            size = ("--name", name, "--disks", "tashi.img", "--memory", "128", "--hints", hints)
+            row = json.loads(cell.cli("createVm", *size, "--wait", "-o", "json", *words))[0]
+        self.id: int = row["id"]
         self.wait_for_beats(4, BOOT_SECONDS)  # an emulated guest that is moved while it boots may panic
         self._panics_of_its_first_boot = self.panics()
 
