@@ -13,9 +13,15 @@ from functools import cached_property
 from tashi.model.instance import Instance
 from tashi.scheduling.filters import FOR_A_MOVE, objection
 from tashi.scheduling.plan import Action, Grow, Migrate, Place, Plan, PowerOff, PowerOn, Shrink
+<<<<<<< HEAD
 from tashi.scheduling.room import Room, room_of
 from tashi.scheduling.snapshot import Snapshot
 from tashi.scheduling.terms import CAN_BE_POWERED_ON, can_leave, can_move, hypervisor_of, is_pinned, is_ready, is_resting, persistent_disks
+=======
+from tashi.scheduling.room import Room, Rooms
+from tashi.scheduling.snapshot import Snapshot
+from tashi.scheduling.terms import CAN_BE_POWERED_ON, can_move, hypervisor_of, is_ready, is_resting
+>>>>>>> bc25beb (Rules choose hosts among columns: Primitive, Balanced and Consolidated place, hints keep instances together, apart or spread; what could be elsewhere is explained by the policy's own score)
 
 
 def check(plan: Plan, snapshot: Snapshot) -> tuple[str, ...]:
@@ -31,6 +37,7 @@ class _Trial:
         self._plan = plan
         self._snapshot = snapshot
         self._waiting = {instance.id: instance for instance in snapshot.pending}
+<<<<<<< HEAD
         self._stopped_over: dict[int, tuple[Instance, Room]] = {}  # those that are to go on, and where they are
         self._rooms: dict[int, Room] = {}
         self._switched: set[int] = set()
@@ -43,6 +50,18 @@ class _Trial:
                     self._onward[action.instance_id] = []
                 else:
                     onward.append(action.host_id)
+=======
+        self._rooms = Rooms(snapshot)
+        self._powered: set[int] = set()
+
+    @cached_property
+    def _placed(self) -> dict[int, Instance]:
+        return {instance.id: instance for group in self._snapshot.placed.values() for instance in group}
+
+    @cached_property
+    def _ready(self) -> int:
+        return sum(is_ready(host) for host in self._snapshot.hosts.values())
+>>>>>>> bc25beb (Rules choose hosts among columns: Primitive, Balanced and Consolidated place, hints keep instances together, apart or spread; what could be elsewhere is explained by the policy's own score)
 
     def take(self, action: Action) -> str | None:
         """Take one step; what is wrong with it, if anything, and then it is not taken."""
@@ -64,11 +83,18 @@ class _Trial:
         room = self._room(action.host_id)
         if room is None:
             return f"instance {instance.id} is sent to host {action.host_id}, which there is not"
+<<<<<<< HEAD
         disks = persistent_disks(instance)
         for disk in sorted(disks):
             if disk in self._disks or self._snapshot.kept_disks.get(disk, instance.id) != instance.id:
                 return f"instance {instance.id} would share the persistent disk {disk} with another"
         reason = "is switched" if room.host.id in self._switched else objection(instance, room)
+=======
+        shared = self._rooms.disks_in_use(instance)
+        if shared:
+            return f"instance {instance.id} would share the persistent disk {shared[0]} with another"
+        reason = objection(instance, room)
+>>>>>>> bc25beb (Rules choose hosts among columns: Primitive, Balanced and Consolidated place, hints keep instances together, apart or spread; what could be elsewhere is explained by the policy's own score)
         if reason is not None:
             return f"instance {instance.id} is sent to {room.host.name}, which {reason}"
         room.add(instance)
@@ -169,6 +195,7 @@ class _Trial:
         return None
 
     def _room(self, host_id: int | None) -> Room | None:
+<<<<<<< HEAD
         room = self._rooms.get(host_id or 0)
         if room is None:
             host = self._snapshot.hosts.get(host_id or 0)
@@ -212,3 +239,6 @@ class _Trial:
     def _ready(self) -> int:
         """How many hosts serve."""
         return sum(is_ready(host) for host in self._snapshot.hosts.values())
+=======
+        return self._rooms.of(host_id or 0)
+>>>>>>> bc25beb (Rules choose hosts among columns: Primitive, Balanced and Consolidated place, hints keep instances together, apart or spread; what could be elsewhere is explained by the policy's own score)
