@@ -124,7 +124,7 @@ def _sized(chance: Random, number: int, host_id: int | None, host_count: int) ->
     return an_instance(
         number,
         host_id=host_id,
-        state=chance.choice(sorted(ON_A_HOST)) if host_id is not None else InstanceState.Pending,
+        state=InstanceState.Pending if host_id is None else InstanceState.MigratePrep if migration else chance.choice(sorted(ON_A_HOST)),
         user_id=chance.choice([1000, 1001]),
         cores=chance.randint(1, 9),
         memory=chance.choice([1, 128, 512, 4096]),

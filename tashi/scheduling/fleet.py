@@ -1,187 +1,201 @@
-"""Whether a plan may be carried out: an independent look at every step, whoever made the plan.
+"""The hosts of a snapshot as columns: numbers of all of them side by side, so that a plan need not walk them one by one.
 
-No plan is carried out unchecked. The check knows the rules, not the policies. The steps are tried in their order, and each must fit when
-those before it have been taken; room that is won by shrinking counts only in the next plan, when it has been seen to be there.
-
-An instance is named once, but for one that makes a stop-over: it is moved twice, because its target does not take it at first.
+The columns are for finding hosts quickly; whether a host takes an instance, and why not, is what the filters say of its room.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
 
 from tashi.model.instance import Instance
-from tashi.scheduling.filters import FOR_A_MOVE, objection
-from tashi.scheduling.plan import Action, Grow, Migrate, Place, Plan, PowerOff, PowerOn, Shrink
-from tashi.scheduling.room import Room, Rooms
+from tashi.scheduling.filters import ISOLATION, NOW, OF_NEIGHBOURS, Filter, homes_of, is_torn, objection
+from tashi.scheduling.load import demand
+from tashi.scheduling.machines import Column, Machines
+from tashi.scheduling.room import NAMED, Room, Rooms
 from tashi.scheduling.snapshot import Snapshot
-from tashi.scheduling.terms import CAN_BE_POWERED_ON, can_leave, can_move, hypervisor_of, is_pinned, is_ready, is_resting
+from tashi.scheduling.terms import APART, GROUP, WITH, can_move, is_pinned, is_resting, is_tied, wants_isolation
+
+__all__ = ["EVERYWHERE", "Column", "Fleet"]
+
+EVERYWHERE: Final = slice(None)
+"""All places. What is asked of a fleet for some places only takes their indices, or one of them."""
 
 
-def check(plan: Plan, snapshot: Snapshot) -> tuple[str, ...]:
-    """What is wrong with the plan, in words; nothing: it is sound."""
-    trial = _Trial(plan, snapshot)
-    return tuple(problem for action in plan.actions if (problem := trial.take(action)) is not None)
+class Fleet:
+    """Hosts in the order of their ids. A *place* is an index into the columns. Memory in MB, speed in MHz.
 
+    ``memory``, ``cores``, ``speed`` are what each offers, ``used_...`` what is taken of it, ``count`` how many take it; ``busy`` is MHz in
+    use or reserved, whichever is more of each instance. `add`, `remove` and `move` keep them true while a plan is made; ``changes`` are
+    the places of which they have spoken so far. An ``earlier`` fleet of the same hosts, whatever was done with it, saves repeating work.
+    """
 
-class _Trial:
-    """The cluster as it would be after the steps so far. Only what the plan names is looked at."""
+    def __init__(self, snapshot: Snapshot, earlier: Fleet | None = None) -> None:
+        self.snapshot = snapshot
+        kept = earlier is not None and earlier.machines.serve(snapshot.hosts, snapshot.settings)
+        self.machines: Machines = earlier.machines if earlier is not None and kept else Machines(snapshot.hosts, snapshot.settings)
+        self.hosts, self.place_of = self.machines.hosts, self.machines.place_of
+        self.memory, self.cores, self.speed = self.machines.memory, self.machines.cores, self.machines.speed
+        self.largest, self.megahertz = self.machines.largest, self.machines.megahertz
+        self.rooms = Rooms(snapshot)
+        self.changes: list[int] = []
+        loads = [self.rooms.load(host.id) for host in self.hosts]
+        self.used_memory = np.array([load.memory for load in loads], dtype=np.int64)
+        self.used_cores = np.array([load.cores for load in loads], dtype=np.float64)
+        self.used_speed = np.array([load.speed for load in loads], dtype=np.float64)
+        self.count = np.array([load.count for load in loads], dtype=np.int64)
+        self._isolated = any(load.isolated for load in loads)
+        self._tied = any(load.tied for load in loads)
+        self._busy_before = self._measured(earlier if kept else None)
+        self.busy = self._busy_before.copy()
+        ratings = snapshot.ratings
+        self.rating = np.array([ratings.get(host.id, 0) for host in self.hosts] if ratings else np.zeros(len(loads)), dtype=np.int64)
 
-    def __init__(self, plan: Plan, snapshot: Snapshot) -> None:
-        self._plan = plan
-        self._snapshot = snapshot
-        self._waiting = {instance.id: instance for instance in snapshot.pending}
-        self._stopped_over: dict[int, tuple[Instance, Room]] = {}  # those that are to go on, and where they are
-        self._rooms = Rooms(snapshot)
-        self._switched: set[int] = set()
-        self._switched_off = 0
-        self._onward: dict[int, list[int]] = {}  # to which hosts an instance is moved, but for the first
-        for action in plan.actions:
-            if isinstance(action, Migrate):
-                onward = self._onward.get(action.instance_id)
-                if onward is None:
-                    self._onward[action.instance_id] = []
-                else:
-                    onward.append(action.host_id)
+    def room(self, place: int) -> Room:
+        """The account of one host, to ask the filters with."""
+        room = self.rooms.of(self.hosts[place].id)
+        assert room is not None
+        return room
 
-    def take(self, action: Action) -> str | None:
-        """Take one step; what is wrong with it, if anything, and then it is not taken."""
-        if isinstance(action, PowerOn | PowerOff):
-            return self._power(action)
-        if isinstance(action, Migrate) and action.instance_id in self._stopped_over:
-            return self._go_on(action)
-        if isinstance(action, Migrate | Shrink | Grow):
-            instance = self._placed.pop(action.instance_id, None)
-            if instance is None:
-                return f"instance {action.instance_id} is on no host, or is named twice"
-            return self._migrate(instance, action) if isinstance(action, Migrate) else self._resize(instance, action)
-        instance = self._waiting.pop(action.instance_id, None)
-        if instance is None:
-            return f"instance {action.instance_id} does not wait for a place, or is named twice"
-        return self._place(instance, action) if isinstance(action, Place) else None
+    def busy_of(self, instance: Instance) -> int:
+        """MHz that this instance uses or has reserved, whichever is more."""
+        usage = self.snapshot.usage.get(instance.host_id) if instance.host_id is not None else None
+        return instance.cores * (instance.cpu_speed or 0) if usage is None else usage.speed((instance,))
 
-    def _place(self, instance: Instance, action: Place) -> str | None:
-        room = self._room(action.host_id)
-        if room is None:
-            return f"instance {instance.id} is sent to host {action.host_id}, which there is not"
-        shared = self._rooms.disks_in_use(instance)
-        if shared:
-            return f"instance {instance.id} would share the persistent disk {shared[0]} with another"
-        reason = "is switched" if room.host.id in self._switched else objection(instance, room)
-        if reason is not None:
-            return f"instance {instance.id} is sent to {room.host.name}, which {reason}"
-        room.add(instance)
-        return None
+    def fitting(self, instance: Instance, filters: tuple[Filter, ...] = NOW) -> Column:
+        """Which hosts may take it as far as the columns tell, as booleans; `objection` has the last word."""
+        fits = self.possible(instance, filters) & self.roomy(instance, filters)
+        tied = self.tied(instance, filters)
+        return fits if tied is None else fits & tied
 
-    def _migrate(self, instance: Instance, action: Migrate) -> str | None:
-        """Its first move, or its only one."""
-        source, target = self._room(instance.host_id), self._room(action.host_id)
-        what = f"instance {instance.id} is moved to {target.host.name if target else action.host_id}"
-        if source is None or target is None:
-            return f"{what}, which there is not"
-        if not (can_leave(instance) if action.evacuates else can_move(instance)):
-            return f"{what}, and has something else to do"
-        if action.evacuates:
-            if not source.host.draining:
-                return f"{what} to empty {source.host.name}, which nobody asked for"
-        elif is_resting(instance, self._snapshot.time, self._snapshot.settings.cooldown):
-            return f"{what}, and has moved lately"
-        elif is_pinned(instance):
-            return f"{what}, and has asked for {instance.hints['targetHost']} by name"
-        onward = self._onward[instance.id]
-        if onward:
-            final = self._room(onward[0])
-            if final is source:
-                return f"{what}, and back"
-            if final is not None and objection(instance, final, FOR_A_MOVE) is None:
-                return f"{what}, though {final.host.name} takes it at once"
-        problem = self._move(instance, source, target, what)
-        if problem is None and onward:
-            self._stopped_over[instance.id] = (instance, target)
-        return problem
+    def possible(self, instance: Instance, filters: tuple[Filter, ...] = NOW) -> Column:
+        """Which hosts may take it for what they are, as long as there is room; nothing that is placed changes this."""
+        cores, megahertz = instance.cores, instance.cpu_speed or 0
+        possible: Column = self.machines.allowed(instance, filters) & (demand(instance)[1] <= self.largest)
+        return possible & (megahertz <= self.megahertz) if megahertz and cores else possible
 
-    def _go_on(self, action: Migrate) -> str | None:
-        """Its second move, from where it has stopped over."""
-        instance, source = self._stopped_over.pop(action.instance_id)
-        target = self._room(action.host_id)
-        what = f"instance {instance.id} is moved on to {target.host.name if target else action.host_id}"
-        if target is None:
-            return f"{what}, which there is not"
-        begun = self._room(instance.host_id)
-        if action.evacuates and not (begun and begun.host.draining):
-            return f"{what} to empty its host, which nobody asked for"
-        return self._move(instance, source, target, what)
+    def roomy(self, instance: Instance, filters: tuple[Filter, ...] = NOW, places: Any = EVERYWHERE) -> Column:
+        """Which hosts have room for it beside those there now; of a host this changes only when it is among ``changes``."""
+        memory, cores, speed = demand(instance)
+        fits: Column = self.used_memory[places] <= self.memory[places] - memory
+        fits &= self.used_cores[places] <= self.cores[places] - cores
+        if speed:
+            fits &= self.used_speed[places] <= self.speed[places] - speed
+        if ISOLATION in filters and (self._isolated or wants_isolation(instance)):
+            users, sole, isolated = (column[places] for column in self._users)
+            fits &= ~(((users > 1) | ((users == 1) & (sole != instance.user_id))) & (wants_isolation(instance) | (isolated > 0)))
+        return fits
 
-    def _move(self, instance: Instance, source: Room, target: Room, what: str) -> str | None:
-        if source is target:
-            return f"{what}, where it is"
-        if hypervisor_of(source.host) != hypervisor_of(target.host):
-            return f"{what}, which runs another hypervisor"
-        reason = "is switched" if target.host.id in self._switched else objection(instance, target, FOR_A_MOVE)
-        if reason is not None:
-            return f"{what}, which {reason}"
-        source.remove(instance)
-        target.add(instance)
-        return None
-
-    def _resize(self, instance: Instance, action: Shrink | Grow) -> str | None:
-        what, room = f"the memory of instance {instance.id} becomes {action.memory} MB", self._room(instance.host_id)
-        if room is None or not can_move(instance):
-            return f"{what}, and it has something else to do"
-        now = instance.resources.memory or 0
-        if isinstance(action, Shrink):
-            floor = self._snapshot.floor(instance)
-            if not floor <= action.memory < now:
-                return f"{what} of {now} MB, and {floor} MB are guaranteed"
-            if self._snapshot.priority(instance) >= self._most_important:
-                return f"{what} of {now} MB, and nothing waits that is more important"
+    def tied(self, instance: Instance, filters: tuple[Filter, ...] = NOW) -> Column | None:
+        """Which hosts it may be on for what it, or others of it, have asked by name; None: on any."""
+        hints, moves = instance.hints, instance.host_id in self.place_of
+        if not self._tied and not (hints and (is_tied(instance) or (moves and GROUP in hints))):
             return None
-        if instance.shrunk_from is None or not now < action.memory <= instance.shrunk_from:
-            return f"{what}, which is not what it had before it was shrunk"
-        # at its full size again it takes all of its memory, whatever its guest may use
-        more = instance.taking(action.memory) - instance.taken_memory
-        if room.load.memory + more > room.memory:
-            return f"{what}, and {room.host.name} is {room.load.memory + more - room.memory} MB short of memory"
-        room.load.memory += more
-        return None
+        asked = tuple(one for one in filters if one in OF_NEIGHBOURS)
+        homes = homes_of(hints[WITH], instance, self.rooms) if hints.get(WITH) else []
+        torn = moves and is_torn(instance, self.rooms)
+        near = set(self.rooms.counts(APART, instance.name))
+        near.update(self.rooms.counts(NAMED, hints[APART]) if hints.get(APART) else ())
+        near.update(self.rooms.counts(GROUP, hints[GROUP]) if moves and hints.get(GROUP) else ())
+        if not asked or not (homes or torn or near):
+            return None
+        found: Column = np.full(len(self.hosts), not homes and not torn)
+        for host_id in [*near, *homes, *((instance.host_id,) if instance.host_id is not None and torn else ())]:
+            place = self.place_of[host_id]
+            found[place] = objection(instance, self.room(place), asked) is None
+        return found
 
-    def _power(self, action: PowerOn | PowerOff) -> str | None:
-        room = self._room(action.host_id)
-        if room is None or action.host_id in self._switched:
-            return f"host {action.host_id} is switched, and there is none, or it is named twice"
-        self._switched.add(action.host_id)
-        if isinstance(action, PowerOn):
-            return None if room.host.state in CAN_BE_POWERED_ON else f"{room.host.name} is switched on, and is not off"
-        if not is_ready(room.host):
-            return f"{room.host.name} is switched off, and is not up and in service"
-        # those that this plan moves away are still there when it is carried out
-        if room.load.count or room.residents or self._snapshot.placed.get(room.host.id):
-            return f"{room.host.name} is switched off, and is in use"
-        settings, since = self._snapshot.settings, self._snapshot.empty_since.get(room.host.id)
-        if since is None or self._snapshot.time - since < settings.power_off_delay:
-            return f"{room.host.name} is switched off, and has not been empty for {settings.power_off_delay:g} s"
-        if self._ready - self._switched_off <= settings.guaranteed_servers:
-            return f"{room.host.name} is switched off, and {settings.guaranteed_servers} hosts are to stay on"
-        self._switched_off += 1
-        return None
+    def tie_of(self, instance: Instance) -> Hashable:
+        """What tells it from others with equal needs: nothing, or who it is when it, or others of it, have asked by name."""
+        if not self._tied:
+            return None
+        named = is_tied(instance) or self.rooms.counts(APART, instance.name) or is_torn(instance, self.rooms)
+        return instance.id if named else None
 
-    def _room(self, host_id: int | None) -> Room | None:
-        return self._rooms.of(host_id or 0)
+    def members(self, group: str) -> Column:
+        """How many of a group are on each host."""
+        counts: Column = np.zeros(len(self.hosts), dtype=np.int64)
+        for host_id, count in self.rooms.counts(GROUP, group).items():
+            counts[self.place_of[host_id]] = count
+        return counts
+
+    def alike(self, instance: Instance) -> Hashable:
+        """What decides where an instance may go and how good each host is for it, but for its disks and for who asks by name: two with
+        an equal one are refused alike."""
+        user = instance.user_id if self.machines.reserved or self._isolating else None
+        networks = tuple(nic.network for nic in instance.nics)
+        failures = (instance.refused_by, instance.reason) if instance.refused_by else ()
+        hints = tuple(sorted(instance.hints.items())) if instance.hints else ()
+        return demand(instance), self.busy_of(instance), user, networks, failures, instance.residue, hints
+
+    def objection(self, instance: Instance, place: int, filters: tuple[Filter, ...] = NOW) -> str | None:
+        """Why this host does not take this instance; None: it does."""
+        return objection(instance, self.room(place), filters)
+
+    def add(self, instance: Instance, place: int) -> None:
+        """The instance is there, or promised to be."""
+        self.room(place).add(instance)
+        self._change(instance, place, 1)
+
+    def remove(self, instance: Instance, place: int) -> None:
+        """The instance is there no longer."""
+        self.room(place).remove(instance)
+        self._change(instance, place, -1)
+
+    def move(self, instance: Instance, source: int, target: int) -> None:
+        """The instance has gone from one to the other."""
+        self.remove(instance, source)
+        self.add(instance, target)
+
+    def movable(self, place: int) -> list[Instance]:
+        """Those that may be moved off a host now: running, with nothing else to do, not moved within the cooldown, and not there because
+        they have asked for this host alone."""
+        now, cooldown = self.snapshot.time, self.snapshot.settings.cooldown
+        return [one for one in self.room(place).residents if can_move(one) and not is_pinned(one) and not is_resting(one, now, cooldown)]
+
+    def _change(self, instance: Instance, place: int, by: int) -> None:
+        memory, cores, speed = demand(instance)
+        self.used_memory[place] += by * memory
+        self.used_cores[place] += by * cores
+        self.used_speed[place] += by * speed
+        self.count[place] += by
+        self.busy[place] += by * max(self.busy_of(instance), speed)
+        self.changes.append(place)
+        if instance.hints:
+            self._isolated |= wants_isolation(instance)
+            self._tied |= is_tied(instance)
+        if "_users" in self.__dict__:
+            self._note_users(place)
 
     @cached_property
-    def _placed(self) -> dict[int, Instance]:
-        """Those that the plan is about and that are on hosts."""
-        named = {action.instance_id for action in self._plan.actions if isinstance(action, Migrate | Shrink | Grow)}
-        return {one.id: one for group in self._snapshot.placed.values() for one in group if one.id in named}
+    def _users(self) -> tuple[Column, Column, Column]:
+        """How many users have instances on each host, which one has when it is one, and how many instances ask to be alone."""
+        loads = [self.rooms.load(host.id) for host in self.hosts]
+        users = np.array([len(load.users) for load in loads], dtype=np.int64)
+        sole = np.array([next(iter(load.users), 0) for load in loads], dtype=np.int64)
+        return users, sole, np.array([load.isolated for load in loads], dtype=np.int64)
+
+    def _note_users(self, place: int) -> None:
+        load = self.rooms.load(self.hosts[place].id)
+        for column, value in zip(self._users, (len(load.users), next(iter(load.users), 0), load.isolated), strict=True):
+            column[place] = value
 
     @cached_property
-    def _most_important(self) -> float:
-        """The highest priority of those that wait and are not placed by the plan; below any priority when there are none."""
-        placed = {action.instance_id for action in self._plan.actions if isinstance(action, Place)}
-        left = (self._snapshot.priority(one) for one in self._snapshot.pending if one.id not in placed)
-        return max(left, default=float("-inf"))
+    def _isolating(self) -> bool:
+        """Whether it matters to anybody whose the others on a host are."""
+        return self._isolated or any(one.hints and wants_isolation(one) for one in self.snapshot.pending)
 
-    @cached_property
-    def _ready(self) -> int:
-        """How many hosts serve."""
-        return sum(is_ready(host) for host in self._snapshot.hosts.values())
+    def _measured(self, earlier: Fleet | None) -> Column:
+        """MHz in use or reserved on each host; of one of which nothing new is known it is what it was."""
+        busy = self.used_speed.copy()
+        for host_id, measured in self.snapshot.usage.items():
+            place = self.place_of.get(host_id)
+            if place is None:
+                continue
+            guests = self.rooms.guests(host_id)
+            same = earlier is not None and earlier.snapshot.usage.get(host_id) is measured and earlier.rooms.guests(host_id) == guests
+            busy[place] = earlier._busy_before[place] if earlier is not None and same else measured.speed(guests)
+        return busy
