@@ -8,10 +8,12 @@ import msgspec
 from hypothesis import strategies as st
 
 from tashi.model.host import Host, HostFacts
-from tashi.model.instance import Disk, Instance, Nic
+from tashi.model.instance import Disk, Instance, Migration, Nic, Residue
 from tashi.model.orders import Destroy, Observation, Order, Report, Seen, Start
+from tashi.model.sla import SlaClass
 from tashi.model.states import ON_A_HOST, HostState, InstanceState
-from tashi.scheduling.load import load_of
+from tashi.scheduling.load import HostUsage, load_of
+from tashi.scheduling.room import rooms_of
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 from tests.builders import a_host, an_instance
 
@@ -65,20 +67,35 @@ def _snapshot(seed: int, host_count: int, instance_count: int) -> Snapshot:
         (pending if host_id is None else placed[host_id]).append(_sized(chance, number, host_id, host_count))
     chance.shuffle(pending)
     groups = {number: tuple(group) for number, group in placed.items()}
-    return Snapshot(
+    bare = Snapshot(
         hosts=hosts,
         placed=groups,
         pending=tuple(pending),
-        settings=SchedulingSettings(dense_pack=chance.random() < 0.5, cpu_cores_over_rate=chance.choice([1.0, 2.5])),
-        loads={number: load_of(group) for number, group in groups.items()} if chance.random() < 0.5 else {},
+        settings=SchedulingSettings(
+            dense_pack=chance.random() < 0.5,
+            cpu_cores_over_rate=chance.choice([1.0, 2.5]),
+            load_expression=chance.choice(["memUsage + coresUsage * 512 + cpuUsage", "coresUsage", "max(memUsage, 1024 * coresUsage)"]),
+        ),
+        usage={number: _usage(chance, group) for number, group in groups.items() if chance.random() < 0.3},
+        priorities={1000: chance.randint(0, 3), 1001: chance.randint(0, 3)},
+        sla_classes={"gold": SlaClass(name="gold", priority=10)},
+        ratings={number: chance.randint(0, 2) for number in hosts} if chance.random() < 0.5 else {},
         cursor=chance.randint(0, host_count),
     )
+    if chance.random() < 0.5:
+        return bare
+    return msgspec.structs.replace(bare, loads={number: load_of(room.residents) for number, room in rooms_of(bare).items()})
+
+
+def _usage(chance: Random, group: tuple[Instance, ...]) -> HostUsage:
+    return HostUsage(machine=chance.randint(0, 9000), instances={one.id: chance.randint(0, 5000) for one in group if chance.random() < 0.8})
 
 
 def _host(chance: Random, number: int) -> Host:
     host = a_host(number, cores=chance.randint(1, 8), memory=chance.choice([512, 2048, 16384]), up=chance.random() < 0.8)
     return msgspec.structs.replace(
         host,
+        draining=chance.random() < 0.1,
         decayed=chance.random() < 0.1,
         state=chance.choice([HostState.Normal, HostState.Normal, *HostState]),
         reserved=chance.choice([(), (), (1000,), (1001, 1002)]),
@@ -95,11 +112,19 @@ def _sized(chance: Random, number: int, host_id: int | None, host_count: int) ->
         "targetHost": chance.choice([None, None, None, f"h{chance.randint(1, host_count + 1)}"]),
         "allowElsewhere": chance.choice([None, "True"]),
         "densePack": chance.choice([None, None, "True", "False"]),
+        "with": chance.choice([None, None, None, "vm1", "vm2", "vm9"]),
+        "apart": chance.choice([None, None, None, "vm1", "vm3", "vm9"]),
+        "group": chance.choice([None, None, "web"]),
     }
+    migration = residue = None
+    if host_id is not None and chance.random() < 0.2:
+        migration = Migration(target=chance.randint(1, host_count))
+    elif host_count and chance.random() < 0.1:
+        residue = (Residue(host_id=chance.randint(1, host_count), generation=1),)
     return an_instance(
         number,
         host_id=host_id,
-        state=chance.choice(sorted(ON_A_HOST)) if host_id is not None else InstanceState.Pending,
+        state=InstanceState.Pending if host_id is None else InstanceState.MigratePrep if migration else chance.choice(sorted(ON_A_HOST)),
         user_id=chance.choice([1000, 1001]),
         cores=chance.randint(1, 9),
         memory=chance.choice([1, 128, 512, 4096]),
@@ -108,4 +133,7 @@ def _sized(chance: Random, number: int, host_id: int | None, host_count: int) ->
         nics=(Nic(network=chance.choice([0, 0, 0, 7])),),
         hints={name: value for name, value in hints.items() if value is not None},
         refused_by=chance.choice([(), (), (1,)]),
+        sla=chance.choice([None, None, "gold"]),
+        migration=migration,
+        residue=residue or (),
     )

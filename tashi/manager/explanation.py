@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from tashi.manager.cluster import Cluster
 from tashi.manager.convergence import Convergence
 from tashi.manager.lookup import the_instance
-from tashi.scheduling.filters import objection
-from tashi.scheduling.room import rooms_of
+from tashi.scheduling.explain import explain
+from tashi.scheduling.policies import RULES
 
 
 class Explanation:
@@ -22,20 +20,14 @@ class Explanation:
         """One line on the instance, then one a host; YourMistake(unknown-id) when there is no such instance."""
         instance = the_instance(self._cluster, reference)
         snapshot = self._convergence.snapshot()
-        as_pending = msgspec.structs.replace(instance, host_id=None)
         head = f"{instance.name} ({instance.id}) is {instance.state.name}"
         host = self._cluster.host_name(instance.host_id)
         if host is not None:
             head += f" on {host}, placed there by {instance.placed_why or 'an earlier version'}"
         if instance.reason:
             head += f"; {instance.reason}"
-        rooms = rooms_of(snapshot)
-        lines = [head]
-        for other in sorted(snapshot.hosts.values(), key=lambda one: one.id):
-            if other.id == instance.host_id:
-                continue
-            room = rooms[other.id]
-            lines.append(f"{other.name}: {objection(as_pending, room) or f'would take it, beside {room.load.count} instances'}")
+        rule = RULES.get(snapshot.settings.policy)
+        lines = [head, *explain(snapshot, instance, rule(snapshot.settings) if rule is not None else None)]
         if not snapshot.hosts:
             lines.append("no host has joined the cell yet")
         return "\n".join(lines)

@@ -18,6 +18,7 @@ import msgspec
 from tashi.errors import BUSY, CONFLICT, NO_SUITABLE_HOST, YourMistake
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.lifecycle import advance
+from tashi.manager.neighbours import CellRooms
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.wishes import wrong_state
 from tashi.model.events import vm_action
@@ -26,7 +27,6 @@ from tashi.model.instance import Instance, Migration, Residue
 from tashi.model.orders import Observation, Seen
 from tashi.model.states import Happening, InstanceState
 from tashi.scheduling.filters import FOR_A_MOVE, objection
-from tashi.scheduling.room import Room
 from tashi.scheduling.snapshot import SchedulingSettings
 
 _ALIVE: Final = (Seen.RUNNING, Seen.PAUSED)
@@ -41,7 +41,8 @@ def refusal(cluster: Cluster, instance: Instance, host: Host, settings: Scheduli
     here, there = (one.facts.hypervisor if one and one.facts else "" for one in (source, host))
     if here != there:
         return f"runs {there or 'an unknown hypervisor'}, and its host {here or 'an unknown one'}"
-    return objection(instance, Room(host, settings, cluster.loads[host.id].copy()), FOR_A_MOVE)
+    room = CellRooms(cluster, settings).of(host.id)
+    return "is unknown" if room is None else objection(instance, room, FOR_A_MOVE)
 
 
 def migrate(tx: Transaction, instance: Instance, host: Host, settings: SchedulingSettings, *, who: str, verb: str) -> Instance:

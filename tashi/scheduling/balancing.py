@@ -17,7 +17,7 @@ import numpy as np
 
 from tashi.model.instance import Instance
 from tashi.scheduling.expression import parse
-from tashi.scheduling.filters import NOW
+from tashi.scheduling.filters import TO_BETTER
 from tashi.scheduling.fleet import Column, Fleet
 from tashi.scheduling.load import demand
 from tashi.scheduling.moves import Moves
@@ -197,9 +197,9 @@ class _Descent:
 
     def _is_agreed(self, step: _Step) -> bool:
         """Whether the filters agree to the last; if not, they are asked about this kind on all hosts: it is neighbours that they mind."""
-        if self._fleet.objection(step.instance, step.target, NOW) is None:
+        if self._fleet.objection(step.instance, step.target, TO_BETTER) is None:
             return True
-        refused = [self._fleet.objection(step.instance, place, NOW) is not None for place in self.loads.places]
+        refused = [self._fleet.objection(step.instance, place, TO_BETTER) is not None for place in self.loads.places]
         self._refused[int(self._kind[step.group])] = np.array(refused)
         return False
 
@@ -213,7 +213,7 @@ class _Descent:
             for instance in sorted(fleet.movable(place), key=lambda one: -one.id):
                 if instance.host_id != host.id:
                     continue  # this very plan has moved it here
-                alike = needs(instance), demand(instance), fleet.busy_of(instance), hypervisor_of(host)
+                alike = needs(instance), demand(instance), fleet.busy_of(instance), hypervisor_of(host), fleet.tie_of(instance)
                 kind = numbers.setdefault(alike, len(numbers))
                 if kind == len(self._examples):
                     self._examples.append(instance)
@@ -287,7 +287,7 @@ class _Descent:
         """The hosts that an instance of this kind may go to, as far as is known."""
         example = self._examples[kind]
         here = hypervisor_of(self._fleet.snapshot.hosts[example.host_id or 0])
-        fits = self._fleet.fitting(example, NOW)[self.loads.places] & (self._hypervisors == here)
+        fits = self._fleet.fitting(example, TO_BETTER)[self.loads.places] & (self._hypervisors == here)
         return fits & ~self._refused[kind] if kind in self._refused else fits
 
 

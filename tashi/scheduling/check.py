@@ -13,9 +13,9 @@ from functools import cached_property
 from tashi.model.instance import Instance
 from tashi.scheduling.filters import FOR_A_MOVE, objection
 from tashi.scheduling.plan import Action, Grow, Migrate, Place, Plan, PowerOff, PowerOn, Shrink
-from tashi.scheduling.room import Room, room_of
+from tashi.scheduling.room import Room, Rooms
 from tashi.scheduling.snapshot import Snapshot
-from tashi.scheduling.terms import CAN_BE_POWERED_ON, can_leave, can_move, hypervisor_of, is_pinned, is_ready, is_resting, persistent_disks
+from tashi.scheduling.terms import CAN_BE_POWERED_ON, can_leave, can_move, hypervisor_of, is_pinned, is_ready, is_resting
 
 
 def check(plan: Plan, snapshot: Snapshot) -> tuple[str, ...]:
@@ -32,7 +32,7 @@ class _Trial:
         self._snapshot = snapshot
         self._waiting = {instance.id: instance for instance in snapshot.pending}
         self._stopped_over: dict[int, tuple[Instance, Room]] = {}  # those that are to go on, and where they are
-        self._rooms: dict[int, Room] = {}
+        self._rooms = Rooms(snapshot)
         self._switched: set[int] = set()
         self._switched_off = 0
         self._onward: dict[int, list[int]] = {}  # to which hosts an instance is moved, but for the first
@@ -64,16 +64,13 @@ class _Trial:
         room = self._room(action.host_id)
         if room is None:
             return f"instance {instance.id} is sent to host {action.host_id}, which there is not"
-        disks = persistent_disks(instance)
-        for disk in sorted(disks):
-            if disk in self._disks or self._snapshot.kept_disks.get(disk, instance.id) != instance.id:
-                return f"instance {instance.id} would share the persistent disk {disk} with another"
+        shared = self._rooms.disks_in_use(instance)
+        if shared:
+            return f"instance {instance.id} would share the persistent disk {shared[0]} with another"
         reason = "is switched" if room.host.id in self._switched else objection(instance, room)
         if reason is not None:
             return f"instance {instance.id} is sent to {room.host.name}, which {reason}"
         room.add(instance)
-        if disks:
-            self._disks.update(disks)
         return None
 
     def _migrate(self, instance: Instance, action: Migrate) -> str | None:
@@ -169,37 +166,13 @@ class _Trial:
         return None
 
     def _room(self, host_id: int | None) -> Room | None:
-        room = self._rooms.get(host_id or 0)
-        if room is None:
-            host = self._snapshot.hosts.get(host_id or 0)
-            if host is None:
-                return None
-            guests = [*self._snapshot.placed.get(host.id, ()), *self._elsewhere.get(host.id, ())]
-            room = self._rooms[host.id] = room_of(self._snapshot, host, guests)
-        return room
+        return self._rooms.of(host_id or 0)
 
     @cached_property
     def _placed(self) -> dict[int, Instance]:
         """Those that the plan is about and that are on hosts."""
         named = {action.instance_id for action in self._plan.actions if isinstance(action, Migrate | Shrink | Grow)}
         return {one.id: one for group in self._snapshot.placed.values() for one in group if one.id in named}
-
-    @cached_property
-    def _elsewhere(self) -> dict[int, list[Instance]]:
-        """Those that take room on hosts that they are on their way to or have not been cleared from."""
-        guests: dict[int, list[Instance]] = {}
-        for host_id, group in self._snapshot.placed.items():
-            for instance in group:
-                if instance.migration is not None or instance.residue:
-                    for other in instance.rooms:
-                        if other != host_id:
-                            guests.setdefault(other, []).append(instance)
-        return guests
-
-    @cached_property
-    def _disks(self) -> set[str]:
-        """The persistent disks that are in use."""
-        return {uri for group in self._snapshot.placed.values() for one in group for uri in persistent_disks(one)}
 
     @cached_property
     def _most_important(self) -> float:

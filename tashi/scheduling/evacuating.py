@@ -17,7 +17,7 @@ from tashi.model.states import InstanceState
 from tashi.scheduling.filters import FOR_A_MOVE
 from tashi.scheduling.fleet import Column, Fleet
 from tashi.scheduling.plan import Migrate, Refusal, in_words
-from tashi.scheduling.terms import can_leave, hypervisor_of, needs, wants_isolation
+from tashi.scheduling.terms import WITH, can_leave, hypervisor_of, needs, wants_isolation
 
 Pairs = frozenset[tuple[int, int]]
 """Ids of instances, each with that of a host."""
@@ -140,5 +140,5 @@ class _Evacuation:
         return known
 
 
-def _turn(instance: Instance) -> tuple[bool, int, int, int]:
-    return not wants_isolation(instance), -instance.taken_memory, -instance.cores, instance.id
+def _turn(instance: Instance) -> tuple[bool, bool, int, int, int]:
+    return WITH in instance.hints, not wants_isolation(instance), -instance.taken_memory, -instance.cores, instance.id

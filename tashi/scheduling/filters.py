@@ -5,13 +5,14 @@ The filters of `EVER` look only at what the host is; those of `NOW` and `FOR_A_M
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final
 
+from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.states import HostState
-from tashi.scheduling.room import Room
-from tashi.scheduling.terms import is_true, wants_isolation
+from tashi.scheduling.room import Neighbours, Room
+from tashi.scheduling.terms import APART, GROUP, WITH, is_true, stays, wants_isolation
 
 Filter = Callable[[Instance, Room], str | None]
 _WITHOUT_POWER: Final = frozenset({HostState.PoweredOff, HostState.PoweringOn, HostState.PoweringOff, HostState.WakeFailed})
@@ -90,6 +91,78 @@ def _isolation(instance: Instance, room: Room) -> str | None:
     return None
 
 
+def _with(instance: Instance, room: Room) -> str | None:
+    name = instance.hints.get(WITH)
+    if not name or room.rooms is None:
+        return None
+    homes = homes_of(name, instance, room.rooms)
+    if not homes or room.host.id in homes:
+        return None
+    hosts = ", ".join(home.host.name for host_id in homes if (home := room.rooms.of(host_id)) is not None)
+    return f"is not the host of {name}, which is {hosts}"
+
+
+def homes_of(name: str, instance: Instance, rooms: Neighbours) -> list[int]:
+    """The ids of the hosts on one of which it is to be because one of this name is there; none: it may be anywhere.
+
+    Of two on a host that is to be emptied the one that is asked for goes first; of two that ask for each other, either.
+    """
+    homes: list[int] = []
+    for host_id in sorted(rooms.where(name)):
+        room = rooms.of(host_id)
+        if room is None:
+            continue
+        partners = [one for one in room.residents if one.name == name and one.id != instance.id and stays(one, host_id)]
+        leaves = room.host.draining and host_id == instance.host_id
+        if any(not leaves or one.hints.get(WITH) != instance.name for one in partners):
+            homes.append(host_id)
+    return homes
+
+
+def _torn(instance: Instance, room: Room) -> str | None:
+    if room.rooms is None or instance.host_id is None or instance.host_id == room.host.id:
+        return None
+    follower = is_torn(instance, room.rooms)
+    return f"is not the host of {follower.name}, for which with={instance.name} is asked" if follower else None
+
+
+def is_torn(instance: Instance, rooms: Neighbours) -> Instance | None:
+    """One beside it that has asked to be with it and would be left alone if it moved; of a host that is to be emptied it may follow."""
+    here = rooms.of(instance.host_id or 0)
+    if here is None or not here.load.tied or here.host.draining:
+        return None
+    for one in here.residents:
+        if one.hints.get(WITH) == instance.name and one.id != instance.id and stays(one, here.host.id):
+            return one
+    return None
+
+
+def _apart(instance: Instance, room: Room) -> str | None:
+    name = instance.hints.get(APART)
+    if not name and not room.load.tied:
+        return None
+    for one in room.residents:
+        if one.id == instance.id:
+            continue
+        if name and one.name == name:
+            return f"holds {name}, and apart={name} is asked"
+        if one.hints.get(APART) == instance.name:
+            return f"holds {one.name}, for which apart={instance.name} is asked"
+    return None
+
+
+def _spread(instance: Instance, room: Room) -> str | None:
+    """For a move: it would come to more of its group than it leaves."""
+    group = instance.hints.get(GROUP)
+    if not group or room.rooms is None or instance.host_id == room.host.id:
+        return None
+    here = room.rooms.of(instance.host_id or 0)
+    if here is None or here.host.draining:
+        return None
+    left, met = (sum(one.hints.get(GROUP) == group and one.id != instance.id for one in there.residents) for there in (here, room))
+    return f"holds {met} of group {group}, and its host {left} beside it" if met > left else None
+
+
 def _failed_before(instance: Instance, room: Room) -> str | None:
     return f"failed to start it: {instance.reason}" if room.host.id in instance.refused_by else None
 
@@ -107,17 +180,34 @@ def _speed(instance: Instance, room: Room) -> str | None:
 
 
 NOW: Final[tuple[Filter, ...]] = (
-    _up, _state, _residue, _reservation, _networks, _target, _location, _auditability, _isolation, _failed_before, _memory, _cores, _speed,
+    _up, _state, _residue, _reservation, _networks, _target, _location, _auditability, _isolation, _with, _apart, _failed_before,
+    _memory, _cores, _speed,
 )  # fmt: skip
 FOR_A_MOVE: Final[tuple[Filter, ...]] = (
-    _up, _state, _residue, _reservation, _networks, _location, _auditability, _isolation, _memory, _cores, _speed,
+    _up, _state, _residue, _reservation, _networks, _location, _auditability, _isolation, _with, _torn, _apart, _spread,
+    _memory, _cores, _speed,
 )  # fmt: skip
 """What still binds when somebody says by name where an instance is to move."""
+TO_BETTER: Final[tuple[Filter, ...]] = (*NOW, _torn, _spread)
+"""What binds when nobody has asked for a move, and it only betters things."""
 ONCE_UP: Final[tuple[Filter, ...]] = NOW[2:]
 """What binds when a host has come up and takes instances."""
 OF_THE_HOST: Final = frozenset({_up, _state, _residue, _reservation, _networks, _target, _location, _auditability, _failed_before})
 """Those that look at nothing that an instance placed meanwhile could change."""
+OF_ITS_SORT: Final = OF_THE_HOST - {_residue, _target, _failed_before}
+"""Those of them that answer alike for all hosts of a sort (`sort_of`), whatever they are called."""
+OF_NEIGHBOURS: Final = frozenset({_with, _torn, _apart, _spread})
+"""Those that look at who the others are, by their names."""
+ISOLATION: Final = _isolation
+TARGET: Final = _target
 EVER: Final[tuple[Filter, ...]] = (_reservation, _networks, _target, _location, _auditability, _memory, _cores, _speed)
+
+
+def sort_of(host: Host) -> Hashable:
+    """All that the filters of `OF_ITS_SORT` look at."""
+    facts, config = host.facts, host.config
+    place = (config.get("location"), config.get("auditability")) if config else None
+    return host.up, host.decayed, host.state, host.reserved, place, facts and (facts.networks, facts.vlans)
 
 
 def objection(instance: Instance, room: Room, filters: tuple[Filter, ...] = NOW) -> str | None:

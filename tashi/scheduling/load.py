@@ -8,19 +8,21 @@ from typing import TypeVar
 import msgspec
 
 from tashi.model.instance import Instance
-from tashi.scheduling.terms import persistent_disks, wants_isolation
+from tashi.scheduling.terms import is_tied, persistent_disks, wants_isolation
 
 Key = TypeVar("Key", int, str)
 
 
 class Load(msgspec.Struct, kw_only=True):
-    """Memory in MB, cores, reserved speed in MHz; ``users`` and ``disks`` (the persistent ones) count who uses them."""
+    """Memory in MB, cores, reserved speed in MHz; ``users`` and ``disks`` (the persistent ones) count who uses them. ``isolated`` and
+    ``tied`` count those that have asked to be alone, and to be beside another or apart from it."""
 
     memory: int = 0
     cores: int = 0
     speed: int = 0
     count: int = 0
     isolated: int = 0
+    tied: int = 0
     users: dict[int, int] = {}
     disks: dict[str, int] = {}
 
@@ -46,8 +48,9 @@ class Load(msgspec.Struct, kw_only=True):
             self.speed += by * cores * megahertz
         self.count += by
         _count(self.users, instance.user_id, by)
-        if instance.hints and wants_isolation(instance):
-            self.isolated += by
+        if instance.hints:
+            self.isolated += by * wants_isolation(instance)
+            self.tied += by * is_tied(instance)
         for uri in persistent_disks(instance):
             _count(self.disks, uri, by)
 
@@ -73,8 +76,10 @@ def load_of(instances: Iterable[Instance]) -> Load:
 
 def demand(instance: Instance) -> tuple[int, int, int]:
     """MB of memory, cores, and MHz of all its cores together that one instance takes."""
-    memory, cores, megahertz = _promised(instance)
-    return memory, cores, cores * megahertz
+    if instance.tasks or instance.becoming is not None or instance.shrunk_from is not None:
+        memory, cores, megahertz = _promised(instance)
+        return memory, cores, cores * megahertz
+    return instance.memory, instance.cores, instance.cores * (instance.cpu_speed or 0)
 
 
 def _promised(instance: Instance) -> tuple[int, int, int]:

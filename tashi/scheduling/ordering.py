@@ -16,7 +16,7 @@ import numpy as np
 from tashi.model.instance import Instance
 from tashi.scheduling.filters import FOR_A_MOVE, OF_THE_HOST, objection
 from tashi.scheduling.fleet import Fleet
-from tashi.scheduling.room import Room, guests_of, room_of
+from tashi.scheduling.room import Room, Rooms
 from tashi.scheduling.snapshot import Snapshot
 from tashi.scheduling.terms import can_move, hypervisor_of
 
@@ -49,8 +49,7 @@ class _Order:
         self._snapshot = snapshot
         self._wanted = wanted
         self._rank = {number: rank for rank, number in enumerate(wanted)}
-        self._guests = guests_of(snapshot)
-        self._rooms: dict[int, Room] = {}
+        self._rooms = Rooms(snapshot)
         self._fleet: Fleet | None = None  # every host, once a third one is looked for
         self._moves: list[tuple[Instance, int, int]] = []  # who, from where, to where
         self._refused: dict[int, str] = {}
@@ -248,10 +247,8 @@ class _Order:
         return words
 
     def _room(self, host_id: int) -> Room:
-        room = self._rooms.get(host_id)
-        if room is None:
-            host = self._snapshot.hosts[host_id]
-            room = self._rooms[host_id] = room_of(self._snapshot, host, self._guests.get(host_id, ()))
+        room = self._rooms.of(host_id)
+        assert room is not None
         return room
 
 

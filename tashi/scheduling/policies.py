@@ -7,15 +7,30 @@ from typing import Final
 
 from tashi.model.host import Host
 from tashi.model.instance import Instance
-from tashi.scheduling import primitive
 from tashi.scheduling.filters import EVER, objection
+from tashi.scheduling.fleet import Fleet
+from tashi.scheduling.placing import Rule, place
 from tashi.scheduling.plan import Plan, Refusal
+from tashi.scheduling.primitive import Primitive
 from tashi.scheduling.room import Room
+from tashi.scheduling.rules import Balanced, Consolidated
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 
 Policy = Callable[[Snapshot], Plan]
 
-POLICIES: Final[Mapping[str, Policy]] = {"Primitive": primitive.plan}
+RULES: Final[Mapping[str, Callable[[SchedulingSettings], Rule]]] = {
+    "Primitive": Primitive,
+    "Balanced": Balanced,
+    "Consolidated": lambda settings: Consolidated(),
+}
+"""How those that are built in choose a host for an instance."""
+
+
+def _placed_by(rule: Callable[[SchedulingSettings], Rule]) -> Policy:
+    return lambda snapshot: Plan(actions=tuple(place(Fleet(snapshot), rule(snapshot.settings))))
+
+
+POLICIES: Final[Mapping[str, Policy]] = {name: _placed_by(rule) for name, rule in RULES.items()}
 
 
 def never_fits(instance: Instance, hosts: Mapping[int, Host], settings: SchedulingSettings) -> tuple[Refusal, ...]:

@@ -6,66 +6,47 @@ instance takes it; with allowElsewhere any other does when it cannot.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from typing import Any
 
 from tashi.model.instance import Instance
-from tashi.scheduling.filters import objection
-from tashi.scheduling.plan import Action, Place, Plan, Postpone, Refusal
-from tashi.scheduling.room import Room, disks_in_use, rooms_of
-from tashi.scheduling.snapshot import Snapshot
-from tashi.scheduling.terms import is_true, needs
+from tashi.scheduling.fleet import EVERYWHERE, Column, Fleet
+from tashi.scheduling.placing import Rule, place
+from tashi.scheduling.plan import Plan
+from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
+from tashi.scheduling.terms import is_true
+
+
+class Primitive(Rule):
+    """The number of instances there; counted the other way round for dense packing, which an instance may ask for or refuse itself."""
+
+    name = "Primitive"
+    in_turn = True
+
+    def __init__(self, settings: SchedulingSettings) -> None:
+        self._dense = settings.dense_pack
+
+    def score(self, fleet: Fleet, instance: Instance, places: Any = EVERYWHERE) -> Column:
+        """How many are there already."""
+        count: Column = fleet.count[places].astype(float)
+        return -count if self._is_dense(instance) else count
+
+    def number(self, score: float) -> str:
+        """``3``."""
+        return f"{abs(score):.0f}"
+
+    def figure(self, score: float) -> str:
+        """``3 instances``."""
+        return f"{abs(score):.0f} instances"
+
+    def because(self, instance: Instance, score: float) -> str:
+        """The policy and how many were there before."""
+        return f"Primitive{' densePack' if self._is_dense(instance) else ''}: {self.figure(score)} there before"
+
+    def _is_dense(self, instance: Instance) -> bool:
+        hint = instance.hints.get("densePack")
+        return is_true(hint) if hint is not None else self._dense
 
 
 def plan(snapshot: Snapshot) -> Plan:
     """Place what fits, in the order of the queue; postpone the rest with a reason per host."""
-    rooms = rooms_of(snapshot)
-    cycle = sorted(rooms)
-    cursor = snapshot.cursor
-    actions: list[Action] = []
-    hopeless: dict[Hashable, tuple[Refusal, ...]] = {}  # rooms only fill up while a plan is made
-    for instance in snapshot.pending:
-        taken = disks_in_use(instance, rooms, snapshot.kept_disks)
-        if taken:
-            reason = f"the persistent disk {taken[0]} is in use by another instance"
-            actions.append(Postpone(instance_id=instance.id, refusals=_everywhere(rooms, reason)))
-            continue
-        need = needs(instance)
-        if need in hopeless:
-            actions.append(Postpone(instance_id=instance.id, refusals=hopeless[need]))
-            continue
-        chosen, refusals = _choose(instance, rooms, cycle, cursor, _is_dense(instance, snapshot))
-        if chosen is None:
-            hopeless[need] = tuple(refusals)
-            actions.append(Postpone(instance_id=instance.id, refusals=hopeless[need]))
-            continue
-        why = f"Primitive{' densePack' if _is_dense(instance, snapshot) else ''}: {chosen.load.count} instances there before"
-        chosen.add(instance)
-        cursor = chosen.host.id
-        actions.append(Place(instance_id=instance.id, host_id=chosen.host.id, why=why))
-    return Plan(actions=tuple(actions))
-
-
-def _choose(instance: Instance, rooms: dict[int, Room], cycle: list[int], cursor: int, dense: bool) -> tuple[Room | None, list[Refusal]]:
-    target = instance.hints.get("targetHost")
-    best: Room | None = None
-    refusals: list[Refusal] = []
-    start = next((place for place, host_id in enumerate(cycle) if host_id > cursor), 0)
-    for host_id in cycle[start:] + cycle[:start]:
-        room = rooms[host_id]
-        reason = objection(instance, room)
-        if reason is not None:
-            refusals.append(Refusal(host=room.host.name, reason=reason))
-        elif target is not None and target in (room.host.name, str(host_id)):
-            return room, []
-        elif best is None or (room.load.count > best.load.count if dense else room.load.count < best.load.count):
-            best = room
-    return best, sorted(refusals, key=lambda refusal: refusal.host)
-
-
-def _is_dense(instance: Instance, snapshot: Snapshot) -> bool:
-    hint = instance.hints.get("densePack")
-    return is_true(hint) if hint is not None else snapshot.settings.dense_pack
-
-
-def _everywhere(rooms: dict[int, Room], reason: str) -> tuple[Refusal, ...]:
-    return tuple(Refusal(host=room.host.name, reason=reason) for room in rooms.values())
+    return Plan(actions=tuple(place(Fleet(snapshot), Primitive(snapshot.settings))))

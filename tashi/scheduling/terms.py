@@ -11,6 +11,12 @@ from tashi.model.instance import Instance
 from tashi.model.states import HostState, InstanceState
 
 CAN_BE_POWERED_ON: Final = frozenset({HostState.PoweredOff, HostState.WakeFailed})
+WITH: Final = "with"
+"""The hint with=NAME: on the same host as the instance of that name, if one has a place."""
+APART: Final = "apart"
+"""The hint apart=NAME: never on the same host as an instance of that name."""
+GROUP: Final = "group"
+"""The hint group=NAME: as few of a group on one host as can be."""
 _TRUE = frozenset({"true", "yes", "1"})
 
 
@@ -27,6 +33,18 @@ def wants_isolation(instance: Instance) -> bool:
 def can_leave(instance: Instance) -> bool:
     """Whether it runs and has nothing else to do, so that it can leave a host that is to be emptied."""
     return instance.state is InstanceState.Running and not instance.tasks and instance.migration is None
+
+
+def is_tied(instance: Instance) -> bool:
+    """Whether it has asked to be on the same host as another, or never to be."""
+    return WITH in instance.hints or APART in instance.hints
+
+
+def stays(instance: Instance, host_id: int) -> bool:
+    """Whether one that takes room on this host is not about to leave it, and has not left it already."""
+    if instance.migration is not None and instance.host_id == host_id:
+        return False
+    return not any(one.host_id == host_id for one in instance.residue)
 
 
 def can_move(instance: Instance) -> bool:
@@ -53,7 +71,7 @@ def needs(instance: Instance) -> Hashable:
 
 def persistent_disks(instance: Instance) -> frozenset[str]:
     """The disks that only one instance may have at a time, however it has them; a template is copied or lies beneath an overlay."""
-    return frozenset(disk.uri for disk in instance.disks if is_own(disk.uri))
+    return frozenset([disk.uri for disk in instance.disks if is_own(disk.uri)])
 
 
 def is_ready(host: Host) -> bool:

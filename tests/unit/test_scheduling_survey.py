@@ -170,7 +170,7 @@ def test_anything_can_be_planned_on(snapshot: Snapshot, seed: int, times: int, p
     assert survey(sound)[0] == sound
     for policy in POLICIES.values():
         actions = policy(sound).actions
-        assert [action.instance_id for action in actions] == [one.id for one in sound.pending]
+        assert sorted(action.instance_id for action in actions) == sorted(one.id for one in sound.pending)
         fleet = Fleet(sound)
         waiting = {one.id: one for one in sound.pending}
         for action in actions:
