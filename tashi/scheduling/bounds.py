@@ -22,16 +22,26 @@ def lower_bound(sizes: Integers, capacities: Integers) -> int:
     if not len(sizes) or not len(capacities):
         return 0
     return max(
-        max(covering(sizes[:, resource], capacities[:, resource]), martello_toth(sizes[:, resource], int(capacities[:, resource].max())))
+        max(
+            covering(int(sizes[:, resource].sum()), capacities[:, resource]),
+            martello_toth(sizes[:, resource], int(capacities[:, resource].max())),
+        )
         for resource in range(sizes.shape[1])
     )
 
 
-def covering(sizes: Integers, capacities: Integers) -> int:
-    """The fewest hosts that offer as much together as the instances take, the biggest first; all of them when even those do not."""
-    wanted = int(sizes.sum())
+def with_residents(sizes: Integers, capacities: Integers, residents: Integers, left: Integers) -> int:
+    """As `lower_bound`, when some hosts are in use anyway, by ``residents`` that stay; ``left``: the room beside each."""
+    everything, hosts = np.concatenate([sizes, residents]), np.concatenate([capacities, residents + left])
+    spilled = np.maximum(sizes.sum(axis=0) - left.sum(axis=0), 0).tolist()
+    more = max((covering(wanted, capacities[:, resource]) for resource, wanted in enumerate(spilled)), default=0)
+    return max(lower_bound(everything, hosts), len(residents) + more)
+
+
+def covering(wanted: int, capacities: Integers) -> int:
+    """The fewest hosts that offer so much together, the biggest first; all of them when even those do not."""
     if wanted <= 0:
-        return min(len(sizes), len(capacities), 1)
+        return 0
     offered = np.cumsum(np.sort(capacities)[::-1])
     return min(int(np.searchsorted(offered, wanted)) + 1, len(capacities))
 

@@ -6,6 +6,7 @@ are served. Filling a host leaves it the fullest of those that fit, and the firs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,12 +45,12 @@ def best_fit(
     free: Integers,
     weights: NDArray[np.float64],
     *,
-    allowed: Mask | None = None,
+    allowed: Sequence[Mask] | None = None,
     closed: Order | None = None,
 ) -> Packed | None:
     """Each to the bin with the least left that takes it, by weight; None when one fits nowhere.
 
-    ``allowed``: which kinds (rows) may be in which bins. ``closed``: bins that are used only when no other takes an instance, in this order.
+    ``allowed``: for each kind in which bins it may be. ``closed``: bins that are used only when no other takes an instance, in this order.
     """
     bins = len(free)
     reserve = np.full(bins, -1.0)  # rank among those that are closed; an open one's is -1
@@ -58,7 +59,7 @@ def best_fit(
     return _pack(sizes, counts, free, weights, reserve, allowed)
 
 
-def first_fit(sizes: Integers, counts: Integers, free: Integers, *, allowed: Mask | None = None) -> Packed | None:
+def first_fit(sizes: Integers, counts: Integers, free: Integers, *, allowed: Sequence[Mask] | None = None) -> Packed | None:
     """Each to the first bin that takes it; None when one fits nowhere."""
     return _pack(sizes, counts, free, None, np.full(len(free), -1.0), allowed)
 

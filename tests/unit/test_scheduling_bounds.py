@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tashi.scheduling.bounds import as_integers, covering, lower_bound, martello_toth
+from tashi.scheduling.bounds import as_integers, covering, lower_bound, martello_toth, with_residents
 
 amounts = st.integers(1, 12)
 
@@ -64,12 +64,18 @@ def test_big_ones_do_not_share() -> None:
 
 def test_the_biggest_hosts_come_first() -> None:
     """20 MB are on two hosts when one has 16 and the next 8, whatever small ones there are."""
-    assert covering(np.array([4] * 5), np.array([1, 8, 16, 1])) == 2
+    assert covering(20, np.array([1, 8, 16, 1])) == 2
 
 
 def test_the_scarcest_resource_decides() -> None:
     """Memory would do with one host, cores need three."""
     assert lower_bound(columns([(1, 4)] * 6), columns([(100, 8)] * 9)) == 3
+
+
+def test_hosts_that_are_in_use_anyway_are_filled_first() -> None:
+    """One that stays leaves 3 MB beside it, so that four of 3 need two more hosts of 5; those in use count whatever else there is."""
+    assert with_residents(columns([(3,)] * 4), columns([(5,)] * 4), columns([(7,)]), columns([(3,)])) == 3
+    assert with_residents(columns([]).reshape(0, 1), columns([]).reshape(0, 1), columns([(1,), (1,)]), columns([(9,), (9,)])) == 2
 
 
 def test_nothing_needs_no_host() -> None:
