@@ -83,6 +83,10 @@ class Layout:
         self.whole[bins] = False
         return bool(len(bins))
 
+    def room(self, bin_: int) -> Integers:
+        """What it has for instances that move, when those that may leave it have left."""
+        return np.asarray((self.capacity if self.whole[bin_] else self.free)[bin_])
+
     def members(self, opened: Mask) -> dict[tuple[int, int], list[Instance]]:
         """Those in the opened bins, by kind and bin, by id."""
         found: dict[tuple[int, int], list[Instance]] = {}
