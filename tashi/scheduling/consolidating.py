@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tashi.model.instance import Instance
+from tashi.scheduling.balancing import imbalance
 from tashi.scheduling.filters import FOR_A_MOVE
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.layout import Layout, fewest_hosts, in_service, movables
@@ -50,7 +51,7 @@ def rebalance(fleet: Fleet) -> Moves:
     moves = moves or emptied_together(fleet)
     moves += emptied_one_by_one(fleet, {move.instance_id for move in moves})
     after = _figures(fleet)
-    remarks.append(f"{after.hosts_in_use} hosts, lower bound {bound}")
+    remarks.append(f"{after.hosts_in_use} {'host' if after.hosts_in_use == 1 else 'hosts'}, lower bound {bound}")
     return Moves(moves=tuple(moves), before=before, after=after, bound=bound, remarks=tuple(remarks))
 
 
@@ -204,6 +205,4 @@ def _by_load(fleet: Fleet, places: Order, load: Weights) -> Order:
 
 
 def _figures(fleet: Fleet) -> Figures:
-    used = fleet.count > 0
-    share = fleet.used_memory / np.maximum(fleet.memory, 1)
-    return Figures(hosts_in_use=int(used.sum()), imbalance=float(share[used].std()) if used.any() else 0.0)
+    return Figures(hosts_in_use=int((fleet.count > 0).sum()), imbalance=imbalance(fleet))

@@ -125,5 +125,5 @@ def test_without_the_solver_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
         monkeypatch.setitem(sys.modules, f"tashi.scheduling.{name}", None)
         monkeypatch.delattr(f"tashi.scheduling.{name}", raising=False)
     moves = moved(a_snapshot("h1 8c 16G | a 1c 1G", "h2 8c 16G | b 1c 4G"))
-    assert moves.remarks == (MISSING, "1 hosts, lower bound 1")
+    assert moves.remarks == (MISSING, "1 host, lower bound 1")
     assert len(moves.moves) == 1
