@@ -109,7 +109,8 @@ class _Placing:
             return Postpone(instance_id=instance.id, refusals=self._refusals(instance, kind if tied is None else (kind, instance.name)))
         fitting = np.count_nonzero(scores < _NEVER)
         host_id = fleet.hosts[at].id
-        words = f"{self._rule.because(instance, scores[at])}, best of {fitting} hosts that fit"
+        among = f"best of {fitting} hosts that fit" if fitting > 1 else "the only host that fits"
+        words = f"{self._rule.because(instance, scores[at])}, {among}"
         fleet.add(instance, at)
         self._cursor = host_id
         return Place(instance_id=instance.id, host_id=host_id, why=words)

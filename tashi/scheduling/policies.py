@@ -7,10 +7,11 @@ from typing import Final
 
 from tashi.model.host import Host
 from tashi.model.instance import Instance
+from tashi.scheduling import balancing, consolidating
 from tashi.scheduling.filters import EVER, objection
-from tashi.scheduling.fleet import Fleet
-from tashi.scheduling.placing import Rule, place
+from tashi.scheduling.placing import Rule
 from tashi.scheduling.plan import Plan, Refusal
+from tashi.scheduling.planning import Betterment, planned
 from tashi.scheduling.primitive import Primitive
 from tashi.scheduling.room import Room
 from tashi.scheduling.rules import Balanced, Consolidated
@@ -26,11 +27,15 @@ RULES: Final[Mapping[str, Callable[[SchedulingSettings], Rule]]] = {
 """How those that are built in choose a host for an instance."""
 
 
-def _placed_by(rule: Callable[[SchedulingSettings], Rule]) -> Policy:
-    return lambda snapshot: Plan(actions=tuple(place(Fleet(snapshot), rule(snapshot.settings))))
+BETTERMENTS: Final[Mapping[str, Betterment]] = {"Balanced": balancing.rebalance, "Consolidated": consolidating.rebalance}
+"""How they find moves that better things; Primitive moves nothing."""
 
 
-POLICIES: Final[Mapping[str, Policy]] = {name: _placed_by(rule) for name, rule in RULES.items()}
+def _policy(name: str) -> Policy:
+    return lambda snapshot: planned(snapshot, RULES[name](snapshot.settings), BETTERMENTS.get(name))
+
+
+POLICIES: Final[Mapping[str, Policy]] = {name: _policy(name) for name in RULES}
 
 
 def never_fits(instance: Instance, hosts: Mapping[int, Host], settings: SchedulingSettings) -> tuple[Refusal, ...]:

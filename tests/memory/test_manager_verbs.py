@@ -195,7 +195,7 @@ def test_explain_says_why_here_and_why_not_there() -> None:
     cell.call(ALICE, "createVm", name="web", disks=DISKS, hints={"location": "ie"})
     cell.work()
     assert cell.call(ALICE, "explain", instance="web").splitlines() == [
-        "web (1) is Running on h2, placed there by Primitive: 0 instances there before",
+        "web (1) is Running on h2, placed there by Primitive: 0 instances there before, the only host that fits",
         "h1: is in location unknown, not ie",
         "h3: is in location unknown, not ie",
     ]

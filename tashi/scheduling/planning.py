@@ -1,0 +1,51 @@
+"""One pass of a built-in policy: what waits is placed, room is made for what matters more, and what runs is put where it is better off.
+
+The parts agree through the fleet: each finds it as those before it will have left it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tashi.scheduling.evacuating import evacuate
+from tashi.scheduling.fleet import Fleet
+from tashi.scheduling.moves import Moves
+from tashi.scheduling.placing import Rule, place
+from tashi.scheduling.plan import Action, Plan, Postpone, PowerOff
+from tashi.scheduling.powering import power
+from tashi.scheduling.snapshot import Snapshot
+from tashi.scheduling.squeezing import grow, squeeze
+from tashi.scheduling.survey import survey
+
+Betterment = Callable[[Fleet], Moves]
+"""Finds moves that better things, and makes them in the fleet."""
+
+
+def planned(snapshot: Snapshot, rule: Rule, better: Betterment | None = None) -> Plan:
+    """The plan of one pass: by the rule for each instance that is placed, and in a round that looks for them with the moves that pay.
+
+    Who waits gets a host that is switched on rather than memory of others, though that takes longer: nobody loses anything by it.
+    """
+    sound, remarks = survey(snapshot)
+    fleet = Fleet(sound)
+    actions: list[Action] = list(place(fleet, rule))
+    waiting = [action for action in actions if isinstance(action, Postpone)]
+    switched = power(fleet, waiting)
+    if not any(not isinstance(action, PowerOff) for action in switched):
+        actions += squeeze(fleet, waiting)
+    moves, stuck = evacuate(fleet, rule) if any(host.draining for host in fleet.hosts) else ([], {})
+    actions += moves
+    found = better(fleet) if better is not None and sound.rebalance else None
+    if found is not None:
+        actions += found.moves
+        remarks += found.remarks
+    actions += grow(fleet)
+    # a host that something has been moved to meanwhile stays on; one that has just been emptied is not empty yet
+    actions += [one for one in switched if not isinstance(one, PowerOff) or not fleet.room(fleet.place_of[one.host_id]).residents]
+    return Plan(
+        actions=tuple(actions),
+        before=found.before if found else None,
+        after=found.after if found else None,
+        bound=found.bound if found else None,
+        remarks=(*remarks, *stuck.values()),
+    )
