@@ -202,7 +202,8 @@ def _camel(field: str) -> str:
 
 
 SETTING_NAMES: Final[Mapping[str, str]] = {
-    field: "scheduler" if field == "policy" else _camel(field) for field in SchedulingSettings.__struct_fields__
+    field: {"policy": "scheduler", "most_moves": "maxMoves", "most_moves_per_host": "maxMovesPerHost"}.get(field, _camel(field))
+    for field in SchedulingSettings.__struct_fields__
 }
 """How the configuration calls the fields of SchedulingSettings."""
 _SETTINGS: Final = {

@@ -105,7 +105,7 @@ def test_what_is_lost_is_carried_along() -> None:
         ("set mingian=1", "line 1, character 5: there is no setting mingian; did you mean minGain?"),
         ("set minGain=x", "line 1, character 5: minGain is x, which is no number"),
         ("set minGain=inf", "line 1, character 5: minGain is inf, which is no number"),
-        ("set mostMoves=1.5", "line 1, character 5: mostMoves is 1.5, which is no whole number"),
+        ("set maxMoves=1.5", "line 1, character 5: maxMoves is 1.5, which is no whole number"),
         ("set autoMigrations=maybe", "line 1, character 5: autoMigrations is maybe, which is neither True nor False"),
         ("set scheduler", "line 1, character 5: scheduler has no value"),
         ("user bob\nvm a user=bo", "line 2, character 6: there is no user bo; did you mean bob?"),
