@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     if asked.file is None:
         if asked.settings:
             parser.error("--set changes the settings of a file; name it with --from")
-        return told(lambda: run_to_end(lambda reactor: _ask(asked.apply, asked.output, reactor)), verb="plan")
+        return told(lambda: run_to_end(lambda reactor: ask(asked.apply, asked.output, reactor)), verb="plan")
     if asked.apply:
         parser.error("--apply is for the cluster that runs, not for one in a file; leave out one of --from and --apply")
     return told(lambda: _plan_here(asked.file, asked.settings, asked.output))
@@ -53,8 +53,9 @@ def _plan_here(path: str, settings: Sequence[str], output: str) -> int:
     return 1 if problems else 0
 
 
-async def _ask(apply: bool, output: str, reactor: Any) -> int:
-    async with connect(reactor) as cell:
+async def ask(apply: bool, output: str, reactor: Any, socket: str | None = None) -> int:
+    """Print the plan that the control plane makes, behind this socket or the configured one; the exit code."""
+    async with connect(reactor, socket=socket) as cell:
         _print(await cell.plan(apply), output)
     return 0
 

@@ -1,4 +1,4 @@
-"""`tashi snapshot`: the cluster as a scheduler sees it, as text on stdout; with --from the cluster in a file, to convert it for instance."""
+"""`tashi snapshot`: the cluster as a scheduler sees it, as text on stdout; with --from the cluster in a file, in either format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     asked = _parser().parse_args(argv)
     if asked.file is not None:
         return told(lambda: _convert(asked.file, asked.format))
-    return told(lambda: run_to_end(lambda reactor: _ask(asked.format, reactor)), verb="snapshot")
+    return told(lambda: run_to_end(lambda reactor: ask(asked.format, reactor)), verb="snapshot")
 
 
 def told(work: Callable[[], int | None], verb: str = "") -> int:
@@ -50,8 +50,9 @@ def _convert(path: str, format: str) -> int:
     return 0
 
 
-async def _ask(format: str, reactor: Any) -> int:
-    async with connect(reactor) as cell:
+async def ask(format: str, reactor: Any, socket: str | None = None) -> int:
+    """Print the snapshot that the control plane behind this socket gives, or the configured one; the exit code."""
+    async with connect(reactor, socket=socket) as cell:
         text = await cell.snapshot()
     if format != "tashi":
         from tashi.scheduling.text import read
