@@ -5,7 +5,6 @@ The clusters are made from a seed, so the pictures change only when the plans do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,30 +55,28 @@ def draw(policy: str, snapshot: Snapshot, plan: Plan, path: Path) -> None:
         order = np.lexsort((np.arange(len(memory)), -cores, -memory))
         places = np.arange(len(order))
         panel.bar(places, 100 * memory[order], width=0.8, color=MEMORY, label="memory")
-        panel.plot(places, 100 * cores[order], "o", markersize=3.2, color=CORES, label="cores")
-        panel.set_title(f"{when}: {_summary(memory, cores, fleet.count)}", fontsize=9)
+        panel.plot(places, np.where(fleet.count > 0, 100 * cores, np.nan)[order], "o", markersize=3.2, color=CORES, label="cores")
+        panel.set_title(f"{when}: {_summary(memory, cores, fleet.count > 0)}", fontsize=9)
         panel.set_xlabel(f"{len(order)} hosts, the fullest first", fontsize=8)
         panel.set_xticks([])
         panel.set_ylim(0, 103)
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("% taken", fontsize=8)
-    figure.suptitle(f"{policy}: {sum(map(len, snapshot.placed.values()))} instances", fontsize=10)
+    bound = "" if plan.bound is None else f", {plan.bound} hosts at least"
+    figure.suptitle(f"{policy}: {sum(map(len, snapshot.placed.values()))} instances{bound}", fontsize=10)
     panels[1].legend(*panels[0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="upper right", ncols=2)
     figure.savefig(path, dpi=80, metadata={"Software": None})
     pyplot.close(figure)
 
 
-def _summary(memory: Column, cores: Column, count: Column) -> str:
-    """Numbers to go with the bars."""
-    return (
-        f"{int((count > 0).sum())} hosts in use, memory {_percents((memory.min(), memory.max()))}, "
-        f"cores {_percents((cores.min(), cores.max()))}"
-    )
+def _summary(memory: Column, cores: Column, used: Column) -> str:
+    """Numbers to go with the bars, of the hosts in use."""
+    return f"{int(used.sum())} hosts in use, memory {_range(memory[used])}, cores {_range(cores[used])}"
 
 
-def _percents(shares: Sequence[float]) -> str:
-    return "-".join(f"{100 * share:.0f}" for share in shares) + " %"
+def _range(shares: Column) -> str:
+    return f"{100 * shares.min():.0f}-{100 * shares.max():.0f} %"
 
 
 def _after(snapshot: Snapshot, plan: Plan) -> Fleet:

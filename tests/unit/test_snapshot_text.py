@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -16,6 +18,7 @@ from tashi.model.host import Host
 from tashi.model.instance import Becoming, Instance, Migration, Nic, Residue, Resources, Task
 from tashi.model.sla import SlaClass
 from tashi.model.states import HostState, InstanceState
+from tashi.scheduling.entries import KINDS
 from tashi.scheduling.grammar import Line, quoted
 from tashi.scheduling.load import HostUsage
 from tashi.scheduling.plan import Figures, Grow, Migrate, Place, Plan, Postpone, PowerOff, PowerOn, Refusal, Shrink
@@ -211,6 +214,21 @@ def test_each_step_in_words() -> None:
         "action": "move", "instance": "db", "instanceId": 2, "from": "node1", "host": "node3", "hostId": 3, "why": "", "evacuates": False,
     }  # fmt: skip
     assert plan_in_words(Plan(), snapshot) == ["nothing to do"]
+
+
+def test_the_example_of_the_reference_is_planned_as_it_says() -> None:
+    """docs/reference/snapshot-format.md shows a snapshot that can be read, and the plan that comes of it."""
+    page = (Path(__file__).parents[2] / "docs/reference/snapshot-format.md").read_text()
+    example, answer = (re.findall(rf"^```{name}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0] for name in ("snapshot", "plan"))
+    snapshot = read(example)
+    assert plan_in_words(POLICIES[snapshot.settings.policy](snapshot), snapshot) == answer.splitlines()
+
+
+def test_the_reference_names_every_word() -> None:
+    """Whatever may stand on a line is in docs/reference/snapshot-format.md, and so is every state of a host."""
+    page = (Path(__file__).parents[2] / "docs/reference/snapshot-format.md").read_text()
+    words = {word for kind in KINDS.values() for word in (*kind.values, *kind.flags)} | {state.name for state in HostState}
+    assert {word for word in words if not re.search(rf"`[^`]*\b{word}\b", page)} == set()
 
 
 def _with_everything(snapshot: Snapshot, chance: Random) -> Snapshot:
