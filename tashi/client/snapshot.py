@@ -13,6 +13,7 @@ from tashi.client.process import run_to_end
 from tashi.client.table import visible
 from tashi.client.unreachable import CannotReach
 from tashi.errors import TashiError
+from tashi.scheduling.snapshot import Snapshot
 
 FORMATS: Final = ("tashi", "ganeti")
 
@@ -46,7 +47,7 @@ def complain(words: str) -> None:
 
 
 def _convert(path: str, format: str) -> int:
-    sys.stdout.write(as_text(read_file(path), format))
+    _put(read_file(path), format)
     return 0
 
 
@@ -54,12 +55,19 @@ async def ask(format: str, reactor: Any, socket: str | None = None) -> int:
     """Print the snapshot that the control plane behind this socket gives, or the configured one; the exit code."""
     async with connect(reactor, socket=socket) as cell:
         text = await cell.snapshot()
-    if format != "tashi":
+    if format == "tashi":
+        sys.stdout.write(text)
+    else:
         from tashi.scheduling.text import read
 
-        text = as_text(read(text), format)
-    sys.stdout.write(text)
+        _put(read(text), format)
     return 0
+
+
+def _put(snapshot: Snapshot, format: str) -> None:
+    if format == "ganeti" and snapshot.pending:
+        complain(f"{len(snapshot.pending)} that wait for a place are left out: the format has no word for them")
+    sys.stdout.write(as_text(snapshot, format))
 
 
 def _parser() -> argparse.ArgumentParser:

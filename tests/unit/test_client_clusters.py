@@ -102,6 +102,23 @@ def test_what_a_person_wrote_as_a_program_writes_it(cluster: Path, capsys: pytes
     assert read(text) == read(cluster.read_text())
 
 
+def test_a_file_for_htools_and_back(cluster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--to ganeti writes a file for htools, which is recognised when it is read; what it cannot hold is told."""
+    with cluster.open("a") as file:
+        file.write("vm db 1c 512M on node1\n")
+    assert main(["snapshot", "--from", str(cluster), "--to", "ganeti"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "1 that wait for a place are left out: the format has no word for them\n"
+    data = tmp_path / "cluster.data"
+    data.write_text(out)
+    assert main(["snapshot", "--from", str(data)]) == 0
+    snapshot = read(capsys.readouterr().out)
+    assert [(one.id, one.name, one.cores, one.memory) for one in snapshot.placed[1]] == [(2, "db", 1, 512)]
+    data.write_text(out.replace("|512|", "|much|"))
+    assert main(["plan", "--from", str(data)]) == 1
+    assert capsys.readouterr().err.startswith(f"{data}: line ")
+
+
 def test_a_cluster_from_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """- is stdin."""
     monkeypatch.setattr("sys.stdin", io.StringIO("host node1 2c 2G\nvm web 1c 1G\n"))
