@@ -11,10 +11,11 @@ from typing import Any, Final
 import matplotlib
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.clusters import cluster
 from tashi.scheduling.check import check
-from tashi.scheduling.fleet import Column, Fleet
+from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.plan import Migrate, Place, Plan
 from tashi.scheduling.policies import POLICIES
 from tashi.scheduling.snapshot import Snapshot
@@ -70,12 +71,12 @@ def draw(policy: str, snapshot: Snapshot, plan: Plan, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _summary(memory: Column, cores: Column, used: Column) -> str:
+def _summary(memory: NDArray[Any], cores: NDArray[Any], used: NDArray[Any]) -> str:
     """Numbers to go with the bars, of the hosts in use."""
     return f"{int(used.sum())} hosts in use, memory {_range(memory[used])}, cores {_range(cores[used])}"
 
 
-def _range(shares: Column) -> str:
+def _range(shares: NDArray[Any]) -> str:
     return f"{100 * shares.min():.0f}-{100 * shares.max():.0f} %"
 
 
