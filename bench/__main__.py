@@ -10,7 +10,7 @@ from typing import Final
 
 from bench.figures import table, write
 
-BENCHMARKS: Final = ("idle", "flood", "thousands", "statistics", "agent_overhead", "adapt", "migrate", "repairing")
+BENCHMARKS: Final = ("idle", "flood", "thousands", "statistics", "agent_overhead", "adapt", "migrate", "repairing", "scheduler_memory")
 
 
 def main(names: Sequence[str]) -> int:

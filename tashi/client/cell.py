@@ -219,6 +219,14 @@ class Cell:
         """Why the instance is where it is, or why it is nowhere; the words are the row's ``text``."""
         return [{"instance": instance, "text": await self._call("explain", instance=arguments.reference(instance))}]
 
+    async def snapshot(self) -> str:
+        """The cluster as a scheduler sees it now, as text: `tashi.scheduling.text.read` makes a snapshot of it."""
+        return str((await self._call("snapshot"))["text"])
+
+    async def plan(self, apply: bool = False) -> Row:
+        """What the scheduler would do now: ``lines`` for people, ``actions`` for programs; with ``apply`` it is done, moves included."""
+        return dict(await self._call("plan", apply=apply))
+
     async def openConsole(self, instance: str | int, force: bool = False) -> Row:
         """Sit down at the serial console of a running instance: its ``id`` and the ``session`` that the other calls about it need."""
         return dict(await self._call("openConsole", instance=arguments.reference(instance), force=force))

@@ -246,6 +246,14 @@ PROGRAMS: Final = (
         "console", "Sits you down at the serial console of a running instance, or prints its log",
         "--instance <value> [--force] [--for <seconds>] [--log]", "tashi.client.console", (_INSTANCE,),
     ),
+    Program(
+        "plan", "Prints what the scheduler would do now, and with --apply lets it be done; with --from for the cluster in a file",
+        "[--apply] [--from <file>] [--set <name>=<value>] [-o table|json]", "tashi.client.plan",
+    ),
+    Program(
+        "snapshot", "Prints the cluster as the scheduler sees it, to look at and to plan on again; with --from converts a file",
+        "[--from <file>] [--to tashi|ganeti]", "tashi.client.snapshot",
+    ),
     Program("config", "Checks the configuration and prints every setting with where it comes from", "--check", "tashi.client.config_check"),
     Program(
         "sandbox", "Starts a whole cell on this machine, stops it, or makes a fault on one of its hosts",

@@ -28,6 +28,7 @@ from tashi.manager.network_cards import NetworkCards
 from tashi.manager.outbox import Outbox
 from tashi.manager.questions import Questions
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.snapshots import Snapshots
 from tashi.manager.specific import SpecificCalls
 from tashi.manager.usage import Usage
 from tashi.manager.verbs import Verbs
@@ -107,7 +108,18 @@ class ClusterManager(Service):
         specific, consoles = SpecificCalls(cluster, self._images, questions), Consoles(cluster, self._store, questions)
         kicks = (planning.kick, convergence.run)
         self.verbs = Verbs(
-            cluster, creation, self._images, explanation, waiting, self._priorities, settings, *kicks, usage, specific, consoles
+            cluster,
+            creation,
+            self._images,
+            explanation,
+            waiting,
+            self._priorities,
+            settings,
+            *kicks,
+            usage,
+            specific,
+            consoles,
+            Snapshots(cluster, convergence.snapshot),
         )
         deadlines = Deadlines(cluster, settings)
         self.hosts.begin()

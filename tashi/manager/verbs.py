@@ -21,6 +21,7 @@ from tashi.manager.migrations import migrate
 from tashi.manager.operations import the_user_who_asks
 from tashi.manager.operator_verbs import OperatorVerbs
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.snapshots import Snapshots
 from tashi.manager.specific import SpecificCalls
 from tashi.manager.usage import Usage
 from tashi.manager.waiting import UNTIL, Waiting
@@ -83,6 +84,7 @@ class Verbs:
         usage: Usage,
         specific: SpecificCalls,
         consoles: Consoles,
+        snapshots: Snapshots,
     ) -> None:
         self._cluster = cluster
         self._creation = creation
@@ -118,6 +120,7 @@ class Verbs:
             "whoami": self._whoami,
             "waitfor": self._wait_for,
             **consoles.verbs,
+            **snapshots.verbs,
         }
 
     async def call(self, who: Principal, verb: str, arguments: Arguments) -> Any:
