@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
@@ -21,7 +23,7 @@ LINGER: Final = 1.0
 
 async def run(reactor: Any, words: Sequence[str], seconds: float) -> str:
     """What the program prints, when it ends with 0. OurFault with the last line of what it says when it ends otherwise, when there is no
-    such program, and when it has not ended in time: then it is killed."""
+    such program, and when it has not ended in time: then it is killed, as it is when nobody waits for it any more."""
     path = shutil.which(words[0])
     if path is None:
         raise OurFault(INTERNAL, f"there is no program {words[0]}; install it, or correct the configuration")
@@ -39,7 +41,7 @@ class _Running(ProcessProtocol):
     transport: Any
 
     def __init__(self, reactor: Any, name: str, seconds: float) -> None:
-        self.ended: Deferred[str] = Deferred()
+        self.ended: Deferred[str] = Deferred(lambda ended: self._kill(None))
         self._reactor = reactor
         self._name = name
         self._seconds = seconds
@@ -65,8 +67,12 @@ class _Running(ProcessProtocol):
         self._end(reason)
 
     def _too_late(self) -> None:
-        self.transport.signalProcess("KILL")
-        self._finish(OurFault(TIMEOUT, f"{self._name} has not ended within {self._seconds:g} s and was killed"))
+        self._kill(OurFault(TIMEOUT, f"{self._name} has not ended within {self._seconds:g} s and was killed"))
+
+    def _kill(self, outcome: OurFault | None) -> None:
+        with contextlib.suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
+        self._finish(outcome)
 
     def _end(self, reason: Failure) -> None:
         value: Any = reason.value
@@ -78,13 +84,14 @@ class _Running(ProcessProtocol):
             how = f"code {value.exitCode}" if value.exitCode is not None else f"signal {value.signal}"
             self._finish(OurFault(INTERNAL, f"{self._name} ended with {how}" + (f": {lines[-1][:300]}" if lines else "")))
 
-    def _finish(self, outcome: str | OurFault) -> None:
+    def _finish(self, outcome: str | OurFault | None) -> None:
         for call in (self._late, self._linger):
             if call is not None and call.active():
                 call.cancel()
         self.transport.loseConnection()
-        if not self.ended.called:
-            if isinstance(outcome, str):
-                self.ended.callback(outcome)
-            else:
-                self.ended.errback(outcome)
+        if self.ended.called or outcome is None:
+            return
+        if isinstance(outcome, str):
+            self.ended.callback(outcome)
+        else:
+            self.ended.errback(outcome)

@@ -111,11 +111,13 @@ class Powering:
 
     def begin_on(self, tx: Transaction, host: Host, why: str) -> None:
         """Let this host, of which nothing speaks against it, be switched on when the transaction is durable."""
+        self.log.info("host {name} is switched on: {why}", name=host.name, why=why)
         tx.put_host(msgspec.structs.replace(host, state=HostState.PoweringOn, notes=why))
         tx.after_commit(lambda: self._carry_out(host.id, self._come_on(host.id)))
 
     def begin_off(self, tx: Transaction, host: Host, why: str) -> None:
         """Let this host, of which nothing speaks against it, take nothing more, and be switched off when that is durable."""
+        self.log.info("host {name} is switched off: {why}", name=host.name, why=why)
         after = msgspec.structs.replace(host, state=HostState.PoweringOff, state_when_on=host.state, draining=False, notes=why)
         tx.put_host(after)
         tx.after_commit(lambda: self._carry_out(host.id, self._go_off(host.id)))

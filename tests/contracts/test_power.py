@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import execute
 from twisted.internet.protocol import DatagramProtocol
 from twisted.trial.unittest import TestCase
 
@@ -16,9 +16,12 @@ from tashi.config.values import HostCommand
 from tashi.errors import INTERNAL, OurFault, YourMistake
 from tashi.interfaces import IPower
 from tashi.model.host import Host
+from tashi.node.fake import FakeHypervisor
+from tashi.node.shutting_down import ShuttingDown
 from tashi.power.drivers import make_power
 from tests.bmc import Bmc
 from tests.builders import a_host, some_facts
+from tests.contracts.hypervisor_contract import CELL, an_order
 from tests.contracts.power_contract import PowerContract
 from tests.fake_power import FakePower
 
@@ -183,13 +186,17 @@ class Card(DatagramProtocol):
         self.heard.append(datagram)
 
 
-class WakeOnLanTests(PowerContract, TestCase):
-    """A card that hears magic packets on this machine's loopback network, and an agent that shuts its machine down."""
+class WakeOnLanTests(PowerContract, WithDirectory):
+    """A card that hears magic packets on this machine's loopback network, and a node that shuts its machine down by its own command."""
 
     def setUp(self) -> None:
         """A machine that is on."""
+        super().setUp()
         self.card = Card()
-        self.on, self.refusal, self.silent = True, "", False
+        self.machine = self.directory / "on"
+        self.machine.touch()
+        self.hypervisor = FakeHypervisor(["boot.img"])
+        self.command = ["rm", "-f", str(self.machine)]
         port = reactor.listenUDP(0, self.card, interface="127.255.255.255")
         self.addCleanup(port.stopListening)
         settings = Power(driver="wol", wol_address="127.255.255.255", wol_port=port.getHost().port, timeout=SECONDS)
@@ -200,28 +207,31 @@ class WakeOnLanTests(PowerContract, TestCase):
 
     async def shut_down(self, host: Host) -> None:
         """What the agent does."""
-        if self.refusal:
-            raise OurFault(INTERNAL, self.refusal)
-        if self.silent:
-            await Deferred()
-        self.on = False
+        await ShuttingDown(reactor, self.command, self.hypervisor, execute).shut_down(CELL)
 
     def machine_is_on(self) -> bool:
         """See PowerContract."""
         if self.card.heard:
             assert set(self.card.heard) == {b"\xff" * 6 + bytes.fromhex("525400123456") * 16}
             self.card.heard.clear()
-            self.on = True
-        return self.on
+            self.machine.touch()
+        return self.machine.exists()
 
     def break_it(self) -> str:
         """See PowerContract."""
-        self.refusal = "h1 runs two domains yet"
-        return self.refusal
+        self.hypervisor.start(CELL, an_order(7))
+        return "this host stays on: 1 domains of the cell run on it"
 
     def silence_it(self) -> None:
         """See PowerContract."""
-        self.silent = True
+        self.command = ["sleep", "5"]
+
+    async def test_its_own_command(self) -> None:
+        """A command that fails, or is not there, is said; the machine stays on."""
+        for command, words in ((["false"], "false ended with code 1"), ([], "powerOffCommand is empty")):
+            self.command = command
+            assert words in (await self.error(self.power.switch_off(self.host))).message
+        assert self.machine_is_on()
 
     async def test_the_card_s_address(self) -> None:
         """The host's own element comes before what its agent says; what is no address is none."""
