@@ -6,6 +6,7 @@ import fcntl
 import gc
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +26,7 @@ from tashi.interfaces import IStore
 from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
 from tashi.model.sla import SlaClass
+from tashi.power.drivers import make_power
 from tashi.scheduling.policies import POLICIES
 from tashi.scheduling.snapshot import SchedulingSettings
 from tashi.store.sqlite import SQLiteStore
@@ -107,6 +109,7 @@ class ControlPlane(Service):
             version=__version__,
             publishing=xmpp_on and bool(config.xmpp.recipient or config.xmpp.pubsub_service),
             server_priorities=dict(config.servers.priorities),
+            make_power=partial(make_power, reactor, config.power),
         )
         await manager.open()
         self.manager = manager
@@ -206,6 +209,9 @@ def _settings(config: Config) -> ManagerSettings:
         provision_timeout=xmpp.provision_timeout,
         max_command_age=xmpp.max_command_age,
         expire_host_time=service.expire_host_time,
+        wake_timeout=config.power.wake_timeout,
+        off_timeout=config.power.off_timeout,
+        power_retry_delay=config.power.retry_delay,
         shutdown_grace=service.shutdown_grace,
         max_migrations=service.max_migrations,
         max_migrations_per_host=service.max_host_migrations,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from tashi.errors import TashiError
-from tashi.model.host import HostFacts
+from tashi.model.host import Host, HostFacts
 from tashi.model.instance import InstanceSpec, InstanceUpdate, Resources
 from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Offer, Order, PrepareDisks, Report, Seen, Start
 from tashi.model.questions import Answer, Question
@@ -213,3 +213,20 @@ class IGuestAccess(Protocol):
 
     def read_log(self, name: str, offset: int) -> bytes:
         """What the console of the domain of this name has said, from this byte on: a page of it, empty where it ends."""
+
+
+class IPower(Protocol):
+    """How hosts are switched on and off (`tashi.power`). What goes wrong is a TashiError whose words name what was tried; each call ends
+    in time, and made again it does no harm."""
+
+    def objection(self, host: Host) -> str | None:
+        """Why this host could not be switched off and on again, such as an address that is not configured; None: it could."""
+
+    def switch_on(self, host: Host) -> Awaitable[None]:
+        """Have the host switched on; it may not be on yet when this fires. One that is on stays on."""
+
+    def switch_off(self, host: Host) -> Awaitable[None]:
+        """Have the host, which is empty, shut down; it may not be off yet when this fires. One that is off stays off."""
+
+    def is_on(self, host: Host) -> Awaitable[bool | None]:
+        """Whether the machine has power now; None: there is no way to tell."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -11,9 +11,10 @@ from twisted.internet.task import Clock
 
 from tashi.errors import UNKNOWN_IMAGE, YourMistake
 from tashi.images.directory import Image
-from tashi.interfaces import IStore
+from tashi.interfaces import IPower, IStore
 from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
+from tashi.model.host import Host
 from tashi.model.instance import Instance, InstanceSpec, InstanceUpdate, Resources
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
@@ -64,12 +65,21 @@ class Images:
 class SmallCell:
     """One cell; `restart` ends its manager as a power cut would and starts the next on the same rows."""
 
-    def __init__(self, store: IStore | None = None, *, hosts: Sequence[FakeAgent] = (), publishing: bool = True, **settings: Any) -> None:
+    def __init__(
+        self,
+        store: IStore | None = None,
+        *,
+        hosts: Sequence[FakeAgent] = (),
+        publishing: bool = True,
+        power: IPower | None = None,
+        **settings: Any,
+    ) -> None:
         self.clock = Clock()
         self.clock.advance(1_800_000_000)
         self.store = store or MemoryStore()
         self.settings = ManagerSettings(**{"trusted": frozenset({ISM.jid}), **settings})
         self.publishing = publishing
+        self.power = power
         self.agents = list(hosts)
         self.saved: set[str] = set()
         """What is kept in the directory that the hosts share."""
@@ -83,7 +93,14 @@ class SmallCell:
     def _start(self) -> None:
         self.process = Process(self.clock)
         self.manager = ClusterManager(
-            self.process, self.store, Images(self.saved.discard), self.settings, join_secret="join", version="1", publishing=self.publishing
+            self.process,
+            self.store,
+            Images(self.saved.discard),
+            self.settings,
+            join_secret="join",
+            version="1",
+            publishing=self.publishing,
+            make_power=self._make_power,
         )  # type: ignore[arg-type]
         result_of(self.manager.open())
         self.manager.startService()
@@ -91,6 +108,10 @@ class SmallCell:
         self._collect()
         for agent in self.agents:
             agent.login(self)
+
+    def _make_power(self, shut_down: Callable[[Host], Awaitable[None]]) -> IPower | None:
+        self.shut_down = shut_down
+        return self.power
 
     def restart(self) -> None:
         """Everything that is not on the disk yet is lost; the hosts live on and come back."""

@@ -131,6 +131,14 @@ class Cell:
         """Normal: the host takes instances; Drained: it takes none."""
         return [await self._call("setHostState", host=arguments.reference(host), state=state)]
 
+    async def powerOff(self, host: str | int) -> list[Row]:
+        """Switch off a host that holds nothing."""
+        return [await self._call("powerOff", host=arguments.reference(host))]
+
+    async def powerOn(self, host: str | int) -> list[Row]:
+        """Switch on a host that was powered off."""
+        return [await self._call("powerOn", host=arguments.reference(host))]
+
     async def adaptCpuShare(self, instance: str | int, share: int) -> list[Row]:
         """Weigh the instance's CPU time anew, 2 to 262144."""
         return [await self._call("adaptCpuShare", instance=arguments.reference(instance), share=share)]

@@ -51,7 +51,7 @@ _HOST_COLUMNS = (
 _LAYOUT_COLUMNS = ("id", "name", "state", "instances", "usedMemory", "memory", "usedCores", "cores")
 
 INSTANCES: Final = Shape(_INSTANCE_COLUMNS, _INSTANCE_COLUMNS[:8], derived={"disk": _first_disk, "disks": _disks, "nics": _nics})
-HOSTS: Final = Shape((*_HOST_COLUMNS, "stats"), _HOST_COLUMNS)
+HOSTS: Final = Shape((*_HOST_COLUMNS, "stats", "mac"), _HOST_COLUMNS)
 LAYOUT: Final = Shape((*_LAYOUT_COLUMNS, "usedCpu", *(c for c in HOSTS.columns if c not in _LAYOUT_COLUMNS)), _LAYOUT_COLUMNS)
 USERS: Final = Shape(("id", "name", "priority", "jid"), ("id", "name", "priority", "jid"))
 IMAGES: Final = Shape(("id", "imageName", "imageSize"), ("id", "imageName", "imageSize"), name="imageName")

@@ -222,6 +222,16 @@ VERBS: Final = (
         HOSTS, ("--host node3 --state Normal",), lambda rows, values: f"Host state set to {rows[0]['state']}.",
     ),
     Verb(
+        "powerOff", "Switches an empty host off (administrators)", Cell.powerOff,
+        (_required("host", "the host, by id or name", convert.reference, "getHosts"),),
+        HOSTS, ("--host node3",), lambda rows, values: f"Host {rows[0]['name']} is being powered off.",
+    ),
+    Verb(
+        "powerOn", "Switches on a host that was powered off (administrators)", Cell.powerOn,
+        (_required("host", "the host, by id or name", convert.reference, "getHosts"),),
+        HOSTS, ("--host node3",), lambda rows, values: f"Host {rows[0]['name']} is being powered on.",
+    ),
+    Verb(
         "registerUser", "Registers a user (administrators)", Cell.registerUser,
         (
             _required("name", "name of the user"),
@@ -257,7 +267,8 @@ PROGRAMS: Final = (
     Program("config", "Checks the configuration and prints every setting with where it comes from", "--check", "tashi.client.config_check"),
     Program(
         "sandbox", "Starts a whole cell on this machine, stops it, or makes a fault on one of its hosts",
-        "[down|kill|boot|cut|heal] [--host <value>] [--state-dir <value>] [--hosts <value>] [--hypervisor qemu|test] [--detach] [--help]",
+        "[down|kill|boot|cut|heal|power] [--host <value>] [--state-dir <value>] [--hosts <value>] [--hypervisor qemu|test] [--detach] "
+        "[--help]",
         "tashi.sandbox.command",
     ),
 )  # fmt: skip

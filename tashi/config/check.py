@@ -37,6 +37,7 @@ def _missing_files(config: Config) -> Iterator[tuple[str, str, str]]:
         ("Vfs", "prefix", config.vfs.prefix),
         ("XMPP", "caFile", config.xmpp.ca_file),
         ("LdapOverride", "ldapCommand", config.ldap_override.ldap_command.password_file),
+        ("Power", "passwordFile", config.power.password_file),
         ("DhcpDns", "dnsKeyFile", config.dhcp_dns.dns_key_file),
         ("NodeManagerService", "caFile", config.node_manager_service.ca_file),
         ("NodeManagerService", "joinSecretFile", config.node_manager_service.join_secret_file),

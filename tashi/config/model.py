@@ -15,6 +15,7 @@ from tashi.config.sections.control_plane import SQL, ClusterManager, ClusterMana
 from tashi.config.sections.messaging import XMPP, Occi, SlaClasses, Templates
 from tashi.config.sections.network import DhcpDns, Networks
 from tashi.config.sections.node import Libvirt, NodeManager, NodeManagerService, Qemu
+from tashi.config.sections.power import Power
 from tashi.config.sections.scheduling import Scheduler, Servers
 from tashi.config.values import text_of
 from tashi.errors import BAD_ARGUMENT, YourMistake
@@ -41,6 +42,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sla_classes: SlaClasses = msgspec.field(default_factory=SlaClasses)
     scheduler: Scheduler = msgspec.field(default_factory=Scheduler)
     servers: Servers = msgspec.field(default_factory=Servers)
+    power: Power = msgspec.field(default_factory=Power)
     networks: Networks = msgspec.field(default_factory=Networks)
     dhcp_dns: DhcpDns = msgspec.field(default_factory=DhcpDns)
     node_manager: NodeManager = NodeManager()

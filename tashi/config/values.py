@@ -9,7 +9,8 @@ import ipaddress
 import math
 import os
 import re
-from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, runtime_checkable
+import shlex
+from typing import Annotated, Any, Final, Literal, Protocol, Self, get_args, get_origin, runtime_checkable
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,6 +20,8 @@ from tashi.scheduling import expression
 MASK = "******"
 # What fits a signed 32-bit column: a bound for the machine, of which people are told only when they pass it.
 ENDLESS = 2**31 - 1
+PLACEHOLDER: Final = re.compile(r"\{(name|id|address|config\.[A-Za-z][A-Za-z0-9_]*)\}")
+"""What stands in a command for something of the host that it is about."""
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -156,6 +159,40 @@ class BridgeName(str):
         if text.count("{id}") != 1 or not re.fullmatch(r"[A-Za-z0-9_.:-]{4,15}", text.replace("{id}", "4094")):
             raise ValueError("expected a name with {id} in it such as vmbr.{id}, at most 15 characters when that is a number")
         return cls(text)
+
+
+class CommandLine(str):
+    """A program and its arguments as one writes them for a shell; but no shell ever reads it, and nothing is expanded."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Accept what can be split into words."""
+        try:
+            shlex.split(text)
+        except ValueError as error:
+            raise ValueError(f"expected a program and its arguments, quoted as in a shell ({str(error).lower()})") from None
+        return cls(text)
+
+    @property
+    def words(self) -> list[str]:
+        """The program and its arguments; none where nothing is set."""
+        return shlex.split(self)
+
+
+class HostCommand(CommandLine):
+    """Such a line about a host: ``{name}``, ``{id}``, ``{address}`` and ``{config.KEY}`` in an argument stand for the host's own."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Accept no other word in braces."""
+        for word in re.findall(r"\{[^}]*\}?", text):
+            if not PLACEHOLDER.fullmatch(word):
+                raise ValueError(f"expected {{name}}, {{id}}, {{address}} or {{config.KEY}} for the host's own, not {word}")
+        return super().parse(text)
 
 
 def parse(kind: Any, form: Form, text: str) -> Any:

@@ -21,7 +21,7 @@ from tashi.manager.settings import ManagerSettings
 from tashi.model.events import host_action
 from tashi.model.host import Host
 from tashi.model.instance import Instance
-from tashi.model.states import HostState, InstanceState
+from tashi.model.states import WITHOUT_POWER, HostState, InstanceState
 from tashi.scheduling.evacuating import evacuate
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.plan import Migrate
@@ -39,8 +39,11 @@ InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 def begin(tx: Transaction, host: Host) -> Host:
-    """Let this host take nothing new, and have it emptied."""
-    after = msgspec.structs.replace(host, state=HostState.Drained, draining=True)
+    """Let this host take nothing new, and have it emptied. One that is off holds nothing, and takes nothing when it is on again."""
+    if host.state in WITHOUT_POWER:
+        after = msgspec.structs.replace(host, state_when_on=HostState.Drained)
+    else:
+        after = msgspec.structs.replace(host, state=HostState.Drained, draining=True)
     tx.put_host(after)
     return after
 

@@ -21,6 +21,7 @@ from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.dispatch import Dispatch
 from tashi.manager.lifecycle import advance, end
 from tashi.manager.network_cards import NetworkCards
+from tashi.manager.powering import arrived
 from tashi.manager.reconcile import Step, addresses_in, ends_task, step_for, steps_for_missing
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.usage import Usage
@@ -99,6 +100,7 @@ class Hosts:
             new = host is None
             if host is None:
                 host = Host(id=tx.next_id("host"), name=login.name)
+            host = arrived(tx, host)
             matching = login.version in ("", self._version) or self._settings.scheduling.allow_mismatched_versions
             state = host.state
             if not matching:
@@ -171,7 +173,15 @@ class Hosts:
             with self._cluster.transaction("lose_link") as tx:
                 host = msgspec.structs.replace(host, decayed=True)
                 tx.put_host(host)
-                tx.tell(host_action("decayed", host, "its agent's connection is lost"))
+                if host.state is not HostState.PoweringOff:
+                    tx.tell(host_action("decayed", host, "its agent's connection is lost"))
+
+    def let_go(self, host_id: int) -> None:
+        """The host has been switched off: whatever link there was leads nowhere."""
+        self._dispatch.host_gone(host_id)
+        link = self._links.pop(host_id, None)
+        if link is not None:
+            link.close()
 
     def check_leases(self) -> None:
         """Declare down what has been silent for longer than its lease; call it about once a second."""
@@ -193,14 +203,16 @@ class Hosts:
             with self._cluster.transaction("expire_host") as tx:
                 down = msgspec.structs.replace(host, up=False, decayed=True)
                 tx.put_host(down)
-                tx.tell(host_action("decayed", down, f"nothing heard of it for {silent:.0f} s"))
+                if host.state is not HostState.PoweringOff:
+                    tx.tell(host_action("decayed", down, f"nothing heard of it for {silent:.0f} s"))
                 for instance in lost:
                     instance = migrations.lose_host(tx, instance, host)
                     if instance.host_id == host.id and is_legal(instance.state, Happening.HOST_LOST):
                         advance(tx, instance, Happening.HOST_LOST, reason=f"host {host.name} is silent", decayed=True)
             if link is not None:
                 link.close()
-            self.log.warn("host {name} is down: nothing heard for {silent:.0f} s", name=host.name, silent=silent)
+            if host.state is not HostState.PoweringOff:
+                self.log.warn("host {name} is down: nothing heard for {silent:.0f} s", name=host.name, silent=silent)
 
     def _take(self, tx: Transaction, step: Step) -> None:
         instance = tx.instance(step.instance_id)

@@ -17,7 +17,7 @@ from tashi.manager.lookup import the_host, the_user
 from tashi.model.events import audit_record, host_action
 from tashi.model.host import Host
 from tashi.model.names import shown
-from tashi.model.states import HostState, InstanceState
+from tashi.model.states import WITHOUT_POWER, HostState, InstanceState
 from tashi.model.user import Principal, User
 
 _ELEMENT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -49,7 +49,7 @@ def set_host_config(tx: Transaction, who: Principal, host: int | str, name: str,
 
 
 def set_host_state(tx: Transaction, who: Principal, host: int | str, state: str) -> Host:
-    """Let a host take instances again (Normal), or none (Drained); those that it has stay."""
+    """Let a host take instances again (Normal), or none (Drained); those that it has stay. Of one that is off: when it is on again."""
     require_admin(who, "setHostState")
     found = the_host(tx.cluster, host)
     wanted = {one.name.lower(): one for one in (HostState.Normal, HostState.Drained)}.get(state.lower())
@@ -57,7 +57,10 @@ def set_host_state(tx: Transaction, who: Principal, host: int | str, state: str)
         raise YourMistake(BAD_ARGUMENT, f"{state} is not a valid host state; use Normal or Drained")
     if found.state is HostState.VersionMismatch and wanted is HostState.Normal:
         raise YourMistake(CONFLICT, f"the agent of {found.name} has another version than the control plane; upgrade it first")
-    after = msgspec.structs.replace(found, state=wanted, draining=False)
+    if found.state in WITHOUT_POWER:
+        after = msgspec.structs.replace(found, state_when_on=wanted)
+    else:
+        after = msgspec.structs.replace(found, state=wanted, draining=False)
     tx.put_host(after)
     return after
 

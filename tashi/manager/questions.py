@@ -14,8 +14,9 @@ from tashi.interfaces import INodeLink
 from tashi.manager.cluster import Cluster
 from tashi.manager.wishes import wrong_state
 from tashi.model.events import audit_record
+from tashi.model.host import Host
 from tashi.model.instance import Instance, domain_uuid
-from tashi.model.questions import Answer, Question
+from tashi.model.questions import Answer, Question, ShutDownHost
 from tashi.model.states import InstanceState
 from tashi.model.user import Principal
 
@@ -37,6 +38,13 @@ class Questions:
             host = self._cluster.host_name(instance.host_id)
             raise OurFault(INTERNAL, f"host {host} of {instance.name} is away; try again when `tashi getHosts` shows it up")
         return await link.ask(kind(uuid=str(domain_uuid(self._cell, instance.id)), **content))
+
+    async def shut_down(self, host: Host) -> None:
+        """Have the agent of this host shut its machine down. OurFault when it is away, TashiError when it refuses."""
+        link = self._link_to(host.id)
+        if link is None:
+            raise OurFault(INTERNAL, f"the agent of {host.name} is away, and nobody else can shut that host down")
+        await link.ask(ShutDownHost())
 
     async def audited(self, who: Principal, verb: str, target: str, work: Awaitable[Result]) -> Result:
         """What the work comes to; that it was asked for, and with what code it failed, is told."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.application.service import Service
@@ -11,7 +12,7 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.logger import Logger
 
 from tashi.images.directory import ImageDirectory
-from tashi.interfaces import IStore
+from tashi.interfaces import IPower, IStore
 from tashi.manager.cluster import Cluster
 from tashi.manager.commands import Commands
 from tashi.manager.consoles import Consoles
@@ -26,6 +27,7 @@ from tashi.manager.journal import Journal
 from tashi.manager.layout import Layout
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.outbox import Outbox
+from tashi.manager.powering import Powering
 from tashi.manager.questions import Questions
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.snapshots import Snapshots
@@ -56,6 +58,7 @@ class ClusterManager(Service):
     hosts: Hosts
     outbox: Outbox
     usage: Usage
+    powering: Powering
 
     def __init__(
         self,
@@ -68,7 +71,9 @@ class ClusterManager(Service):
         version: str,
         publishing: bool,
         server_priorities: dict[int, int] | None = None,
+        make_power: Callable[[Callable[[Host], Awaitable[None]]], IPower | None] = lambda shut_down: None,
     ) -> None:
+        """``make_power`` makes the driver that switches hosts on and off, of a way to have a host's agent shut its machine down."""
         self._reactor = reactor
         self._store = store
         self._images = images
@@ -77,6 +82,7 @@ class ClusterManager(Service):
         self._version = version
         self._publishing = publishing
         self._priorities = server_priorities or {}
+        self._make_power = make_power
         self._loops: list[KickableLoop] = []
 
     async def open(self) -> None:
@@ -96,15 +102,17 @@ class ClusterManager(Service):
         convergence = Convergence(cluster, settings, usage)
         planning = KickableLoop(reactor, settings.schedule_delay, convergence.run, "planning", pause=FLOOD_PAUSE)
         cards = NetworkCards(cluster)
+        questions = Questions(cluster, cell, dispatch.link_to)
         creation = Creation(cluster, self._images, settings, cards)
         explanation = Explanation(cluster, convergence)
         self.layout = Layout(reactor, cluster, settings.layout_interval, self._priorities, usage)
         self.outbox = Outbox(cluster)
         self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick, usage, cards)
+        power = self._make_power(questions.shut_down)
+        self.powering = Powering(reactor, cluster, settings, power, self.hosts.let_go, planning.kick)
         self.commands = Commands(cluster, self._store, creation, explanation, settings, planning.kick)
         waiting = Waiting(reactor, cluster)
         cluster.watchers.append(self._forget_saved)
-        questions = Questions(cluster, cell, dispatch.link_to)
         specific, consoles = SpecificCalls(cluster, self._images, questions), Consoles(cluster, self._store, questions)
         kicks = (planning.kick, convergence.run)
         self.verbs = Verbs(
@@ -120,6 +128,7 @@ class ClusterManager(Service):
             specific,
             consoles,
             Snapshots(cluster, convergence.snapshot),
+            self.powering,
         )
         deadlines = Deadlines(cluster, settings)
         self.hosts.begin()
@@ -153,6 +162,7 @@ class ClusterManager(Service):
 
     def startService(self) -> None:
         super().startService()
+        self.powering.begin()
         for loop in self._loops:
             loop.start()
         self.layout.start()

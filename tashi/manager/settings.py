@@ -19,6 +19,9 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_command_age: float = 300.0
     expire_host_time: float = 30.0
     shutdown_grace: float = 60.0
+    wake_timeout: float = 300.0
+    off_timeout: float = 180.0
+    power_retry_delay: float = 600.0
     max_migrations: int = 20
     max_migrations_per_host: int = 4
     layout_interval: float = 60.0

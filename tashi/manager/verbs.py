@@ -20,6 +20,8 @@ from tashi.manager.lookup import owned_instance, the_host
 from tashi.manager.migrations import migrate
 from tashi.manager.operations import the_user_who_asks
 from tashi.manager.operator_verbs import OperatorVerbs
+from tashi.manager.power_verbs import PowerVerbs
+from tashi.manager.powering import Powering
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.snapshots import Snapshots
 from tashi.manager.specific import SpecificCalls
@@ -39,7 +41,7 @@ _CHANGES = frozenset(
         "createvm", "createmany", "destroyvm", "destroymany", "pausevm", "unpausevm", "shutdownvm", "shutdownmany", "vmmspecificcall",
         "suspendvm", "resumevm", "migratevm", "drainhost", "sethoststate", "unregisterhost",
         "adaptcpushare", "adaptmemorylimit", "adaptdiskbandwidth", "adaptnetworkbandwidth", "sethostconfig", "registeruser",
-        "unregisteruser", "openconsole",
+        "unregisteruser", "openconsole", "poweron", "poweroff",
     }
 )  # fmt: skip
 
@@ -85,6 +87,7 @@ class Verbs:
         specific: SpecificCalls,
         consoles: Consoles,
         snapshots: Snapshots,
+        powering: Powering,
     ) -> None:
         self._cluster = cluster
         self._creation = creation
@@ -121,6 +124,7 @@ class Verbs:
             "waitfor": self._wait_for,
             **consoles.verbs,
             **snapshots.verbs,
+            **PowerVerbs(cluster, powering, lambda host_id: server_priorities.get(host_id, 0)).verbs,
         }
 
     async def call(self, who: Principal, verb: str, arguments: Arguments) -> Any:

@@ -18,6 +18,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     hypervisor: str = ""  # e.g. "qemu (tcg)", "test"
     networks: tuple[int, ...] = (0,)
     vlans: bool = False  # any VLAN id of 1 to 4094 is a network here, too
+    mac: str = ""  # of the card that its agent reaches the control plane by
 
     def has_network(self, network: int) -> bool:
         """Whether an instance can be on this network here."""
@@ -32,6 +33,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     up: bool = False
     decayed: bool = True
     state: HostState = HostState.Normal
+    state_when_on: HostState = HostState.Normal  # what it was before it was switched off, and will be when it is on again
     facts: HostFacts | None = None
     draining: bool = False  # its instances are to be moved elsewhere
     notes: str = ""

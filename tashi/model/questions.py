@@ -1,4 +1,4 @@
-"""What a cluster manager may ask a host's agent at once about a domain that runs there, and what it is answered.
+"""What a cluster manager may ask a host's agent at once, nearly always about a domain that runs there, and what it is answered.
 
 -> a Question      <- an Answer, which is of use to whoever asks just now: neither is kept, repeated or written down
 What changes the record of an instance is no question: that is an order (`tashi.model.orders`).
@@ -70,7 +70,11 @@ class ReadLog(_Asked, frozen=True, kw_only=True, rename="camel", tag="readLog"):
     offset: int = 0
 
 
-Question = StartVnc | StopVnc | ChangeCdrom | OpenConsole | ReadConsole | WriteConsole | CloseConsole | ReadLog
+class ShutDownHost(msgspec.Struct, frozen=True, tag="shutDownHost"):
+    """Shut the machine down, if nothing of the cell runs on it. Answered Done when it has begun to."""
+
+
+Question = StartVnc | StopVnc | ChangeCdrom | OpenConsole | ReadConsole | WriteConsole | CloseConsole | ReadLog | ShutDownHost
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):

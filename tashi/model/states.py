@@ -45,6 +45,10 @@ class HostState(enum.IntEnum):
     WakeFailed = 7  # was switched on and has not come; others are tried before it
 
 
+WITHOUT_POWER: Final = frozenset({HostState.PoweredOff, HostState.PoweringOn, HostState.PoweringOff, HostState.WakeFailed})
+"""States of a host that is off, or on its way there or back: it has no instance and gets none."""
+
+
 class Happening(enum.Enum):
     """What can happen to an instance: asked for by somebody, seen by its host, or decided by the cluster manager."""
 

@@ -65,6 +65,7 @@ def host_row(host: Host, priority: int = 0) -> dict[str, Any]:
         "cpuSpeed": facts.cpu_speed if facts else 0,
         "version": facts.version if facts else "",
         "hypervisor": facts.hypervisor if facts else "",
+        "mac": facts.mac if facts else "",
         "notes": host.notes,
         "reserved": list(host.reserved),
         "config": host.config,

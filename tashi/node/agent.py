@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.application.service import Service
 from twisted.internet import task
@@ -33,6 +34,7 @@ from tashi.model.questions import Question
 from tashi.model.statistics import Sample, Statistics, pages_of
 from tashi.node.access.answers import Answers
 from tashi.node.executor import Executor
+from tashi.node.network.own_card import mac_of
 from tashi.node.statistics import Sampling
 from tashi.wire.codec import decode, encode
 
@@ -142,6 +144,7 @@ class NodeAgent(Service):
         self._broker: pb.Broker | None = None
         self._avatar: pb.RemoteReference | None = None  # once everything was listed over this link
         self._facts: HostFacts | None = None
+        self._mac = ""
         self._untold: dict[int, Observation] = {}
         self._cell = ""
         self._run_apart = run_apart or run
@@ -208,6 +211,7 @@ class NodeAgent(Service):
         self._avatar = None
         transport: Any = broker.transport
         if isinstance(transport.getHost(), IPv4Address | IPv6Address):
+            self._mac = mac_of(transport.getHost().host)
             transport.setTcpNoDelay(True)  # a report follows an acknowledgement closely, and shall not wait for its ACK
         broker.notifyOnDisconnect(lambda: self._disconnected(broker))
         Deferred.fromCoroutine(self._join(broker)).addErrback(self._drop, broker)
@@ -294,7 +298,7 @@ class NodeAgent(Service):
 
     async def _report(self, avatar: pb.RemoteReference, observations: Sequence[Observation], **place: Any) -> None:
         assert self._facts is not None
-        report = Report(facts=self._facts, observations=tuple(observations), **place)
+        report = Report(facts=msgspec.structs.replace(self._facts, mac=self._mac), observations=tuple(observations), **place)
         answer = await self._in_time(avatar.callRemote("report", encode(report)))
         if answer != b"ok":
             raise _refusal(answer)

@@ -28,6 +28,7 @@ from tashi.node.credentials import join_secret, own_secret
 from tashi.node.network.address_learning import AddressLearning
 from tashi.node.network.bridges import Bridges
 from tashi.node.network.vlans import Vlans
+from tashi.node.shutting_down import ShuttingDown
 from tashi.node.statistics import MOST_CALLS
 from tashi.node.storage.disks import Disks
 from tashi.node.threads import Threads
@@ -52,6 +53,7 @@ def make_service(config: Config, reactor: Any) -> Service:
     long_calls = Threads(reactor, config.qemu.max_parallel_migrations, config.qemu.migrate_timeout + settings.call_timeout)
     hypervisor, access = make_hypervisor(config)
     measuring = Threads(reactor, MOST_CALLS, settings.call_timeout)
+    switch = ShuttingDown(reactor, settings.power_off_command.words, hypervisor, threads.run)
     agent = NodeAgent(
         reactor,
         make_endpoint(config, reactor),
@@ -59,7 +61,7 @@ def make_service(config: Config, reactor: Any) -> Service:
         hypervisor,
         threads.run,
         settings.register_frequency,
-        Answers(reactor, access, threads.run, config.libvirt.vnc_address),
+        Answers(reactor, access, threads.run, config.libvirt.vnc_address, switch.shut_down),
         long_calls.run,
         settings.stats_interval,
         measuring.run,

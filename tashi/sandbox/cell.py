@@ -217,7 +217,10 @@ def _at_once(steps: Sequence[Callable[[], object]]) -> None:
 def _start_manager(layout: Layout) -> None:
     layout.manager_socket.unlink(missing_ok=True)
     log = layout.log / "manager.log"
-    started = processes.start(twistd("tashi"), directory=layout.directory, role=MANAGER, log=log, TASHI_CONF=str(layout.conf))
+    variables = {"TASHI_CONF": str(layout.conf)}
+    if layout.identity.hypervisor == "qemu":
+        variables["TASHI_CACHE"] = str(image.cache_directory())  # it powers hosts on, and they are to find what is known of the machine
+    started = processes.start(twistd("tashi"), directory=layout.directory, role=MANAGER, log=log, **variables)
     ready = (layout.join_secret, layout.authority, layout.manager_socket)
     processes.await_start(started, lambda: all(path.exists() for path in ready), "The control plane", log)
 

@@ -1,6 +1,6 @@
 """`tashi sandbox`: brings a cell up and stays with it, or leaves it running (--detach); `tashi sandbox down` ends it.
 
-`kill`, `boot`, `cut` and `heal` are for one of its hosts.
+`kill`, `boot`, `cut`, `heal` and `power` are for one of its hosts.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ what to do (up when nothing is said):
   boot  power --host NAME on again
   cut   cut the link between --host NAME and the rest of the cell
   heal  mend that link
+  power say whether --host NAME is on or off
 
 examples:
   tashi sandbox --hosts 3 --memory 2048 --detach     three hosts with libvirt and QEMU, left running
@@ -159,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", nargs="?", choices=["up", "down", *FAULTS], default="up", help="see below")
-    parser.add_argument("--host", metavar="NAME", help="the host to kill, boot, cut or heal, such as node2")
+    parser.add_argument("--host", metavar="NAME", help="the host to kill, boot, cut, heal or ask about, such as node2")
     parser.add_argument("--state-dir", type=Path, default=Path(".cell"), metavar="DIR", help="where the cell lives (default: ./.cell)")
     parser.add_argument("--hosts", type=_positive, metavar="N", help="how many hosts (default: those it has, or 1)")
     parser.add_argument("--hypervisor", choices=["qemu", "test"], help="real machines, or libvirt's simulation (default: qemu)")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import configparser
 import io
 import os
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -53,6 +55,7 @@ def write_manager_files(layout: Layout, cores: int, settings: Sequence[Setting])
             "admins": f"admin@{DOMAIN}",
         },
         "Scheduler": scheduler,
+        "Power": power(layout),
         "Networks": {"0": GUEST_BRIDGE},
         "Vfs": {"prefix": layout.share},
         "Templates": {"ubuntu-9.10": "tashi.img"},
@@ -62,6 +65,14 @@ def write_manager_files(layout: Layout, cores: int, settings: Sequence[Setting])
     # apart and readable by all: other users of the machine may use the client, but not see the password above
     client = {"Client": {"socket": layout.manager_socket}}
     _write(layout.conf / "Client.cfg", client, (), mode=0o644)
+
+
+def power(layout: Layout) -> Mapping[str, object]:
+    """How the control plane switches the cell's hosts: as `tashi sandbox` does, run beside it."""
+    command = [sys.executable, "-m", "tashi.sandbox.command"]
+    about = ["--host", "{name}", "--state-dir", str(layout.directory)]
+    deeds = {"on": "boot", "off": "kill", "status": "power"}
+    return {"driver": "command", "wakeTimeout": 60, **{key: shlex.join([*command, deed, *about]) for key, deed in deeds.items()}}
 
 
 def write_node_files(layout: Layout, name: str, cores: int, memory: int, settings: Sequence[Setting]) -> None:

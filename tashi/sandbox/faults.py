@@ -55,7 +55,12 @@ def heal(directory: Path, name: str) -> None:
         qemu_host.set_link(layout, name, up=True)
 
 
-FAULTS: dict[str, Callable[[Path, str], None]] = {"kill": power_cut, "boot": boot, "cut": cut, "heal": heal}
+def power(directory: Path, name: str) -> None:
+    """Print whether the host is on or off."""
+    print("on" if _is_on(_layout(directory, name), name) else "off", flush=True)
+
+
+FAULTS: dict[str, Callable[[Path, str], None]] = {"kill": power_cut, "boot": boot, "cut": cut, "heal": heal, "power": power}
 """The commands of `tashi sandbox` that concern one host."""
 
 

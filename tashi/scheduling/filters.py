@@ -10,16 +10,15 @@ from typing import Final
 
 from tashi.model.host import Host
 from tashi.model.instance import Instance
-from tashi.model.states import HostState
+from tashi.model.states import WITHOUT_POWER, HostState
 from tashi.scheduling.room import Neighbours, Room
 from tashi.scheduling.terms import APART, GROUP, WITH, is_true, stays, wants_isolation
 
 Filter = Callable[[Instance, Room], str | None]
-_WITHOUT_POWER: Final = frozenset({HostState.PoweredOff, HostState.PoweringOn, HostState.PoweringOff, HostState.WakeFailed})
 
 
 def _up(instance: Instance, room: Room) -> str | None:
-    if room.host.state in _WITHOUT_POWER:
+    if room.host.state in WITHOUT_POWER:
         return _state(instance, room)
     if not room.host.up:
         return "is down"

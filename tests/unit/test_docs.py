@@ -17,10 +17,10 @@ README = (ROOT / "README.md").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced blocks of the README in one language."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    return [text for name, text in found if name == language]
+def blocks(language: str, text: str = README) -> list[str]:
+    """The fenced blocks of a page in one language."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for name, block in found if name == language]
 
 
 def commands() -> list[list[str]]:
@@ -52,6 +52,16 @@ def test_the_readme_s_configuration_loads(number: int, programs: tuple[str, ...]
     config = load(programs, environ={}, directories=[str(tmp_path)])
     assert config.warnings == ()
     assert config.share_dir == Path("/srv/tashi") or number == 2
+
+
+@pytest.mark.parametrize(("number", "driver"), [(0, "ipmi"), (1, "wol"), (2, "command")])
+def test_the_samples_for_the_power_of_hosts_load(number: int, driver: str, tmp_path: Path) -> None:
+    """Each sample of docs/power.md names its driver, and loads without a warning."""
+    file = tmp_path / "Tashi.cfg"
+    file.write_text(blocks("ini", (ROOT / "docs/power.md").read_text())[number])
+    file.chmod(0o600)
+    config = load(("ClusterManager", "Agent"), environ={}, directories=[str(tmp_path)])
+    assert (config.warnings, config.power.driver) == ((), driver)
 
 
 def test_the_readme_s_message_is_understood() -> None:

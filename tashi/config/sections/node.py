@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from tashi.config.options import Key, Section
-from tashi.config.values import Count, FilePath, Megabytes, Part, Period, Port, PositiveCount, Seconds
+from tashi.config.values import CommandLine, Count, FilePath, Megabytes, Part, Period, Port, PositiveCount, Seconds
 
 
 class NodeManager(Section, frozen=True, kw_only=True):
@@ -33,6 +33,9 @@ class NodeManagerService(Section, frozen=True, kw_only=True):
     stats_interval: Annotated[Seconds, Key("Time between two reports of use; 0: none", aliases=("Qemu.statsInterval",))] = 0.0
     offer_cores: Annotated[Count, Key("Cores offered to VMs; 0: all of the machine's")] = 0
     offer_memory: Annotated[Megabytes, Key("Memory offered to VMs; 0: all of the machine's but [Qemu] reservedMem")] = 0
+    power_off_command: Annotated[
+        CommandLine, Key("Program and arguments that shut this machine down when the control plane, with [Power] driver = wol, asks it to")
+    ] = CommandLine("systemctl poweroff")
     call_timeout: Annotated[Period, Key("Deadline of one call of the hypervisor", aliases=("Qemu.monitorTimeout",))] = 60.0
 
 

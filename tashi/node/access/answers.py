@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from tashi.errors import INTERNAL, TashiError
+from tashi.errors import INTERNAL, OurFault, TashiError
 from tashi.interfaces import IGuestAccess
 from tashi.model.questions import (
     Answer,
@@ -22,6 +22,7 @@ from tashi.model.questions import (
     ReadConsole,
     ReadLog,
     Refused,
+    ShutDownHost,
     StartVnc,
     StopVnc,
     WriteConsole,
@@ -31,11 +32,20 @@ from tashi.node.access.vnc import VncDoors
 
 
 class Answers:
-    """Answers for the domains of one host. ``vnc_address``: where viewers come to; empty: where the control plane's link ends."""
+    """Answers for the domains of one host. ``vnc_address``: where viewers come to; empty: where the control plane's link ends.
+    ``shut_down`` has the machine shut down unless something of the cell runs on it."""
 
     log = Logger()
 
-    def __init__(self, reactor: Any, access: IGuestAccess, run: Callable[..., Deferred[Any]], vnc_address: str = "") -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        access: IGuestAccess,
+        run: Callable[..., Deferred[Any]],
+        vnc_address: str = "",
+        shut_down: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        self._shut_down = shut_down
         self._access = access
         self._run = run
         self._vnc_address = vnc_address
@@ -74,4 +84,8 @@ class Answers:
                 self._consoles.close(question)
             case ReadLog():
                 return LogPage(data=await self._run(self._access.read_log, question.name, question.offset))
+            case ShutDownHost():
+                if self._shut_down is None:
+                    raise OurFault(INTERNAL, "this host does not shut down when it is asked to")
+                await self._shut_down(cell)
         return Done()

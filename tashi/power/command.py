@@ -1,0 +1,70 @@
+"""Hosts that programs of the operator's switch on and off: each run as a list of words, with what is said of the host put in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tashi.config.sections.power import Power
+from tashi.config.values import PLACEHOLDER, HostCommand
+from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, YourMistake
+from tashi.model.host import Host
+from tashi.programs import run
+
+
+class Commands:
+    """`tashi.interfaces.IPower` by the commands of the configuration; whatever ends with another code than 0 has failed."""
+
+    def __init__(self, reactor: Any, settings: Power) -> None:
+        self._reactor = reactor
+        self._settings = settings
+
+    def objection(self, host: Host) -> str | None:
+        """See IPower."""
+        try:
+            for command in (self._settings.on, self._settings.off, self._settings.status):
+                words_for(host, command)
+        except YourMistake as mistake:
+            return mistake.message
+        return None
+
+    async def switch_on(self, host: Host) -> None:
+        """See IPower."""
+        await self._run("on", host, self._settings.on)
+
+    async def switch_off(self, host: Host) -> None:
+        """See IPower. A host that could not be switched on again stays on."""
+        words_for(host, self._settings.on)
+        await self._run("off", host, self._settings.off)
+
+    async def is_on(self, host: Host) -> bool | None:
+        """See IPower."""
+        if not self._settings.status:
+            return None
+        words = (await self._run("status", host, self._settings.status)).lower().split()
+        if not words or words[-1] not in ("on", "off"):
+            raise OurFault(INTERNAL, f"[Power] status for {host.name} printed neither on nor off: {' '.join(words)[-200:]}")
+        return words[-1] == "on"
+
+    async def _run(self, what: str, host: Host, command: HostCommand) -> str:
+        try:
+            return await run(self._reactor, words_for(host, command), self._settings.timeout)
+        except OurFault as fault:
+            raise OurFault(fault.code, f"[Power] {what} for {host.name}: {fault.message}") from None
+
+
+def words_for(host: Host, command: HostCommand) -> list[str]:
+    """The command about this host: each argument stays one. YourMistake when the host's configuration lacks what it names."""
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1]
+        if not name.startswith("config."):
+            return {"name": host.name, "id": str(host.id), "address": (host.facts and host.facts.fqdn) or host.name}[name]
+        element = name.removeprefix("config.")
+        if element not in host.config:
+            raise YourMistake(
+                BAD_ARGUMENT, f"host {host.name} has no element {element}, which [Power] names; set it by `tashi setHostConfig`"
+            )
+        return host.config[element]
+
+    return [PLACEHOLDER.sub(value, word) for word in command.words]
