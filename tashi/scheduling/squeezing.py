@@ -22,13 +22,14 @@ from tashi.scheduling.terms import can_move, persistent_disks
 
 RETRY_AFTER: Final = 600.0
 """Seconds for which a guest is left alone that did not give back memory, or did not take it."""
-LEAST_GROWTH: Final = 16
-"""MB below which a guest is not grown, unless it then has all it had."""
+LEAST_STEP: Final = 16
+"""MB that a guest is shrunk or grown by at least: a balloon may stop a little short of what it was set to. Only the last step of growing,
+to all that it had, may be smaller."""
 _ANY: Final = -(2**40)  # MB asked for by an instance to which memory is no matter
 
 
 def squeeze(fleet: Fleet, postponed: Sequence[Postpone]) -> list[Shrink]:
-    """Shrink just enough on one host for each that waits for nothing but memory, the most important first.
+    """Shrink just enough, to `LEAST_STEP`, on one host for each that waits for nothing but memory, the most important first.
 
     The host where guests lose least is taken; of equal ones that where the fewest are shrunk, then the best rated. On a host the least
     important give first, and of equals whoever has most to give.
@@ -68,11 +69,12 @@ def grow(fleet: Fleet) -> list[Grow]:
     for instance, place in sorted(shrunk, key=lambda one: (-snapshot.priority(one[0]), one[0].id)):
         now, most = instance.resources.memory or 0, instance.shrunk_from or 0
         more_important = [one for one in waiting if snapshot.priority(one) > snapshot.priority(instance)]
-        if now >= most or (memory is not None and any(memory.could_win(one, place) for one in more_important)):
+        if now > most or (memory is not None and any(memory.could_win(one, place) for one in more_important)):
             continue
         free = int(fleet.memory[place] - fleet.used_memory[place]) - _leaving(fleet, place)
+        # who was refused counts as grown, and is asked again
         limit = most if instance.taking(most) - instance.taken_memory <= free else min(most - 1, instance.taken_memory + free)
-        if limit == most or limit >= now + LEAST_GROWTH:
+        if limit == most or limit >= now + LEAST_STEP:
             why = f"{free} MB are free on {fleet.hosts[place].name}, and it had {most} MB before it was shrunk"
             grown.append(Grow(instance_id=instance.id, memory=limit, why=why))
             _resize(fleet, instance, limit, place)
@@ -148,8 +150,8 @@ class _Memory:
             if short <= 0 or rank >= priority:
                 break
             now, taken = giver.resources.memory or 0, giver.taken_memory
-            # whoever uses less than it takes gives all of that with the first MB it loses
-            limit = max(min(now - 1, taken - short), self._fleet.snapshot.floor(giver))
+            # whoever does without a part of what it takes gives all of that with the first step
+            limit = max(min(now - LEAST_STEP, taken - short), self._fleet.snapshot.floor(giver))
             limits.append((giver, limit))
             loss += now - limit
             short -= taken - limit
@@ -178,7 +180,7 @@ class _Memory:
             found = [
                 (snapshot.priority(one), snapshot.floor(one) - one.taken_memory, one.id, one)
                 for one in self._fleet.room(place).residents
-                if one.host_id == host_id and _can_resize(one, snapshot) and snapshot.floor(one) < (one.resources.memory or 0)
+                if one.host_id == host_id and _can_resize(one, snapshot) and snapshot.floor(one) + LEAST_STEP <= (one.resources.memory or 0)
             ]
             givers = self._givers[place] = [(rank, one) for rank, _, _, one in sorted(found, key=lambda each: each[:3])]
         return givers

@@ -178,14 +178,14 @@ def test_a_second_pass_frees_nothing_more() -> None:
 
 
 def test_a_limit_of_ones_own() -> None:
-    """A guest that does without memory already loses 1 MB, and its host wins all that was kept for it."""
+    """A guest that does without memory already loses one step, and its host wins all that was kept for it."""
     limited = _guest(1, memory=4096, memory_limit=1024)
     snapshot = _cluster(limited, _guest(2, None, user_id=GOLD, memory=2048))
-    assert _squeezed(snapshot) == [(1, 1023)]
-    under_way = _with(snapshot, _under_way(limited, 1023))
+    assert _squeezed(snapshot) == [(1, 1008)]
+    under_way = _with(snapshot, _under_way(limited, 1008))
     assert (Fleet(under_way).used_memory.tolist(), _squeezed(under_way)) == ([4096], [])
-    done = _with(under_way, _done(_under_way(limited, 1023)))
-    assert Fleet(done).used_memory.tolist() == [1023]
+    done = _with(under_way, _done(_under_way(limited, 1008)))
+    assert Fleet(done).used_memory.tolist() == [1008]
 
 
 def _shrunk(number: int, now: int, memory: int = 1024, host_id: int = 1, **fields: Any) -> Instance:
