@@ -38,7 +38,7 @@ def grow(tx: Transaction, instance: Instance, action: Grow) -> Instance | None:
     """Let its guest use as much as the plan says; None: it has something else to do or no room by now, and nothing is changed."""
     host = tx.cluster.hosts.get(instance.host_id or 0)
     now, most = instance.resources.memory or 0, instance.shrunk_from or 0
-    if host is None or host.facts is None or not can_move(instance) or not now <= action.memory <= most:
+    if host is None or host.facts is None or not can_move(instance) or not min(now + 1, most) <= action.memory <= most:
         return None
     more = instance.taking(action.memory) - instance.taken_memory
     if tx.cluster.loads[host.id].memory + more > host.facts.memory:

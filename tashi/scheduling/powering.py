@@ -107,7 +107,7 @@ def _taken(fleet: Fleet, place: int, waiting: Sequence[Instance]) -> list[Instan
     room = Room(there.host, fleet.snapshot.settings, there.load.copy(), there.residents)
     taken: list[Instance] = []
     for instance in waiting:
-        if objection(instance, room, ONCE_UP) is None:
+        if objection(instance, room, ONCE_UP) is None and (not instance.hints or fleet.objection(instance, place, ONCE_UP) is None):
             room.add(instance)
             taken.append(instance)
     return taken

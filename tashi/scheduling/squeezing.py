@@ -6,7 +6,8 @@ and whoever it is freed for is counted as if it were there, so that nothing else
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -18,7 +19,7 @@ from tashi.scheduling.fleet import Column, Fleet
 from tashi.scheduling.load import demand
 from tashi.scheduling.plan import Grow, Postpone, Shrink
 from tashi.scheduling.snapshot import Snapshot
-from tashi.scheduling.terms import can_move, persistent_disks
+from tashi.scheduling.terms import can_move, needs, persistent_disks
 
 RETRY_AFTER: Final = 600.0
 """Seconds for which a guest is left alone that did not give back memory, or did not take it."""
@@ -29,28 +30,45 @@ _ANY: Final = -(2**40)  # MB asked for by an instance to which memory is no matt
 
 
 def squeeze(fleet: Fleet, postponed: Sequence[Postpone]) -> list[Shrink]:
-    """Shrink just enough, to `LEAST_STEP`, on one host for each that waits for nothing but memory, the most important first.
-
-    The host where guests lose least is taken; of equal ones that where the fewest are shrunk, then the best rated. On a host the least
-    important give first, and of equals whoever has most to give.
-    """
-    snapshot, shrinks = fleet.snapshot, []
+    """What `Squeezing` does for all that wait, the most important first."""
+    snapshot, squeezing = fleet.snapshot, Squeezing(fleet)
     names = {action.instance_id for action in postponed}
     waiting = sorted((one for one in snapshot.pending if one.id in names), key=lambda one: (-snapshot.priority(one), one.id))
-    memory = _Memory(fleet) if waiting else None
-    for instance in waiting:
-        if memory is None or _lacks_disk(fleet, instance):
-            continue
-        way = memory.cheapest(instance)
+    return [shrink for instance in waiting for shrink in squeezing.next(instance)]
+
+
+class Squeezing:
+    """Makes room while a plan is made; ask for one instance after another, by priority, before anything less important is placed."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._hopeless: set[Hashable] = set()
+
+    def next(self, instance: Instance) -> list[Shrink]:
+        """Shrink just enough, to `LEAST_STEP`, on one host for this one, which fits nowhere; nothing when it lacks more than memory.
+
+        The host where guests lose least is taken; of equal ones that where the fewest are shrunk, then the best rated. On a host the least
+        important give first, and of equals whoever has most to give. The instance then counts as being there.
+        """
+        fleet, snapshot = self._fleet, self._fleet.snapshot
+        kind = snapshot.priority(instance), needs(instance)
+        way = None if kind in self._hopeless or _lacks_disk(fleet, instance) else self._memory.cheapest(instance)
         if way is None:
-            continue
+            if not (instance.residue or persistent_disks(instance)):
+                self._hopeless.add(kind)  # there is only less to win while a plan is made
+            return []
+        shrinks: list[Shrink] = []
         for giver, limit in way.limits:
             why = f"to make room for {instance.name} (priority {snapshot.priority(instance)}, its own is {snapshot.priority(giver)})"
             shrinks.append(Shrink(instance_id=giver.id, memory=limit, why=why))
             _resize(fleet, giver, limit, way.place)
         fleet.add(instance, way.place)
-        memory.changed(way.place)
-    return shrinks
+        self._memory.changed(way.place)
+        return shrinks
+
+    @cached_property
+    def _memory(self) -> _Memory:
+        return _Memory(self._fleet)
 
 
 def grow(fleet: Fleet) -> list[Grow]:
