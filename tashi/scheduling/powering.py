@@ -107,6 +107,8 @@ def _taken(fleet: Fleet, place: int, waiting: Sequence[Instance]) -> list[Instan
     room = Room(there.host, fleet.snapshot.settings, there.load.copy(), there.residents)
     taken: list[Instance] = []
     for instance in waiting:
+        if room.lacks_memory(instance) is not None:  # what mostly is short is asked first: hosts are full soon
+            continue
         if objection(instance, room, ONCE_UP) is None and (not instance.hints or fleet.objection(instance, place, ONCE_UP) is None):
             room.add(instance)
             taken.append(instance)
