@@ -52,7 +52,7 @@ class Squeezing:
         """
         fleet, snapshot = self._fleet, self._fleet.snapshot
         kind = snapshot.priority(instance), needs(instance)
-        way = None if kind in self._hopeless or _lacks_disk(fleet, instance) else self._memory.cheapest(instance)
+        way = None if kind in self._hopeless or fleet.rooms.disks_in_use(instance) else self._memory.cheapest(instance)
         if way is None:
             if not (instance.residue or persistent_disks(instance)):
                 self._hopeless.add(kind)  # there is only less to win while a plan is made
@@ -77,8 +77,8 @@ def grow(fleet: Fleet) -> list[Grow]:
     snapshot, grown = fleet.snapshot, []
     shrunk = [
         (instance, place)
-        for place, host in enumerate(fleet.hosts)
-        if host.up and not host.decayed
+        for place in _places_of_shrunk(fleet)
+        if (host := fleet.hosts[place]).up and not host.decayed
         for instance in fleet.room(place).residents
         if instance.shrunk_from is not None and instance.host_id == host.id and _can_resize(instance, snapshot)
     ]
@@ -102,9 +102,9 @@ def grow(fleet: Fleet) -> list[Grow]:
 
 
 def unplaced(fleet: Fleet, instances: Iterable[Instance]) -> list[Instance]:
-    """Those for whom no host has been found yet, nor room that is coming."""
-    here = {one.id for place in range(len(fleet.hosts)) for one in fleet.room(place).residents}
-    return [one for one in instances if one.id not in here and not _lacks_disk(fleet, one)]
+    """Those of them that no host has been found for yet, nor room that is coming; those that wait for a disk are left out."""
+    here = {one.id for place in set(fleet.changes) for one in fleet.room(place).residents}
+    return [one for one in instances if one.id not in here and not fleet.rooms.disks_in_use(one)]
 
 
 class _Way(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +123,9 @@ class _Memory:
         self._fleet = fleet
         self._givers: dict[int, list[tuple[int, Instance]]] = {}
         self._columns: dict[int, tuple[Column, Column]] = {}
-        self.coming = np.array([self._coming_at(place) for place in range(len(fleet.hosts))], dtype=np.int64)
+        self.coming = np.zeros(len(fleet.hosts), dtype=np.int64)
+        for place in {*_places_of_shrunk(fleet), *fleet.changes}:
+            self.coming[place] = self._coming_at(place)
 
     def cheapest(self, instance: Instance) -> _Way | None:
         """The host where room for it costs least, and how; None: no shrinking makes room for it."""
@@ -235,17 +237,18 @@ def _weightless(instance: Instance) -> Instance:
     return msgspec.structs.replace(instance, memory=_ANY, memory_limit=None, shrunk_from=None)
 
 
+def _places_of_shrunk(fleet: Fleet) -> list[int]:
+    """Where there is anybody who has been shrunk, or is to be by an earlier plan."""
+    placed = fleet.snapshot.placed
+    return [
+        fleet.place_of[host_id]
+        for host_id, group in placed.items()
+        if host_id in fleet.place_of and any(one.shrunk_from is not None for one in group)
+    ]
+
+
 def _leaving(fleet: Fleet, place: int) -> int:
     """MB of those that leave the host in this plan."""
     residents = {one.id for one in fleet.room(place).residents}
     before = fleet.snapshot.placed.get(fleet.hosts[place].id, ())
     return sum(demand(one)[0] for one in before if one.id not in residents)
-
-
-def _lacks_disk(fleet: Fleet, instance: Instance) -> bool:
-    """Whether it waits for a persistent disk that another one has."""
-    disks = persistent_disks(instance)
-    kept = fleet.snapshot.kept_disks
-    return any(kept.get(disk, instance.id) != instance.id for disk in disks) or any(
-        disk in fleet.room(place).load.disks for disk in disks for place in range(len(fleet.hosts))
-    )
