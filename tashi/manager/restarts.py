@@ -69,6 +69,8 @@ def begin_again(tx: Transaction, instance: Instance, settings: SchedulingSetting
 def _become(instance: Instance, becoming: Becoming) -> Instance:
     """The instance as it is to be."""
     changes = recorded(becoming.resources) | {name: getattr(becoming, name) for name in ("cores", "memory", "memory_limit", "disks")}
+    if becoming.memory_limit is None:
+        changes |= {"shrunk_from": None, "shrunk_why": ""}  # its size was asked for anew
     return msgspec.structs.replace(instance, becoming=None, decayed=False, **changes)
 
 

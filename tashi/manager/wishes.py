@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from tashi.errors import BUSY, CONFLICT, NO_SUITABLE_HOST, NOT_SUPPORTED_LIVE, YourMistake
-from tashi.manager import requests
+from tashi.manager import requests, squeezing
 from tashi.manager.cluster import Transaction
 from tashi.manager.lifecycle import advance
 from tashi.model.events import Event, audit_record, vm_action
@@ -36,6 +36,7 @@ def wish(tx: Transaction, instance: Instance, happening: Happening, *, reason: s
     if happening is Happening.SHUTDOWN_ASKED:
         changes["grace_until"] = tx.now + grace
     elif happening is Happening.SUSPEND_ASKED:
+        squeezing.refuse_suspension(instance)
         changes["saved"] = saved_name(instance.id, instance.name)
     return advance(tx, instance, happening, reason=reason, **changes)
 
@@ -69,12 +70,13 @@ def end_task(tx: Transaction, instance: Instance, observation: Observation) -> I
     after = msgspec.structs.replace(
         instance, tasks=tuple(rest), generation=instance.generation + bool(rest), reason=observation.refused, **changes
     )
+    after = squeezing.ended(instance, after, observation.refused, tx.now)
     tx.put_instance(after)
     if observation.refused:
         if task.request is None:
             tx.tell(audit_record(task.who, task.verb, f"{instance.name} ({instance.id})", f"refused: {observation.refused}"))
     elif task.adapt is not None:
-        tx.tell(_adapted(tx, instance, after, task.adapt))
+        tx.tell(_adapted(tx, instance, after, task.adapt, squeezing.why(task, instance)))
     if task.request is not None:
         requests.end(tx, task.request, after, observation.refused)
     return after
@@ -97,6 +99,8 @@ def adapt(
             f"{instance.name} was made with {instance.memory} MB of memory and cannot have {wished.memory} while it runs; ask for less, or "
             "for another instance",
         )
+    if wished.memory is not None:
+        squeezing.refuse_limit(instance)
     host = tx.cluster.hosts.get(instance.host_id or 0)
     if host is not None and wished.cpu_speed is not None and instance.state is InstanceState.Running:
         load = tx.cluster.loads[host.id].copy()
@@ -117,10 +121,10 @@ def recorded(resources: Resources) -> dict[str, object]:
     return {"memory_limit" if name == "memory" else name: value or None for name, value in _said(resources).items()}
 
 
-def _adapted(tx: Transaction, before: Instance, after: Instance, wished: Resources) -> Event:
+def _adapted(tx: Transaction, before: Instance, after: Instance, wished: Resources, why: str) -> Event:
     names = _said(wished)
     old, new = (Resources(**{name: _shown(name, getattr(one.resources, name)) for name in names}) for one in (before, after))
-    words = ", ".join(f"{name}: {getattr(old, name)} -> {getattr(new, name)}" for name in names)
+    words = ", ".join(f"{name}: {getattr(old, name)} -> {getattr(new, name)}" for name in names) + (f", {why}" if why else "")
     event = vm_action("adapted", after, None, None, words, tx.cluster.host_name(after.host_id))
     return event | {"before": msgspec.to_builtins(old), "after": msgspec.to_builtins(new)}
 

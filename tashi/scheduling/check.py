@@ -136,7 +136,8 @@ class _Trial:
             if self._snapshot.priority(instance) >= self._most_important:
                 return f"{what} of {now} MB, and nothing waits that is more important"
             return None
-        if instance.shrunk_from is None or not now < action.memory <= instance.shrunk_from:
+        # whoever would not grow the last time counts as if it had, and is asked again
+        if instance.shrunk_from is None or not min(now + 1, instance.shrunk_from) <= action.memory <= instance.shrunk_from:
             return f"{what}, which is not what it had before it was shrunk"
         # at its full size again it takes all of its memory, whatever its guest may use
         more = instance.taking(action.memory) - instance.taken_memory

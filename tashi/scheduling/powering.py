@@ -42,9 +42,11 @@ def _idle(fleet: Fleet) -> list[PowerOff]:
     idle: list[PowerOff] = []
     for place in reversed(_best_first(fleet, is_ready)):
         host = fleet.hosts[place]
-        seconds = snapshot.time - snapshot.empty_since.get(host.id, snapshot.time)
-        used = fleet.room(place).residents or snapshot.placed.get(host.id) or host.id not in snapshot.empty_since
-        if ready > guaranteed and not used and not host.draining and seconds >= snapshot.settings.power_off_delay:
+        since = snapshot.empty_since.get(host.id)
+        if ready <= guaranteed or since is None or host.draining or fleet.count[place] or snapshot.placed.get(host.id):
+            continue
+        seconds = snapshot.time - since
+        if seconds >= snapshot.settings.power_off_delay:
             why = f"it has been empty for {seconds:.0f} s; {ready} hosts are ready, and {guaranteed} are to stay"
             idle.append(PowerOff(host_id=host.id, why=why))
             ready -= 1
@@ -107,7 +109,9 @@ def _taken(fleet: Fleet, place: int, waiting: Sequence[Instance]) -> list[Instan
     room = Room(there.host, fleet.snapshot.settings, there.load.copy(), there.residents)
     taken: list[Instance] = []
     for instance in waiting:
-        if objection(instance, room, ONCE_UP) is None:
+        if room.lacks_memory(instance) is not None:  # what mostly is short is asked first: hosts are full soon
+            continue
+        if objection(instance, room, ONCE_UP) is None and (not instance.hints or fleet.objection(instance, place, ONCE_UP) is None):
             room.add(instance)
             taken.append(instance)
     return taken

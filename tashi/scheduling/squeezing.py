@@ -6,7 +6,8 @@ and whoever it is freed for is counted as if it were there, so that nothing else
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -18,38 +19,56 @@ from tashi.scheduling.fleet import Column, Fleet
 from tashi.scheduling.load import demand
 from tashi.scheduling.plan import Grow, Postpone, Shrink
 from tashi.scheduling.snapshot import Snapshot
-from tashi.scheduling.terms import can_move, persistent_disks
+from tashi.scheduling.terms import can_move, needs, persistent_disks
 
 RETRY_AFTER: Final = 600.0
 """Seconds for which a guest is left alone that did not give back memory, or did not take it."""
-LEAST_GROWTH: Final = 16
-"""MB below which a guest is not grown, unless it then has all it had."""
+LEAST_STEP: Final = 16
+"""MB that a guest is shrunk or grown by at least: a balloon may stop a little short of what it was set to. Only the last step of growing,
+to all that it had, may be smaller."""
 _ANY: Final = -(2**40)  # MB asked for by an instance to which memory is no matter
 
 
 def squeeze(fleet: Fleet, postponed: Sequence[Postpone]) -> list[Shrink]:
-    """Shrink just enough on one host for each that waits for nothing but memory, the most important first.
-
-    The host where guests lose least is taken; of equal ones that where the fewest are shrunk, then the best rated. On a host the least
-    important give first, and of equals whoever has most to give.
-    """
-    snapshot, shrinks = fleet.snapshot, []
+    """What `Squeezing` does for all that wait, the most important first."""
+    snapshot, squeezing = fleet.snapshot, Squeezing(fleet)
     names = {action.instance_id for action in postponed}
     waiting = sorted((one for one in snapshot.pending if one.id in names), key=lambda one: (-snapshot.priority(one), one.id))
-    memory = _Memory(fleet) if waiting else None
-    for instance in waiting:
-        if memory is None or _lacks_disk(fleet, instance):
-            continue
-        way = memory.cheapest(instance)
+    return [shrink for instance in waiting for shrink in squeezing.next(instance)]
+
+
+class Squeezing:
+    """Makes room while a plan is made; ask for one instance after another, by priority, before anything less important is placed."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._hopeless: set[Hashable] = set()
+
+    def next(self, instance: Instance) -> list[Shrink]:
+        """Shrink just enough, to `LEAST_STEP`, on one host for this one, which fits nowhere; nothing when it lacks more than memory.
+
+        The host where guests lose least is taken; of equal ones that where the fewest are shrunk, then the best rated. On a host the least
+        important give first, and of equals whoever has most to give. The instance then counts as being there.
+        """
+        fleet, snapshot = self._fleet, self._fleet.snapshot
+        kind = snapshot.priority(instance), needs(instance)
+        way = None if kind in self._hopeless or fleet.rooms.disks_in_use(instance) else self._memory.cheapest(instance)
         if way is None:
-            continue
+            if not (instance.residue or persistent_disks(instance)):
+                self._hopeless.add(kind)  # there is only less to win while a plan is made
+            return []
+        shrinks: list[Shrink] = []
         for giver, limit in way.limits:
             why = f"to make room for {instance.name} (priority {snapshot.priority(instance)}, its own is {snapshot.priority(giver)})"
             shrinks.append(Shrink(instance_id=giver.id, memory=limit, why=why))
             _resize(fleet, giver, limit, way.place)
         fleet.add(instance, way.place)
-        memory.changed(way.place)
-    return shrinks
+        self._memory.changed(way.place)
+        return shrinks
+
+    @cached_property
+    def _memory(self) -> _Memory:
+        return _Memory(self._fleet)
 
 
 def grow(fleet: Fleet) -> list[Grow]:
@@ -58,8 +77,8 @@ def grow(fleet: Fleet) -> list[Grow]:
     snapshot, grown = fleet.snapshot, []
     shrunk = [
         (instance, place)
-        for place, host in enumerate(fleet.hosts)
-        if host.up and not host.decayed
+        for place in _places_of_shrunk(fleet)
+        if (host := fleet.hosts[place]).up and not host.decayed
         for instance in fleet.room(place).residents
         if instance.shrunk_from is not None and instance.host_id == host.id and _can_resize(instance, snapshot)
     ]
@@ -68,11 +87,12 @@ def grow(fleet: Fleet) -> list[Grow]:
     for instance, place in sorted(shrunk, key=lambda one: (-snapshot.priority(one[0]), one[0].id)):
         now, most = instance.resources.memory or 0, instance.shrunk_from or 0
         more_important = [one for one in waiting if snapshot.priority(one) > snapshot.priority(instance)]
-        if now >= most or (memory is not None and any(memory.could_win(one, place) for one in more_important)):
+        if now > most or (memory is not None and any(memory.could_win(one, place) for one in more_important)):
             continue
         free = int(fleet.memory[place] - fleet.used_memory[place]) - _leaving(fleet, place)
+        # who was refused counts as grown, and is asked again
         limit = most if instance.taking(most) - instance.taken_memory <= free else min(most - 1, instance.taken_memory + free)
-        if limit == most or limit >= now + LEAST_GROWTH:
+        if limit == most or limit >= now + LEAST_STEP:
             why = f"{free} MB are free on {fleet.hosts[place].name}, and it had {most} MB before it was shrunk"
             grown.append(Grow(instance_id=instance.id, memory=limit, why=why))
             _resize(fleet, instance, limit, place)
@@ -82,9 +102,9 @@ def grow(fleet: Fleet) -> list[Grow]:
 
 
 def unplaced(fleet: Fleet, instances: Iterable[Instance]) -> list[Instance]:
-    """Those for whom no host has been found yet, nor room that is coming."""
-    here = {one.id for place in range(len(fleet.hosts)) for one in fleet.room(place).residents}
-    return [one for one in instances if one.id not in here and not _lacks_disk(fleet, one)]
+    """Those of them that no host has been found for yet, nor room that is coming; those that wait for a disk are left out."""
+    here = {one.id for place in set(fleet.changes) for one in fleet.room(place).residents}
+    return [one for one in instances if one.id not in here and not fleet.rooms.disks_in_use(one)]
 
 
 class _Way(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +123,9 @@ class _Memory:
         self._fleet = fleet
         self._givers: dict[int, list[tuple[int, Instance]]] = {}
         self._columns: dict[int, tuple[Column, Column]] = {}
-        self.coming = np.array([self._coming_at(place) for place in range(len(fleet.hosts))], dtype=np.int64)
+        self.coming = np.zeros(len(fleet.hosts), dtype=np.int64)
+        for place in {*_places_of_shrunk(fleet), *fleet.changes}:
+            self.coming[place] = self._coming_at(place)
 
     def cheapest(self, instance: Instance) -> _Way | None:
         """The host where room for it costs least, and how; None: no shrinking makes room for it."""
@@ -148,8 +170,8 @@ class _Memory:
             if short <= 0 or rank >= priority:
                 break
             now, taken = giver.resources.memory or 0, giver.taken_memory
-            # whoever uses less than it takes gives all of that with the first MB it loses
-            limit = max(min(now - 1, taken - short), self._fleet.snapshot.floor(giver))
+            # whoever does without a part of what it takes gives all of that with the first step
+            limit = max(min(now - LEAST_STEP, taken - short), self._fleet.snapshot.floor(giver))
             limits.append((giver, limit))
             loss += now - limit
             short -= taken - limit
@@ -178,7 +200,7 @@ class _Memory:
             found = [
                 (snapshot.priority(one), snapshot.floor(one) - one.taken_memory, one.id, one)
                 for one in self._fleet.room(place).residents
-                if one.host_id == host_id and _can_resize(one, snapshot) and snapshot.floor(one) < (one.resources.memory or 0)
+                if one.host_id == host_id and _can_resize(one, snapshot) and snapshot.floor(one) + LEAST_STEP <= (one.resources.memory or 0)
             ]
             givers = self._givers[place] = [(rank, one) for rank, _, _, one in sorted(found, key=lambda each: each[:3])]
         return givers
@@ -215,17 +237,18 @@ def _weightless(instance: Instance) -> Instance:
     return msgspec.structs.replace(instance, memory=_ANY, memory_limit=None, shrunk_from=None)
 
 
+def _places_of_shrunk(fleet: Fleet) -> list[int]:
+    """Where there is anybody who has been shrunk, or is to be by an earlier plan."""
+    placed = fleet.snapshot.placed
+    return [
+        fleet.place_of[host_id]
+        for host_id, group in placed.items()
+        if host_id in fleet.place_of and any(one.shrunk_from is not None for one in group)
+    ]
+
+
 def _leaving(fleet: Fleet, place: int) -> int:
     """MB of those that leave the host in this plan."""
     residents = {one.id for one in fleet.room(place).residents}
     before = fleet.snapshot.placed.get(fleet.hosts[place].id, ())
     return sum(demand(one)[0] for one in before if one.id not in residents)
-
-
-def _lacks_disk(fleet: Fleet, instance: Instance) -> bool:
-    """Whether it waits for a persistent disk that another one has."""
-    disks = persistent_disks(instance)
-    kept = fleet.snapshot.kept_disks
-    return any(kept.get(disk, instance.id) != instance.id for disk in disks) or any(
-        disk in fleet.room(place).load.disks for disk in disks for place in range(len(fleet.hosts))
-    )

@@ -7,6 +7,7 @@ nothing more by itself, and is told of.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -31,7 +32,7 @@ def survey(snapshot: Snapshot) -> tuple[Snapshot, tuple[str, ...]]:
     kept = {disk: one.id for one in homeless for disk in persistent_disks(one)} | dict(snapshot.kept_disks)
     sound = msgspec.structs.replace(snapshot, hosts=hosts, placed=placed, pending=pending, kept_disks=kept)
     loads = _loads(sound, remarks)
-    _disks(placed.values(), remarks)
+    _disks(placed.values(), loads.values(), remarks)
     return (msgspec.structs.replace(sound, loads=loads), tuple(remarks)) if remarks else (snapshot, ())
 
 
@@ -158,12 +159,16 @@ def _loads(snapshot: Snapshot, remarks: list[str]) -> dict[int, Load]:
     return loads
 
 
-def _disks(groups: Iterable[Iterable[Instance]], remarks: list[str]) -> None:
+def _disks(groups: Iterable[Iterable[Instance]], loads: Iterable[Load], remarks: list[str]) -> None:
     """Say which of them use the same persistent disk."""
+    counts = Counter[str]()
+    for load in loads:
+        counts.update(load.disks)
+    shared = {disk for disk, count in counts.items() if count > 1}  # or of one instance that takes room on two hosts
     users: dict[str, Instance] = {}
-    for group in groups:
+    for group in groups if shared else ():
         for instance in group:
-            for disk in persistent_disks(instance):
+            for disk in persistent_disks(instance) & shared:
                 first = users.setdefault(disk, instance)
                 if first is not instance:
                     remarks.append(f"{_name(first)} and {_name(instance)} use the same persistent disk {disk}; neither is touched")

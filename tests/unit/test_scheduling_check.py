@@ -229,6 +229,8 @@ def test_growing() -> None:
             f"the memory of instance 1 becomes {memory} MB, which is not what it had before it was shrunk",
         )
     assert len(problems(change(snapshot, vm1={"shrunk_from": None}), Grow(instance_id=1, memory=640))) == 1
+    refused = change(snapshot, vm1={"memory_limit": 640})
+    assert problems(refused, Grow(instance_id=1, memory=640)) == ()
 
 
 def test_switching_off() -> None:

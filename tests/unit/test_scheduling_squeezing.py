@@ -15,7 +15,7 @@ from tashi.model.states import HostState, InstanceState
 from tashi.scheduling.check import check
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.load import demand
-from tashi.scheduling.plan import Grow, Plan, Postpone, Shrink
+from tashi.scheduling.plan import Grow, Place, Plan, Postpone, Shrink
 from tashi.scheduling.primitive import plan
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 from tashi.scheduling.squeezing import RETRY_AFTER, grow, squeeze
@@ -178,14 +178,14 @@ def test_a_second_pass_frees_nothing_more() -> None:
 
 
 def test_a_limit_of_ones_own() -> None:
-    """A guest that does without memory already loses 1 MB, and its host wins all that was kept for it."""
+    """A guest that does without memory already loses one step, and its host wins all that was kept for it."""
     limited = _guest(1, memory=4096, memory_limit=1024)
     snapshot = _cluster(limited, _guest(2, None, user_id=GOLD, memory=2048))
-    assert _squeezed(snapshot) == [(1, 1023)]
-    under_way = _with(snapshot, _under_way(limited, 1023))
+    assert _squeezed(snapshot) == [(1, 1008)]
+    under_way = _with(snapshot, _under_way(limited, 1008))
     assert (Fleet(under_way).used_memory.tolist(), _squeezed(under_way)) == ([4096], [])
-    done = _with(under_way, _done(_under_way(limited, 1023)))
-    assert Fleet(done).used_memory.tolist() == [1023]
+    done = _with(under_way, _done(_under_way(limited, 1008)))
+    assert Fleet(done).used_memory.tolist() == [1008]
 
 
 def _shrunk(number: int, now: int, memory: int = 1024, host_id: int = 1, **fields: Any) -> Instance:
@@ -224,6 +224,49 @@ def test_room_of_those_who_leave() -> None:
     fleet.move(snapshot.placed[1][1], 0, 1)
     assert grow(fleet) == []
     assert [action.memory for action in grow(Fleet(_with(snapshot, _guest(2, memory=3000))))] == [1024]
+
+
+def test_the_story_of_the_documentation() -> None:
+    """docs/scheduling.md, "Competing for too little room", step by step."""
+    kept = {"silver": SlaClass(name="silver", memory=512)}
+    guests = [_guest(1, 1, 2048), _guest(2, 1, 1024), _guest(3, 1, 1024, SILVER, sla="silver")]
+    told: list[dict[int, int]] = []
+
+    def step(arrives: Instance | None = None, leaves: int | None = None) -> list[int]:
+        """Plan until nothing changes; who waits then."""
+        waiting = [] if arrives is None else [arrives]
+        guests[:] = [one for one in guests if one.id != leaves]
+        for _ in range(4):
+            snapshot = _cluster(*guests, *waiting, sla_classes=kept)
+            changes = dict(_squeezed(snapshot)) | dict(_grown(snapshot))
+            guests[:] = [_done(_under_way(one, changes[one.id])) if one.id in changes else one for one in guests]
+            guests[:] = [msgspec.structs.replace(one, shrunk_from=None) if one.memory_limit == one.memory else one for one in guests]
+            placed = [
+                action.instance_id for action in plan(_cluster(*guests, *waiting, sla_classes=kept)).actions if isinstance(action, Place)
+            ]
+            guests.extend(_guest(one.id, 1, one.memory, one.user_id) for one in waiting if one.id in placed)
+            waiting = [one for one in waiting if one.id not in placed]
+        told.append({one.id: one.resources.memory or 0 for one in guests})
+        return [one.id for one in waiting]
+
+    assert step(_guest(11, None, 1536, GOLD)) == []
+    assert step(_guest(12, None, 1024, GOLD)) == []
+    assert step(_guest(13, None, 512, GOLD)) == []
+    assert step(_guest(14, None, 256, GOLD)) == [14]
+    assert told == [
+        {1: 512, 2: 1024, 3: 1024, 11: 1536},
+        {1: 256, 2: 256, 3: 1024, 11: 1536, 12: 1024},
+        {1: 256, 2: 256, 3: 512, 11: 1536, 12: 1024, 13: 512},
+        {1: 256, 2: 256, 3: 512, 11: 1536, 12: 1024, 13: 512},
+    ]
+    told.clear()
+    for gone in (11, 12, 13):
+        assert step(leaves=gone) == []
+    assert told == [
+        {1: 1280, 2: 256, 3: 1024, 12: 1024, 13: 512},
+        {1: 2048, 2: 512, 3: 1024, 13: 512},
+        {1: 2048, 2: 1024, 3: 1024},
+    ]
 
 
 @st.composite
