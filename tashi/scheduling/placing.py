@@ -51,7 +51,7 @@ class Rule(Protocol):
 
 def place(fleet: Fleet, rule: Rule) -> list[Place | Postpone]:
     """A place for each that waits, or why there is none. The fleet is left as it is when all of them are there."""
-    placing = _Placing(fleet, rule)
+    placing = Placing(fleet, rule)
     return [placing.next(instance) for instance in rule.order(fleet)]
 
 
@@ -76,7 +76,7 @@ class _Kind:
         return np.where(fits, rule.score(fleet, instance, places), _NEVER)
 
 
-class _Placing:
+class Placing:
     """One pass over all that waits."""
 
     def __init__(self, fleet: Fleet, rule: Rule) -> None:

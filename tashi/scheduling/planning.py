@@ -10,11 +10,11 @@ from collections.abc import Callable
 from tashi.scheduling.evacuating import evacuate
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.moves import Moves
-from tashi.scheduling.placing import Rule, place
+from tashi.scheduling.placing import Placing, Rule
 from tashi.scheduling.plan import Action, Plan, Postpone, PowerOff
-from tashi.scheduling.powering import power
+from tashi.scheduling.powering import Reserve, power
 from tashi.scheduling.snapshot import Snapshot
-from tashi.scheduling.squeezing import grow, squeeze
+from tashi.scheduling.squeezing import Squeezing, grow
 from tashi.scheduling.survey import survey
 
 Betterment = Callable[[Fleet], Moves]
@@ -28,11 +28,8 @@ def planned(snapshot: Snapshot, rule: Rule, better: Betterment | None = None) ->
     """
     sound, remarks = survey(snapshot)
     fleet = Fleet(sound)
-    actions: list[Action] = list(place(fleet, rule))
-    waiting = [action for action in actions if isinstance(action, Postpone)]
+    actions, waiting = _placed(fleet, rule)
     switched = power(fleet, waiting)
-    if not any(not isinstance(action, PowerOff) for action in switched):
-        actions += squeeze(fleet, waiting)
     moves, stuck = evacuate(fleet, rule) if any(host.draining for host in fleet.hosts) else ([], {})
     actions += moves
     found = better(fleet) if better is not None and sound.rebalance else None
@@ -49,3 +46,18 @@ def planned(snapshot: Snapshot, rule: Rule, better: Betterment | None = None) ->
         bound=found.bound if found else None,
         remarks=(*remarks, *stuck.values()),
     )
+
+
+def _placed(fleet: Fleet, rule: Rule) -> tuple[list[Action], list[Postpone]]:
+    """A place for each that waits, or room that is made for it before anything less important is placed; and what goes on waiting."""
+    placing, squeezing, reserve = Placing(fleet, rule), Squeezing(fleet), Reserve(fleet)
+    actions: list[Action] = []
+    waiting: list[Postpone] = []
+    for instance in rule.order(fleet):
+        action = placing.next(instance)
+        actions.append(action)
+        if isinstance(action, Postpone):
+            waiting.append(action)
+            if not reserve.can_hold(instance):
+                actions += squeezing.next(instance)
+    return actions, waiting

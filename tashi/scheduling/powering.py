@@ -21,7 +21,7 @@ from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.plan import Postpone, PowerOff, PowerOn
 from tashi.scheduling.room import Room
 from tashi.scheduling.squeezing import unplaced
-from tashi.scheduling.terms import is_ready
+from tashi.scheduling.terms import is_ready, needs
 
 
 def power(fleet: Fleet, postponed: Sequence[Postpone]) -> list[PowerOn | PowerOff]:
@@ -33,6 +33,25 @@ def power(fleet: Fleet, postponed: Sequence[Postpone]) -> list[PowerOn | PowerOf
     if on or names:
         return [*on]
     return [*_idle(fleet)]
+
+
+class Reserve:
+    """The hosts that are off or on their way: what they can hold need not be made room for elsewhere."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        powering = fleet.snapshot.settings.auto_powering
+        self._places = _best_first(fleet, lambda host: powering and (host.state is HostState.PoweredOff or _is_coming(host)))
+        self._answers: dict[Hashable, bool] = {}
+
+    def can_hold(self, instance: Instance) -> bool:
+        """Whether one of them would take the instance if it were up."""
+        if not self._places:
+            return False
+        kind = needs(instance)
+        if kind not in self._answers:
+            self._answers[kind] = any(objection(instance, self._fleet.room(place), ONCE_UP) is None for place in self._places)
+        return self._answers[kind]
 
 
 def _idle(fleet: Fleet) -> list[PowerOff]:
