@@ -5,7 +5,7 @@ The parts agree through the fleet: each finds it as those before it will have le
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from tashi.scheduling.evacuating import evacuate
 from tashi.scheduling.fleet import Fleet
@@ -44,7 +44,7 @@ def planned(snapshot: Snapshot, rule: Rule, better: Betterment | None = None) ->
         before=found.before if found else None,
         after=found.after if found else None,
         bound=found.bound if found else None,
-        remarks=(*remarks, *stuck.values()),
+        remarks=(*remarks, *_named(sound, stuck)),
     )
 
 
@@ -61,3 +61,10 @@ def _placed(fleet: Fleet, rule: Rule) -> tuple[list[Action], list[Postpone]]:
             if not reserve.can_hold(instance):
                 actions += squeezing.next(instance)
     return actions, waiting
+
+
+def _named(snapshot: Snapshot, words: Mapping[int, str]) -> Iterator[str]:
+    """What is said of instances, each with its name."""
+    if words:
+        names = {one.id: one.name for group in snapshot.placed.values() for one in group}
+        yield from (f"{names[number]} {text}" for number, text in words.items())

@@ -1,6 +1,6 @@
 """Small clusters in words, and the plans that are expected for them: NAME.txt is a snapshot, NAME.plan what comes of it, line by line.
 
-Those in `later` wait for a part of the scheduler that is not there yet. `python -m tests.clusters` makes the expected plans anew.
+`python -m tests.clusters` makes the expected plans anew.
 """
 
 from __future__ import annotations

@@ -36,9 +36,16 @@ def test_a_plan_for_programs(cluster: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["plan", "--from", str(cluster), "-o", "json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["actions"] == [
-        {"action": "place", "instance": "web", "instanceId": 1, "host": "node1", "hostId": 1, "why": "Primitive: 0 instances there before"}
+        {
+            "action": "place",
+            "instance": "web",
+            "instanceId": 1,
+            "host": "node1",
+            "hostId": 1,
+            "why": "Primitive: 0 instances there before, the only host that fits",
+        }
     ]
-    assert plan["lines"] == ["place web on node1: Primitive: 0 instances there before"]
+    assert plan["lines"] == ["place web on node1: Primitive: 0 instances there before, the only host that fits"]
 
 
 def test_settings_of_a_file_can_be_overridden(capsys: pytest.CaptureFixture[str]) -> None:
