@@ -1,4 +1,4 @@
-"""Hosts that are being emptied: each of their running instances moves to the emptiest host that takes it.
+"""Hosts that are being emptied: each of their running instances moves to the host that the policy finds best of those that take it.
 
 One that no host takes stays, and its reason says why; it is tried again with every pass. A target that failed it is left in peace a while.
 Where there are many hosts a thread finds the targets, and few instances are sent at a time: nobody waits long for the reactor.
@@ -25,6 +25,7 @@ from tashi.model.states import WITHOUT_POWER, HostState, InstanceState
 from tashi.scheduling.evacuating import evacuate
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.plan import Migrate
+from tashi.scheduling.policies import RULES
 from tashi.scheduling.snapshot import Snapshot
 from tashi.scheduling.terms import can_leave
 
@@ -91,9 +92,10 @@ class Draining:
     def _find(self, count: int) -> None:
         """Look for targets, in a thread when that may take its time."""
         snapshot, avoid = self._look(), frozenset(self._sent)
+        rule = RULES.get(snapshot.settings.policy)
 
         def found() -> Found:
-            return evacuate(Fleet(snapshot), avoid=avoid)
+            return evacuate(Fleet(snapshot), rule and rule(snapshot.settings), avoid)
 
         if self._in_thread is None or len(snapshot.hosts) * count <= LIGHT:
             self._take(*found())
