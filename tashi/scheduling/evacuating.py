@@ -121,7 +121,7 @@ class _Evacuation:
         """Those of a kind are refused alike, for there is only less room while a plan is made; None: it is one of its own."""
         if instance.id in self._avoid or self._fleet.tied(instance, FOR_A_MOVE) is not None:
             return None
-        return self._fleet.alike(instance), hypervisor_of(self._fleet.hosts[source])
+        return self._fleet.refused_alike(instance), hypervisor_of(self._fleet.hosts[source])
 
     def _reasons(self, instance: Instance, source: int) -> str:
         """Why no host takes it: what hosts say that are not to be emptied themselves."""
