@@ -318,6 +318,23 @@ def test_a_search_that_is_out_of_date(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(cell.state(name), cell.instance(name).reason) for name in ("vm1", "vm2")] == [("Running", "")] * 2
 
 
+def test_no_search_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what no host takes nothing is searched again until something has changed."""
+    cell, _ = a_cell(1, others=(1, 1), cores=2)
+    draining, aside = many_hosts(cell, monkeypatch)
+    for _ in range(2):  # the second time for what it has said itself
+        draining.run()
+        aside.think()()
+    assert cell.instance().reason.startswith("cannot leave h1: h2: has 1 cores")
+    draining.run()
+    assert aside.work == []
+    with cell.manager.cluster.transaction("more_cores") as tx:
+        tx.put_host(msgspec.structs.replace(cell.manager.cluster.hosts[3], facts=some_facts(hypervisor="test", cores=2)))
+    draining.run()
+    aside.think()()
+    assert (cell.state(), cell.instance().reason) == ("MigratePrep", "moves to h3, asked by the draining of h1")
+
+
 def test_a_search_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search that breaks is told in the log, and the next pass searches again."""
     cell, _ = a_cell(1)
