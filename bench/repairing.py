@@ -18,10 +18,9 @@ from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.states import HostState
 from tashi.scheduling.check import check
-from tashi.scheduling.evacuating import evacuate
-from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.ordering import in_order
 from tashi.scheduling.plan import Migrate, Plan
+from tashi.scheduling.policies import POLICIES
 from tashi.scheduling.snapshot import Snapshot
 
 HOSTS: Final = 5_000
@@ -95,11 +94,11 @@ def _emptied(name: str, whole: Snapshot) -> list[Figure]:
         snapshot = maintenance(whole, seed)
         leaving = sum(len(snapshot.placed[number]) for number, host in snapshot.hosts.items() if host.draining)
         began = time.perf_counter()
-        moves, stay = evacuate(Fleet(snapshot))
+        plan = POLICIES["Balanced"](snapshot)
         planned.append(time.perf_counter() - began)
-        assert not stay, next(iter(stay.values()))
-        assert len(moves) == leaving
-        checked.append(_checked(snapshot, moves))
+        assert not plan.remarks, plan.remarks[0]
+        assert len(plan.actions) == leaving
+        checked.append(_checked(snapshot, plan))
     what = f"{PART:.0%} of {HOSTS:,} hosts emptied, {INSTANCES:,} VMs, {name}"
     return [
         Figure(name=f"{what}: plan", unit="s", runs=planned, goal=GOAL, floor=PUBLISHED, floor_runs=[BTRPLACE]),
@@ -114,14 +113,14 @@ def _changed(name: str, snapshot: Snapshot, wanted: dict[int, int]) -> Figure:
         found = in_order(snapshot, wanted)
         runs.append(time.perf_counter() - began)
     assert not found.refused, next(iter(found.refused.values()))
-    _checked(snapshot, [Migrate(instance_id=number, host_id=host_id) for number, host_id in found.moves])
+    _checked(snapshot, Plan(actions=tuple(Migrate(instance_id=number, host_id=host_id) for number, host_id in found.moves)))
     over = len(found.moves) - len(wanted)
     return Figure(name=f"{len(wanted):,} change places, {name}, {over:,} stop over: order", unit="s", runs=runs)
 
 
-def _checked(snapshot: Snapshot, moves: list[Migrate]) -> float:
+def _checked(snapshot: Snapshot, plan: Plan) -> float:
     began = time.perf_counter()
-    problems = check(Plan(actions=tuple(moves)), snapshot)
+    problems = check(plan, snapshot)
     took = time.perf_counter() - began
     assert not problems, problems[0]
     return took

@@ -1,6 +1,7 @@
-"""Hosts that are being emptied: each of their running instances moves to the emptiest host that takes it.
+"""Hosts that are being emptied: each of their running instances moves to the host that the policy finds best of those that take it.
 
-One that no host takes stays, and its reason says why; it is tried again with every pass. A target that failed it is left in peace a while.
+One that no host takes stays, and its reason says why; it is tried again when anything has changed. A target that failed it is left alone
+for a while.
 Where there are many hosts a thread finds the targets, and few instances are sent at a time: nobody waits long for the reactor.
 """
 
@@ -25,6 +26,7 @@ from tashi.model.states import WITHOUT_POWER, HostState, InstanceState
 from tashi.scheduling.evacuating import evacuate
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.plan import Migrate
+from tashi.scheduling.policies import RULES
 from tashi.scheduling.snapshot import Snapshot
 from tashi.scheduling.terms import can_leave
 
@@ -65,17 +67,22 @@ class Draining:
         self._said: dict[int, str] = {}  # why instances stay
         self._moves: deque[Migrate] = deque()  # that have been found, and are still to be asked for
         self._looking = False
+        self._news = True
+        """Whether anything has changed since targets were looked for."""
+        cluster.watchers.append(self._note)
 
     def run(self) -> None:
         """One pass: send away what can go, and say which hosts are empty."""
         now = self._cluster.clock.seconds()
-        self._sent = {sent: then for sent, then in self._sent.items() if now - then < PAUSE}
+        lately = {sent: then for sent, then in self._sent.items() if now - then < PAUSE}
+        self._news |= len(lately) < len(self._sent)
+        self._sent = lately
         there = [instance for host in list(self._cluster.hosts.values()) if host.draining for instance in self._left_on(host)]
         for number in self._said.keys() - {instance.id for instance in there}:
             self._unsay(number)
         if self._moves:
             self._send()
-        elif not self._looking and any(can_leave(one) or one.state is InstanceState.Paused for one in there):
+        elif self._news and not self._looking and any(can_leave(one) or one.state is InstanceState.Paused for one in there):
             self._find(len(there))
 
     def _left_on(self, host: Host) -> list[Instance]:
@@ -90,10 +97,11 @@ class Draining:
 
     def _find(self, count: int) -> None:
         """Look for targets, in a thread when that may take its time."""
-        snapshot, avoid = self._look(), frozenset(self._sent)
+        snapshot, avoid, self._news = self._look(), frozenset(self._sent), False
+        rule = RULES.get(snapshot.settings.policy)
 
         def found() -> Found:
-            return evacuate(Fleet(snapshot), avoid=avoid)
+            return evacuate(Fleet(snapshot), rule and rule(snapshot.settings), avoid)
 
         if self._in_thread is None or len(snapshot.hosts) * count <= LIGHT:
             self._take(*found())
@@ -105,6 +113,7 @@ class Draining:
         try:
             self._take(*await in_thread(found))
         except Exception:
+            self._news = True
             self.log.failure("targets for what is on drained hosts were not found")
         finally:
             self._looking = False
@@ -140,6 +149,9 @@ class Draining:
             return False
         host = self._cluster.hosts.get(instance.host_id or 0)
         return host is not None and host.draining
+
+    def _note(self, record: Instance | Host) -> None:
+        self._news = True
 
     def _say(self, instance: Instance, reason: str) -> None:
         self._said[instance.id] = reason

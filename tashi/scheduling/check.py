@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import msgspec
+
 from tashi.model.instance import Instance
 from tashi.scheduling.filters import FOR_A_MOVE, objection
 from tashi.scheduling.plan import Action, Grow, Migrate, Place, Plan, PowerOff, PowerOn, Shrink
@@ -31,7 +33,7 @@ class _Trial:
         self._plan = plan
         self._snapshot = snapshot
         self._waiting = {instance.id: instance for instance in snapshot.pending}
-        self._stopped_over: dict[int, tuple[Instance, Room]] = {}  # those that are to go on, and where they are
+        self._stopped_over: dict[int, tuple[Instance, Migrate]] = {}  # those that are to go on, each as it is then
         self._rooms = Rooms(snapshot)
         self._switched: set[int] = set()
         self._switched_off = 0
@@ -97,19 +99,18 @@ class _Trial:
                 return f"{what}, though {final.host.name} takes it at once"
         problem = self._move(instance, source, target, what)
         if problem is None and onward:
-            self._stopped_over[instance.id] = (instance, target)
+            self._stopped_over[instance.id] = (msgspec.structs.replace(instance, host_id=target.host.id), action)
         return problem
 
     def _go_on(self, action: Migrate) -> str | None:
         """Its second move, from where it has stopped over."""
-        instance, source = self._stopped_over.pop(action.instance_id)
-        target = self._room(action.host_id)
+        instance, before = self._stopped_over.pop(action.instance_id)
+        source, target = self._room(instance.host_id), self._room(action.host_id)
         what = f"instance {instance.id} is moved on to {target.host.name if target else action.host_id}"
-        if target is None:
+        if source is None or target is None:
             return f"{what}, which there is not"
-        begun = self._room(instance.host_id)
-        if action.evacuates and not (begun and begun.host.draining):
-            return f"{what} to empty its host, which nobody asked for"
+        if action.evacuates != before.evacuates:
+            return f"{what} for another reason than before"
         return self._move(instance, source, target, what)
 
     def _move(self, instance: Instance, source: Room, target: Room, what: str) -> str | None:

@@ -8,7 +8,7 @@ For what no host takes there is the reason of each host. Only what runs can leav
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
@@ -16,26 +16,15 @@ from tashi.model.instance import Instance
 from tashi.model.states import InstanceState
 from tashi.scheduling.filters import FOR_A_MOVE
 from tashi.scheduling.fleet import Column, Fleet
+from tashi.scheduling.placing import Rule
 from tashi.scheduling.plan import Migrate, Refusal, in_words
-from tashi.scheduling.terms import WITH, can_leave, hypervisor_of, needs, wants_isolation
+from tashi.scheduling.terms import can_leave, hypervisor_of, wants_isolation
 
 Pairs = frozenset[tuple[int, int]]
 """Ids of instances, each with that of a host."""
 _NEVER: Final = np.inf
 _FAR: Final = 1e100
 _NONE: Final[Pairs] = frozenset()
-
-
-class Rule(Protocol):
-    """How a policy tells which host is best for an instance."""
-
-    name: str
-
-    def score(self, fleet: Fleet, instance: Instance) -> Column:
-        """How good each host would be with it, less being better."""
-
-    def words(self, fleet: Fleet, instance: Instance, place: int) -> str:
-        """The policy and the score of one host, before the instance is there."""
 
 
 def evacuate(fleet: Fleet, rule: Rule | None = None, avoid: Pairs = _NONE) -> tuple[list[Migrate], dict[int, str]]:
@@ -57,21 +46,28 @@ class _Evacuation:
                 self._avoid.setdefault(instance_id, []).append(fleet.place_of[host_id])
         self._draining = np.array([host.draining for host in fleet.hosts], dtype=bool)
         self._likes: dict[str, Column] = {}
+        self._hopeless: set[Hashable] = set()
         self._why_not: dict[Hashable, str] = {}
 
     def found(self) -> tuple[list[Migrate], dict[int, str]]:
-        """Move one after the other."""
+        """Move one after the other; those that go where another has gone have their turn again after it."""
         moves: list[Migrate] = []
         words: dict[int, str] = {}
-        for instance, source in self._leaving(words):
-            key = self._kind(instance, source)
-            target = None if key in self._why_not else self._best(instance, source)
-            if target is not None:
+        left, before = self._leaving(words), -1
+        while left and before < len(moves):
+            before, stuck = len(moves), []
+            for instance, source in left:
+                target = self._best(instance, source)
+                if target is None:
+                    stuck.append((instance, source))
+                    continue
                 why = self._words(instance, target)
                 moves.append(Migrate(instance_id=instance.id, host_id=self._fleet.hosts[target].id, why=why, evacuates=True))
                 self._fleet.move(instance, source, target)
-            elif instance.id not in self._avoid:
-                words[instance.id] = f"cannot leave {self._fleet.hosts[source].name}: {self._reasons(instance, source, key)}"
+            left = stuck
+        for instance, source in left:
+            if instance.id not in self._avoid:
+                words[instance.id] = f"cannot leave {self._fleet.hosts[source].name}: {self._reasons(instance, source)}"
         return moves, dict(sorted(words.items()))
 
     def _leaving(self, words: dict[int, str]) -> list[tuple[Instance, int]]:
@@ -89,7 +85,9 @@ class _Evacuation:
         return sorted(leaving, key=lambda one: _turn(one[0]))
 
     def _best(self, instance: Instance, source: int) -> int | None:
-        fleet = self._fleet
+        fleet, kind = self._fleet, self._kind(instance, source)
+        if kind in self._hopeless:
+            return None
         scores = fleet.used_memory / np.maximum(fleet.memory, 1) if self._rule is None else self._rule.score(fleet, instance)
         if wants_isolation(instance):
             scores = scores + np.where(fleet.count == 0, _FAR, 0.0)
@@ -98,6 +96,8 @@ class _Evacuation:
         while True:
             place = int(scores.argmin())
             if scores[place] == _NEVER:
+                if kind is not None:
+                    self._hopeless.add(kind)
                 return None
             if fleet.objection(instance, place, FOR_A_MOVE) is None:
                 return place
@@ -118,13 +118,16 @@ class _Evacuation:
         return f"{self._fleet.used_memory[place]} of {self._fleet.memory[place]} MB used there before"
 
     def _kind(self, instance: Instance, source: int) -> Hashable:
-        """Those of a kind are refused alike, for there is only less room while a plan is made."""
-        return needs(instance), instance.taken_memory, hypervisor_of(self._fleet.hosts[source]), instance.residue
+        """Those of a kind are refused alike, for there is only less room while a plan is made; None: it is one of its own."""
+        if instance.id in self._avoid or self._fleet.tied(instance, FOR_A_MOVE) is not None:
+            return None
+        return self._fleet.refused_alike(instance), hypervisor_of(self._fleet.hosts[source])
 
-    def _reasons(self, instance: Instance, source: int, key: Hashable) -> str:
+    def _reasons(self, instance: Instance, source: int) -> str:
         """Why no host takes it: what hosts say that are not to be emptied themselves."""
-        known = self._why_not.get(key)
-        if known is None:
+        kind = self._kind(instance, source)
+        known = self._why_not.get(kind)
+        if known is None or kind is None:
             refusals: list[Refusal] = []
             hypervisor, like = hypervisor_of(self._fleet.hosts[source]), self._like(source)
             for place in np.flatnonzero(~self._draining).tolist():
@@ -135,10 +138,9 @@ class _Evacuation:
                     reason = f"runs {hypervisor_of(host) or 'an unknown hypervisor'}, and its host {hypervisor or 'an unknown one'}"
                 if reason is not None:
                     refusals.append(Refusal(host=host.name, reason=reason))
-            words = in_words(tuple(refusals)) if refusals else "there is no other host"
-            known = self._why_not[key] = words
+            known = self._why_not[kind] = in_words(tuple(refusals)) if refusals else "there is no other host"
         return known
 
 
-def _turn(instance: Instance) -> tuple[bool, bool, int, int, int]:
-    return WITH in instance.hints, not wants_isolation(instance), -instance.taken_memory, -instance.cores, instance.id
+def _turn(instance: Instance) -> tuple[bool, int, int, int]:
+    return not wants_isolation(instance), -instance.taken_memory, -instance.cores, instance.id

@@ -123,13 +123,16 @@ class Fleet:
         return counts
 
     def alike(self, instance: Instance) -> Hashable:
-        """What decides where an instance may go and how good each host is for it, but for its disks and for who asks by name: two with
-        an equal one are refused alike."""
+        """What decides where an instance may go and how good each host is for it, but for its disks and for who asks by name."""
+        return self.refused_alike(instance), self.busy_of(instance)
+
+    def refused_alike(self, instance: Instance) -> Hashable:
+        """What decides where an instance may go, but for its disks and for who asks by name: two with an equal one are refused alike."""
         user = instance.user_id if self.machines.reserved or self._isolating else None
         networks = tuple(nic.network for nic in instance.nics)
         failures = (instance.refused_by, instance.reason) if instance.refused_by else ()
         hints = tuple(sorted(instance.hints.items())) if instance.hints else ()
-        return demand(instance), self.busy_of(instance), user, networks, failures, instance.residue, hints
+        return demand(instance), user, networks, failures, instance.residue, hints
 
     def objection(self, instance: Instance, place: int, filters: tuple[Filter, ...] = NOW) -> str | None:
         """Why this host does not take this instance; None: it does."""

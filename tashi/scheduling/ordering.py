@@ -16,7 +16,7 @@ import numpy as np
 from tashi.model.instance import Instance
 from tashi.scheduling.filters import FOR_A_MOVE, OF_THE_HOST, objection
 from tashi.scheduling.fleet import Fleet
-from tashi.scheduling.room import Room, Rooms
+from tashi.scheduling.room import Room
 from tashi.scheduling.snapshot import Snapshot
 from tashi.scheduling.terms import can_move, hypervisor_of
 
@@ -49,26 +49,27 @@ class _Order:
         self._snapshot = snapshot
         self._wanted = wanted
         self._rank = {number: rank for rank, number in enumerate(wanted)}
-        self._rooms = Rooms(snapshot)
-        self._fleet: Fleet | None = None  # every host, once a third one is looked for
+        self._fleet = Fleet(snapshot)
         self._moves: list[tuple[Instance, int, int]] = []  # who, from where, to where
         self._refused: dict[int, str] = {}
         placed = [one for group in snapshot.placed.values() for one in group if one.id in wanted]
         self._open = {one.id: one for one in sorted(placed, key=lambda one: self._rank[one.id])}  # whose wish is not fulfilled yet
         self._at = {one.id: one.host_id or 0 for one in placed}
         self._leaving: dict[int, dict[int, Instance]] = {}  # those that are yet to leave a host
-        # Each open one is either blocked, in the heap of its target, small ones first, or ready to be tried, first those others wait for.
+        # Each open one is either blocked or ready to be tried, those first that others wait for. One that is blocked is in the heap of its
+        # target, small ones first, or waits for others that are asked for by name.
         self._blocked: set[int] = set()
         self._waiting: dict[int, list[tuple[int, int, int]]] = {}
+        self._tied: dict[int, Instance] = {}
         self._ready: list[tuple[bool, int, int]] = []
 
     def found(self) -> Ordered:
         """Take each step as soon as it fits, then break circles as long as that helps."""
-        self._refuse_for_good()
+        fitting = self._refuse_for_good()
         for instance in self._open.values():
             self._leaving.setdefault(self._at[instance.id], {})[instance.id] = instance
         for instance in self._open.values():
-            if self._objection(instance) is None:
+            if instance.id in fitting:
                 self._try_later(instance)
             else:
                 self._wait(instance)
@@ -80,7 +81,9 @@ class _Order:
         moves = tuple((instance.id, target) for instance, _, target in self._moves)
         return Ordered(moves=moves, refused=dict(sorted(self._refused.items())))
 
-    def _refuse_for_good(self) -> None:
+    def _refuse_for_good(self) -> set[int]:
+        """Leave out what is fulfilled or can never be; the ids of those of the others that fit at once."""
+        fitting: set[int] = set()
         for number in self._wanted.keys() - self._open.keys():
             self._refused[number] = "is on no host"
         for instance in list(self._open.values()):
@@ -92,6 +95,8 @@ class _Order:
                 reason = "has something else to do"
             elif hypervisor_of(here) != hypervisor_of(there):
                 reason = f"{there.name} runs another hypervisor than {here.name}"
+            elif here is not there and self._objection(instance) is None:
+                fitting.add(instance.id)
             elif here is not there:
                 words = objection(instance, self._room(there.id), _FOR_GOOD)
                 reason = f"{there.name}: {words}" if words else None
@@ -99,15 +104,23 @@ class _Order:
                 self._refused[instance.id] = reason
             if reason is not None or here is there:
                 del self._open[instance.id]
+        return fitting
 
     def _take_all(self) -> None:
         """Take every step that fits, and those for which it makes room."""
-        while self._ready:
+        moved = True
+        while self._ready or (self._tied and moved):
+            if not self._ready:
+                tied, self._tied, moved = self._tied, {}, False
+                for one in tied.values():
+                    self._unblock(one)
+                continue
             instance = self._open.get(heappop(self._ready)[-1])
             if instance is None or instance.id in self._blocked:
                 continue
             if self._objection(instance) is None:
                 self._move(instance, self._wanted[instance.id])
+                moved = True
             else:
                 self._wait(instance)
 
@@ -137,7 +150,7 @@ class _Order:
         """As many of those that are to leave its target as must, to let it in; nobody: even all are too few."""
         host_id = self._wanted[instance.id]
         leaving = sorted(self._leaving.get(host_id, {}).values(), key=_size)
-        for count in range(2, len(leaving) + 1):
+        for count in range(1, len(leaving) + 1):
             if self._fits_without(leaving[:count], host_id, (instance,)):
                 return leaving[:count]
         return ()
@@ -155,7 +168,7 @@ class _Order:
         """Have these wait elsewhere until their targets have room; nothing is changed when they would not get there."""
         begun = len(self._moves)
         for instance in group:
-            third = self._third(instance) if self._at[instance.id] == instance.host_id else None
+            third = self._third(instance)
             if third is None:
                 break
             self._move(instance, third)
@@ -172,51 +185,49 @@ class _Order:
 
     def _third(self, instance: Instance) -> int | None:
         """The emptiest host that takes it, other than the one it is on and the one it is to be on."""
-        if self._fleet is None:
-            self._fleet = Fleet(self._snapshot)
-            for moved, source, target in self._moves:
-                self._fleet.move(moved, self._fleet.place_of[source], self._fleet.place_of[target])
-        fleet = self._fleet
+        fleet, here = self._fleet, self._at[instance.id]
         free = np.where(fleet.fitting(instance, FOR_A_MOVE), fleet.memory - fleet.used_memory, -1)
-        free[[fleet.place_of[self._at[instance.id]], fleet.place_of[self._wanted[instance.id]]]] = -1
+        free[[fleet.place_of[here], fleet.place_of[self._wanted[instance.id]]]] = -1
         while True:
             place = int(free.argmax())
             if free[place] < 0:
                 return None
-            same = hypervisor_of(fleet.hosts[place]) == hypervisor_of(fleet.hosts[fleet.place_of[self._at[instance.id]]])
+            same = hypervisor_of(fleet.hosts[place]) == hypervisor_of(self._snapshot.hosts[here])
             if same and fleet.objection(instance, place, FOR_A_MOVE) is None:
                 return fleet.hosts[place].id
             free[place] = -1
 
     def _move(self, instance: Instance, target: int) -> None:
-        source = self._at[instance.id]
+        source, fleet = self._at[instance.id], self._fleet
         self._moves.append((instance, source, target))
-        self._shift(instance, source, target)
+        fleet.remove(instance, fleet.place_of[source])
+        del self._leaving[source][instance.id]
         if target == self._wanted[instance.id]:
             del self._open[instance.id]
-            del self._leaving[target][instance.id]
+        else:
+            instance = self._open[instance.id] = msgspec.structs.replace(instance, host_id=target)
+            self._leaving.setdefault(target, {})[instance.id] = instance
+        fleet.add(instance, fleet.place_of[target])
+        self._at[instance.id] = target
         self._wake(source)
 
     def _take_back(self) -> Instance:
         instance, source, target = self._moves.pop()
-        self._shift(instance, target, source)
-        self._open[instance.id] = instance
+        fleet = self._fleet
+        fleet.move(instance, fleet.place_of[target], fleet.place_of[source])
+        self._leaving.get(target, {}).pop(instance.id, None)
+        self._leaving[source][instance.id] = self._open[instance.id] = instance
+        self._at[instance.id] = source
         return instance
-
-    def _shift(self, instance: Instance, source: int, target: int) -> None:
-        self._room(source).remove(instance)
-        self._room(target).add(instance)
-        if self._fleet is not None:
-            self._fleet.move(instance, self._fleet.place_of[source], self._fleet.place_of[target])
-        self._at[instance.id] = target
-        self._leaving.get(source, {}).pop(instance.id, None)
-        self._leaving.setdefault(target, {})[instance.id] = instance
 
     def _wait(self, instance: Instance) -> None:
         """Its target has no room for it: until somebody leaves that, there is no use in trying; those who can leave it go first."""
         if instance.id in self._blocked:
             return
         self._blocked.add(instance.id)
+        if self._fleet.tied(instance, FOR_A_MOVE) is not None:
+            self._tied[instance.id] = instance
+            return
         target = self._wanted[instance.id]
         first = not self._waiting.get(target)
         heappush(self._waiting.setdefault(target, []), (instance.taken_memory, self._rank[instance.id], instance.id))
@@ -230,8 +241,11 @@ class _Order:
         waiting, room = self._waiting.get(host_id, []), self._room(host_id)
         while waiting and waiting[0][0] <= room.memory - room.load.memory:
             instance = self._open[heappop(waiting)[-1]]
-            self._blocked.discard(instance.id)
-            self._try_later(instance)
+            self._unblock(instance)
+
+    def _unblock(self, instance: Instance) -> None:
+        self._blocked.discard(instance.id)
+        self._try_later(instance)
 
     def _try_later(self, instance: Instance) -> None:
         heappush(self._ready, (not self._waiting.get(self._at[instance.id]), self._rank[instance.id], instance.id))
@@ -247,9 +261,7 @@ class _Order:
         return words
 
     def _room(self, host_id: int) -> Room:
-        room = self._rooms.of(host_id)
-        assert room is not None
-        return room
+        return self._fleet.room(self._fleet.place_of[host_id])
 
 
 def _size(instance: Instance) -> tuple[int, int]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
 
 from tashi.errors import YourMistake
+from tashi.manager.draining import Draining, begin
+from tashi.model.instance import Task
 from tashi.model.orders import Migrate, Receive
+from tashi.model.states import HostState
 from tashi.model.user import Principal
+from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 from tests.builders import ADMIN, a_spec, some_facts
 from tests.small_cell import FakeAgent, SmallCell, result_of
 
@@ -244,3 +251,124 @@ def test_a_silent_host() -> None:
     cell.live(3)
     cell.work()
     assert (cell.state(), h1.domains, drained(cell)) == ("Running", {}, 1)
+
+
+class Aside:
+    """A thread that does its work when it is told to."""
+
+    def __init__(self) -> None:
+        self.work: list[tuple[Deferred[Any], Callable[[], Any]]] = []
+
+    def __call__(self, work: Callable[[], Any]) -> Deferred[Any]:
+        done: Deferred[Any] = Deferred()
+        self.work.append((done, work))
+        return done
+
+    def think(self) -> Callable[[], None]:
+        """Do the first work there is; the answer arrives when what is returned is called."""
+        done, work = self.work.pop(0)
+        found = work()
+        return lambda: done.callback(found)
+
+
+def look(cell: SmallCell) -> Snapshot:
+    """The cluster now."""
+    cluster = cell.manager.cluster
+    placed = {host: tuple(cluster.instances[number] for number in sorted(numbers)) for host, numbers in cluster.on_host.items()}
+    return Snapshot(hosts=dict(cluster.hosts), placed=placed, pending=(), settings=SchedulingSettings(), time=cluster.clock.seconds())
+
+
+def many_hosts(cell: SmallCell, monkeypatch: pytest.MonkeyPatch) -> tuple[Draining, Aside]:
+    """The draining of a cell that has too many hosts to look at them while the reactor waits; h1 is to be emptied."""
+    monkeypatch.setattr("tashi.manager.draining.LIGHT", 0)
+    aside = Aside()
+    with cell.manager.cluster.transaction("drain_host") as tx:
+        begin(tx, cell.manager.cluster.hosts[1])
+    return Draining(cell.manager.cluster, cell.settings, lambda: look(cell), aside), aside
+
+
+def test_a_thread_finds_the_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many hosts the targets are found aside, once at a time; what has changed meanwhile is not planned over."""
+    cell, _ = a_cell(4)
+    draining, aside = many_hosts(cell, monkeypatch)
+    draining.run()
+    draining.run()
+    assert len(aside.work) == 1
+    assert {cell.state(f"vm{number}") for number in range(1, 5)} == {"Running"}
+    arrive = aside.think()  # vm1 and vm3 to h2, vm2 and vm4 to h3
+    with cell.manager.cluster.transaction("other_things") as tx:
+        tx.put_host(msgspec.structs.replace(cell.manager.cluster.hosts[2], state=HostState.Drained))
+        tx.put_instance(msgspec.structs.replace(cell.instance("vm2"), tasks=(Task(),)))
+    arrive()
+    assert [cell.state(f"vm{number}") for number in range(1, 5)] == ["Running", "Running", "Running", "MigratePrep"]
+    draining.run()
+    aside.think()()
+    assert [cell.state(f"vm{number}") for number in range(1, 5)] == ["MigratePrep", "Running", "MigratePrep", "MigratePrep"]
+    assert {one.migration.target for one in cell.manager.cluster.instances.values() if one.migration} == {3}
+
+
+def test_a_search_that_is_out_of_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent away, and nothing said, when the host is in service again before the targets are found."""
+    cell, _ = a_cell(2, others=(8, 1), cores=2)
+    draining, aside = many_hosts(cell, monkeypatch)
+    draining.run()
+    arrive = aside.think()
+    cell.call(ADMIN, "setHostState", host="h1", state="Normal")
+    arrive()
+    assert [(cell.state(name), cell.instance(name).reason) for name in ("vm1", "vm2")] == [("Running", "")] * 2
+
+
+def test_no_search_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what no host takes nothing is searched again until something has changed."""
+    cell, _ = a_cell(1, others=(1, 1), cores=2)
+    draining, aside = many_hosts(cell, monkeypatch)
+    for _ in range(2):  # the second time for what it has said itself
+        draining.run()
+        aside.think()()
+    assert cell.instance().reason.startswith("cannot leave h1: h2: has 1 cores")
+    draining.run()
+    assert aside.work == []
+    with cell.manager.cluster.transaction("more_cores") as tx:
+        tx.put_host(msgspec.structs.replace(cell.manager.cluster.hosts[3], facts=some_facts(hypervisor="test", cores=2)))
+    draining.run()
+    aside.think()()
+    assert (cell.state(), cell.instance().reason) == ("MigratePrep", "moves to h3, asked by the draining of h1")
+
+
+def test_a_search_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that breaks is told in the log, and the next pass searches again."""
+    cell, _ = a_cell(1)
+    draining, aside = many_hosts(cell, monkeypatch)
+    draining.run()
+    with capturedLogs() as logged:
+        aside.work.pop()[0].errback(ZeroDivisionError("one too many"))
+    assert [event["log_format"] for event in logged] == ["targets for what is on drained hosts were not found"]
+    draining.run()
+    aside.think()()
+    assert cell.state() == "MigratePrep"
+
+
+def test_whoever_waits_until_it_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that waits for those of a drained host to move is answered when they have, or when it is known that they cannot."""
+    cell, _ = a_cell(2, others=(1, 1))
+    monkeypatch.setattr(Draining, "run", lambda self: None)  # the cell's own one finds nothing yet
+    cell.call(ADMIN, "drainHost", host="h1")
+    wait = Deferred.fromCoroutine(cell.manager.verbs.call(ADMIN, "waitFor", {"ids": [1, 2], "until": "migrated"}))
+    cell.settle()
+    assert not wait.called
+    monkeypatch.undo()
+    cell.call(ALICE, "pauseVm", instance="vm2")
+    cell.work()
+    assert [(row["id"], row["ok"]) for row in result_of(wait)] == [(1, True), (2, False)]
+
+
+def test_whoever_waits_when_the_host_is_in_service_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that waits for those of a drained host to move is answered when they need not move any more."""
+    cell, _ = a_cell(1)
+    monkeypatch.setattr(Draining, "run", lambda self: None)
+    cell.call(ADMIN, "drainHost", host="h1")
+    wait = Deferred.fromCoroutine(cell.manager.verbs.call(ADMIN, "waitFor", {"ids": [1], "until": "migrated"}))
+    cell.settle()
+    assert not wait.called
+    cell.call(ADMIN, "setHostState", host="h1", state="Normal")
+    assert result_of(wait)[0]["state"] == "Running"

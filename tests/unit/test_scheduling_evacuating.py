@@ -16,6 +16,7 @@ from tashi.scheduling.filters import FOR_A_MOVE
 from tashi.scheduling.fleet import Column, Fleet
 from tashi.scheduling.plan import Plan
 from tashi.scheduling.snapshot import Snapshot
+from tashi.scheduling.terms import can_leave
 from tests.builders import a_snapshot
 from tests.strategies import snapshots
 
@@ -144,6 +145,13 @@ def test_those_that_want_to_be_alone() -> None:
     assert evacuated(snapshot) == (["b to h3", "c to h3", "a to h4"], {})
 
 
+def test_those_that_are_to_be_together() -> None:
+    """One that has asked to be with another follows it, however big it is; one that is to be apart from another goes elsewhere."""
+    snapshot = a_snapshot("h1 8c 16G | a 1c 4G, b 1c 2G, c 1c 1G", "h2 8c 16G | d 1c 1G", "h3 8c 16G")
+    snapshot = drained(snapshot, "h1", a={"hints": {"with": "b"}}, c={"hints": {"apart": "b"}})
+    assert evacuated(snapshot) == (["b to h3", "c to h2", "a to h3"], {})
+
+
 def test_what_failed_lately_is_avoided() -> None:
     """A target that failed an instance is not tried again just now; when there is no other, nothing is said of it."""
     snapshot = drained(a_snapshot("h1 8c 16G | a, b", "h2 8c 16G", "h3 8c 16G | c 1c 8G"), "h1")
@@ -171,7 +179,7 @@ def test_any_cluster(snapshot: Snapshot) -> None:
     moved = {move.instance_id for move in moves}
     for host_id, group in snapshot.placed.items():
         for one in group:
-            if snapshot.hosts[host_id].draining and one.state is InstanceState.Running and one.id not in moved:
+            if snapshot.hosts[host_id].draining and can_leave(one) and one.id not in moved:
                 assert words[one.id].startswith("cannot leave h")
                 source = snapshot.hosts[host_id].facts
                 for place, host in enumerate(fleet.hosts):

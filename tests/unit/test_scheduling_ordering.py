@@ -117,6 +117,19 @@ def test_isolation_holds_at_every_step() -> None:
     assert _ordered(snapshot, alone="h2", other="h1") == ["alone to h3", "other to h1", "alone to h2"]
 
 
+def test_those_that_are_to_be_together() -> None:
+    """One that has asked to be with another follows it, and one that is to be apart from another waits until that has gone."""
+    snapshot = a_snapshot("h1 8c 16G | a", "h2 8c 16G | b", "h3 8c 16G")
+    follows = msgspec.structs.replace(snapshot.placed[1][0], hints={"with": "b"})
+    snapshot = msgspec.structs.replace(snapshot, placed={**snapshot.placed, 1: (follows,)})
+    assert _ordered(snapshot, a="h3", b="h3") == ["b to h3", "a to h3"]
+    shuns = msgspec.structs.replace(follows, hints={"apart": "b"})
+    snapshot = msgspec.structs.replace(snapshot, placed={**snapshot.placed, 1: (shuns,)})
+    assert _ordered(snapshot, a="h2", b="h3") == ["b to h3", "a to h2"]
+    assert _ordered(snapshot, a="h2", b="h1") == ["b to h3", "a to h2", "b to h1"]
+    assert _ordered(snapshot, a="h3", b="h3") == ["a to h3", "b: h3: holds a, for which apart=b is asked"]
+
+
 def test_what_no_order_helps() -> None:
     """What a host is, or what an instance does, is said at once."""
     snapshot = a_snapshot("h1 8c 16G | a, b, c, d, e", "h2 8c 16G", "h3 8c 16G")
