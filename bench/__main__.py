@@ -10,7 +10,9 @@ from typing import Final
 
 from bench.figures import table, write
 
-BENCHMARKS: Final = ("idle", "flood", "thousands", "statistics", "agent_overhead", "adapt", "migrate", "repairing", "scheduler_memory")
+BENCHMARKS: Final = (
+    "idle", "flood", "thousands", "statistics", "agent_overhead", "adapt", "migrate", "placing", "repairing", "scheduler_memory",
+)  # fmt: skip
 
 
 def main(names: Sequence[str]) -> int:

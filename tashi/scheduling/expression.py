@@ -293,6 +293,6 @@ def _finite(root: Node, *uses: Any) -> Any:
 
     with np.errstate(all="ignore"):
         value = _value(root, [np.asarray(one, dtype=np.float64)[()] for one in uses], extreme)
-        if np.all(np.abs(value) <= ENDLESS):
+        if (np.abs(value) <= ENDLESS).all():
             return value
         return np.clip(np.nan_to_num(value, nan=0.0, posinf=ENDLESS, neginf=-ENDLESS), -ENDLESS, ENDLESS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,16 @@ __all__ = ["EVERYWHERE", "Column", "Fleet"]
 
 EVERYWHERE: Final = slice(None)
 """All places. What is asked of a fleet for some places only takes their indices, or one of them."""
+
+
+class Limits(NamedTuple):
+    """For one kind of instance and each host: how much of it may be taken already. ``speed`` is None when none is reserved; ``apart`` are
+    its user and whether it is to be alone, when that matters to anybody."""
+
+    memory: Column
+    cores: Column
+    speed: Column | None
+    apart: tuple[int, bool] | None
 
 
 class Fleet:
@@ -67,26 +77,32 @@ class Fleet:
 
     def fitting(self, instance: Instance, filters: tuple[Filter, ...] = NOW) -> Column:
         """Which hosts may take it as far as the columns tell, as booleans; `objection` has the last word."""
-        fits = self.possible(instance, filters) & self.roomy(instance, filters)
+        fits = self.roomy(self.limits(instance, filters))
         tied = self.tied(instance, filters)
         return fits if tied is None else fits & tied
 
-    def possible(self, instance: Instance, filters: tuple[Filter, ...] = NOW) -> Column:
-        """Which hosts may take it for what they are, as long as there is room; nothing that is placed changes this."""
-        cores, megahertz = instance.cores, instance.cpu_speed or 0
-        possible: Column = self.machines.allowed(instance, filters) & (demand(instance)[1] <= self.largest)
-        return possible & (megahertz <= self.megahertz) if megahertz and cores else possible
-
-    def roomy(self, instance: Instance, filters: tuple[Filter, ...] = NOW, places: Any = EVERYWHERE) -> Column:
-        """Which hosts have room for it beside those there now; of a host this changes only when it is among ``changes``."""
+    def limits(self, instance: Instance, filters: tuple[Filter, ...] = NOW) -> Limits:
+        """How much may be taken of each host already for it to fit beside that; nothing that is placed changes this."""
         memory, cores, speed = demand(instance)
-        fits: Column = self.used_memory[places] <= self.memory[places] - memory
-        fits &= self.used_cores[places] <= self.cores[places] - cores
+        possible = self.machines.allowed(instance, filters) & (cores <= self.largest)
         if speed:
-            fits &= self.used_speed[places] <= self.speed[places] - speed
-        if ISOLATION in filters and (self._isolated or wants_isolation(instance)):
+            possible &= (instance.cpu_speed or 0) <= self.megahertz
+        alone = wants_isolation(instance)
+        apart = (instance.user_id, alone) if ISOLATION in filters and (alone or self._isolating) else None
+        return Limits(
+            np.where(possible, self.memory - memory, -1), self.cores - cores, self.speed - speed if speed else None, apart
+        )  # fmt: skip
+
+    def roomy(self, limits: Limits, places: Any = EVERYWHERE) -> Column:
+        """Which hosts are within these limits now; of a host this changes only when it is among ``changes``."""
+        fits: Column = self.used_memory[places] <= limits.memory[places]
+        fits &= self.used_cores[places] <= limits.cores[places]
+        if limits.speed is not None:
+            fits &= self.used_speed[places] <= limits.speed[places]
+        if limits.apart is not None:
+            user, alone = limits.apart
             users, sole, isolated = (column[places] for column in self._users)
-            fits &= ~(((users > 1) | ((users == 1) & (sole != instance.user_id))) & (wants_isolation(instance) | (isolated > 0)))
+            fits &= ~(((users > 1) | ((users == 1) & (sole != user))) & (alone | (isolated > 0)))
         return fits
 
     def tied(self, instance: Instance, filters: tuple[Filter, ...] = NOW) -> Column | None:

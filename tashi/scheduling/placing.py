@@ -59,7 +59,7 @@ class _Kind:
     """Scores of all hosts for one kind of instance; `_NEVER` where it does not fit, as of so many of the fleet's changes."""
 
     def __init__(self, fleet: Fleet, rule: Rule, instance: Instance) -> None:
-        self._possible = fleet.possible(instance)
+        self._limits = fleet.limits(instance)
         self.scores = self._worked_out(fleet, rule, instance, EVERYWHERE)
         self._seen = len(fleet.changes)
 
@@ -72,8 +72,7 @@ class _Kind:
             self._seen = len(changes)
 
     def _worked_out(self, fleet: Fleet, rule: Rule, instance: Instance, places: Any) -> Column:
-        fits = self._possible[places] & fleet.roomy(instance, places=places)
-        return np.where(fits, rule.score(fleet, instance, places), _NEVER)
+        return np.where(fleet.roomy(self._limits, places), rule.score(fleet, instance, places), _NEVER)
 
 
 class Placing:
@@ -108,8 +107,8 @@ class Placing:
         if at is None:
             return Postpone(instance_id=instance.id, refusals=self._refusals(instance, kind if tied is None else (kind, instance.name)))
         fitting = np.count_nonzero(scores < _NEVER)
-        host_id = fleet.hosts[at].id
         among = f"best of {fitting} hosts that fit" if fitting > 1 else "the only host that fits"
+        host_id = fleet.hosts[at].id
         words = f"{self._rule.because(instance, scores[at])}, {among}"
         fleet.add(instance, at)
         self._cursor = host_id
