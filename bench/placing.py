@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
-import resource
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +26,7 @@ from tashi.scheduling.check import check
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.placing import place
 from tashi.scheduling.plan import Place, Plan
-from tashi.scheduling.policies import RULES
+from tashi.scheduling.policies import POLICIES, RULES
 from tashi.scheduling.snapshot import Snapshot
 
 HOSTS: Final = 5_000
@@ -48,9 +46,6 @@ SMALL: Final = (100, 600)
 """Hosts and instances of the cluster that hail is asked about."""
 _GROUP: Final = "00000000-0000-0000-0000-000000000001"
 
-MOST_MEMORY: Final = 1024.0
-LARGE: Final = (10_000, 100_000)
-
 
 class Pass(NamedTuple):
     """What one took, in seconds by the clock and of the processor."""
@@ -60,11 +55,11 @@ class Pass(NamedTuple):
 
 
 def run() -> list[Figure]:
-    """Each policy in turn; then what cannot be placed, hail, and memory."""
+    """Each policy in turn; then what is known already, what cannot be placed, and hail."""
     figures: list[Figure] = []
     for policy in RULES:
         figures += _goal(policy, [_pass(policy, cluster(seed, HOSTS, INSTANCES, pending=PENDING)) for seed in range(PASSES)])
-    return [*figures, _again(), _refused(), *_beside_hail(), _memory()]
+    return [*figures, *(_whole(policy) for policy in RULES), _again(), _refused(), *_beside_hail()]
 
 
 def _goal(policy: str, passes: Sequence[Pass]) -> list[Figure]:
@@ -93,6 +88,19 @@ def _pass(policy: str, snapshot: Snapshot, earlier: Fleet | None = None, placed:
     return taken
 
 
+def _whole(policy: str) -> Figure:
+    """The same with all else that a policy looks for in a round: contradictions, room to be made or given back, hosts to be switched."""
+    times = []
+    for seed in range(5):
+        snapshot = cluster(seed, HOSTS, INSTANCES, pending=PENDING)
+        with _frozen():
+            begun = time.perf_counter()
+            problems = check(POLICIES[policy](snapshot), snapshot)
+            times.append(1e3 * (time.perf_counter() - begun))
+        assert not problems, problems[:3]
+    return Figure(name=f"{PENDING:,} placements, {policy}: all of a round", unit="ms", runs=times)
+
+
 def _again() -> Figure:
     """The next passes on hosts that are as they were: one instance each, beginning with the columns of the pass before."""
     snapshot = cluster(1, HOSTS, INSTANCES, pending=1)
@@ -110,7 +118,7 @@ def _refused() -> Figure:
 
 
 def _beside_hail() -> list[Figure]:
-    """One placement on the same cluster: hail reads it from a file, and we from the same file; hail with and without its look at failures."""
+    """One placement on the same cluster, read from the same file; hail with and without its look at what could fail."""
     hosts, instances = SMALL
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         data, request = Path(directory) / "cluster", Path(directory) / "request"
@@ -159,25 +167,6 @@ def _request() -> dict[str, object]:
         "version": 2, "cluster_name": "bench", "cluster_tags": [], "enabled_hypervisors": ["kvm"], "ipolicy": {},
         "nodegroups": {_GROUP: group}, "nodes": {}, "instances": {}, "request": wish,
     }  # fmt: skip
-
-
-def _memory() -> Figure:
-    """What a process has come to take that makes a cluster and places a thousand on it, all told."""
-    hosts, instances = LARGE
-    script = f"from bench.placing import most_memory; print(most_memory({hosts}, {instances}))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    name = f"memory: {hosts:,} hosts, {instances:,} instances, {PENDING:,} placed"
-    return Figure(name=name, unit="MiB", runs=[float(done.stdout)], goal=MOST_MEMORY)
-
-
-def most_memory(hosts: int, instances: int) -> float:
-    """MiB that this process has ever taken, after two passes of each policy."""
-    snapshot = cluster(1, hosts, instances, pending=PENDING)
-    for policy in RULES:
-        earlier = Fleet(snapshot)
-        _pass(policy, snapshot)
-        _pass(policy, snapshot, earlier)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @contextmanager

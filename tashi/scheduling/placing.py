@@ -99,15 +99,13 @@ class Placing:
         scores = self._scores(kind, instance)
         if tied is not None:
             scores = np.where(tied, scores, _NEVER)
-        at = self._best(instance, scores)
+        at, among = self._best(instance, scores)
         while at is not None and fleet.objection(instance, at) is not None:
             scores = scores.copy()
             scores[at] = _NEVER
-            at = self._best(instance, scores)
+            at, among = self._best(instance, scores)
         if at is None:
             return Postpone(instance_id=instance.id, refusals=self._refusals(instance, kind if tied is None else (kind, instance.name)))
-        fitting = np.count_nonzero(scores < _NEVER)
-        among = f"best of {fitting} hosts that fit" if fitting > 1 else "the only host that fits"
         host_id = fleet.hosts[at].id
         words = f"{self._rule.because(instance, scores[at])}, {among}"
         fleet.add(instance, at)
@@ -124,21 +122,27 @@ class Placing:
             known.catch_up(self._fleet, self._rule, instance)
         return known.scores
 
-    def _best(self, instance: Instance, scores: Column) -> int | None:
+    def _best(self, instance: Instance, scores: Column) -> tuple[int | None, str]:
+        """The place with the least score that is not barred, what is asked by name going before; and what it is the best of, in words."""
         if not len(scores):
-            return None
-        hints = instance.hints
+            return None, ""
+        hints, which = instance.hints, "that fit"
         if hints:
             for aimed in self._fleet.machines.named(hints.get("targetHost", "")):
                 if scores[aimed] < _NEVER:
-                    return aimed
+                    return aimed, "its target host"
             if hints.get(GROUP):
                 members = np.where(scores < _NEVER, self._fleet.members(hints[GROUP]), np.iinfo(np.int64).max)
                 scores = np.where(members == members.min(), scores, _NEVER)
+                which = f"that fit with no more than {members.min()} of group {hints[GROUP]}"
         first = int(scores.argmin())
         if scores[first] == _NEVER:
-            return None
-        return self._of_equals(instance, np.flatnonzero(scores == scores[first])) if self._rated or self._rule.in_turn else first
+            return None, ""
+        fitting = np.count_nonzero(scores < _NEVER)
+        among = f"best of {fitting} hosts {which}" if fitting > 1 else f"the only host {which.replace('fit', 'fits', 1)}"
+        if self._rated or self._rule.in_turn:
+            first = self._of_equals(instance, np.flatnonzero(scores == scores[first]))
+        return first, among
 
     def _of_equals(self, instance: Instance, places: Column) -> int:
         """By rating: the best for the important, the worst for the rest, so that the best remain free; then by turns, or by id."""

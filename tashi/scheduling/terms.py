@@ -17,6 +17,7 @@ APART: Final = "apart"
 """The hint apart=NAME: never on the same host as an instance of that name."""
 GROUP: Final = "group"
 """The hint group=NAME: as few of a group on one host as can be."""
+_NONE: Final[frozenset[str]] = frozenset()
 _TRUE = frozenset({"true", "yes", "1"})
 
 
@@ -71,7 +72,10 @@ def needs(instance: Instance) -> Hashable:
 
 def persistent_disks(instance: Instance) -> frozenset[str]:
     """The disks that only one instance may have at a time, however it has them; a template is copied or lies beneath an overlay."""
-    return frozenset([disk.uri for disk in instance.disks if is_own(disk.uri)])
+    for disk in instance.disks:
+        if is_own(disk.uri):
+            return frozenset([disk.uri for disk in instance.disks if is_own(disk.uri)])
+    return _NONE
 
 
 def is_ready(host: Host) -> bool:
