@@ -134,7 +134,7 @@ class Placing:
             if hints.get(GROUP):
                 members = np.where(scores < _NEVER, self._fleet.members(hints[GROUP]), np.iinfo(np.int64).max)
                 scores = np.where(members == members.min(), scores, _NEVER)
-                which = f"that fit with no more than {members.min()} of group {hints[GROUP]}"
+                which = f"that fit, with {members.min() or 'none'} of group {hints[GROUP]}"
         first = int(scores.argmin())
         if scores[first] == _NEVER:
             return None, ""
