@@ -46,7 +46,7 @@ def _plan(policy: str) -> None:
 
     if not policy:
         return
-    snapshot = cluster(1, HOSTS, INSTANCES, pending=PENDING, skew=1.5, policy=policy, auto_migrations=True, most_moves=10**6)
+    snapshot = cluster(1, HOSTS, INSTANCES, pending=PENDING, policy=policy, auto_migrations=True)
     snapshot = msgspec.structs.replace(snapshot, rebalance=True)
     problems = check(POLICIES[policy](snapshot), snapshot)
     assert problems == (), problems[:3]

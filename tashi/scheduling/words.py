@@ -87,7 +87,7 @@ def _gains(before: Figures | None, after: Figures | None, bound: int | None) -> 
     lines = []
     if before and after:
         lines.append(f"hosts in use {before.hosts_in_use} -> {after.hosts_in_use}" + ("" if bound is None else f", lower bound {bound}"))
-        change = f" ({(after.imbalance / before.imbalance - 1) * 100:+.0f} %)" if before.imbalance else ""
+        change = f" ({(after.imbalance / before.imbalance - 1) * 100:+.0f} %)" if after.imbalance < before.imbalance else ""
         lines.append(f"imbalance {before.imbalance:.3f} -> {after.imbalance:.3f}{change}")
     elif bound is not None:
         lines.append(f"hosts in use: lower bound {bound}")

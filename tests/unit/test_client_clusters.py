@@ -14,6 +14,7 @@ from tashi.scheduling.policies import POLICIES
 from tashi.scheduling.text import read
 from tests.clusters import CLUSTERS
 
+WHY = "Primitive: 0 instances there before, the only host that fits"
 CYCLE = str(CLUSTERS / "primitive-cycle.txt")
 
 
@@ -35,17 +36,8 @@ def test_a_plan_for_programs(cluster: Path, capsys: pytest.CaptureFixture[str]) 
     """As JSON it has the lines, and the actions as data."""
     assert main(["plan", "--from", str(cluster), "-o", "json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["actions"] == [
-        {
-            "action": "place",
-            "instance": "web",
-            "instanceId": 1,
-            "host": "node1",
-            "hostId": 1,
-            "why": "Primitive: 0 instances there before, the only host that fits",
-        }
-    ]
-    assert plan["lines"] == ["place web on node1: Primitive: 0 instances there before, the only host that fits"]
+    assert plan["actions"] == [{"action": "place", "instance": "web", "instanceId": 1, "host": "node1", "hostId": 1, "why": WHY}]
+    assert plan["lines"] == [f"place web on node1: {WHY}"]
 
 
 def test_settings_of_a_file_can_be_overridden(capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,14 +165,22 @@ def test_any_word_can_be_quoted(word: str) -> None:
     assert Line(1, f"x {quoted(word)} {quoted(word)}={quoted(word)} # more").words == [(word, "", ""), (word, "=", word)]
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(snapshots(), st.integers(0, 2**32))
-def test_what_is_read_plans_as_what_was_written(plain: Snapshot, seed: int) -> None:
-    """A snapshot that was written and read is equal to the first, but for what no plan depends on, and is planned alike."""
+def test_what_is_read_is_what_was_written(plain: Snapshot, seed: int) -> None:
+    """A snapshot that was written and read is equal to the first, but for what no plan depends on."""
     snapshot = _with_everything(plain, Random(seed))
     again = read(write(snapshot))
     assert again == _what_matters(snapshot)
     assert read(write(again)) == again
+
+
+@settings(max_examples=20)
+@given(snapshots(), st.integers(0, 2**32))
+def test_what_is_read_is_planned_alike(plain: Snapshot, seed: int) -> None:
+    """What a text leaves out is nothing that any plan depends on."""
+    snapshot = _with_everything(plain, Random(seed))
+    again = read(write(snapshot))
     for policy in POLICIES.values():
         assert policy(again) == policy(snapshot)
 
@@ -239,7 +247,7 @@ def _with_everything(snapshot: Snapshot, chance: Random) -> Snapshot:
 
     hosts = {host_id: _any_host(host, chance) for host_id, host in snapshot.hosts.items()}
     placed = {host_id: tuple(_any_instance(one, chance, hosts) for one in group) for host_id, group in snapshot.placed.items()}
-    everybody = [one.id for group in placed.values() for one in group]
+    ours = {host_id: [one.id for one in group] for host_id, group in placed.items()}
     own = msgspec.structs.replace(snapshot.settings, min_gain=chance.random(), most_moves=chance.randint(0, 9))
     return msgspec.structs.replace(
         snapshot,
@@ -248,7 +256,10 @@ def _with_everything(snapshot: Snapshot, chance: Random) -> Snapshot:
         pending=tuple(msgspec.structs.replace(_any_instance(one, chance, hosts), migration=None) for one in snapshot.pending),
         loads={},
         settings=msgspec.structs.replace(own, policy=chance.choice(["Primitive", "a policy"])),
-        usage=some(hosts, lambda: HostUsage(machine=chance.choice([None, 700]), instances=some(everybody, lambda: chance.randint(0, 900)))),
+        usage={
+            host_id: HostUsage(machine=chance.choice([None, 700]), instances=some(ours[host_id], lambda: chance.randint(0, 900)))
+            for host_id in some(hosts, bool)
+        },
         priorities=some((1000, 1001), lambda: chance.randint(-5, 5)),
         sla_classes={name: SlaClass(name=name, priority=chance.randint(0, 9), memory=chance.choice([0, 100])) for name in ("gold", "a b")},
         ratings=some(hosts, lambda: chance.randint(-2, 2)),
@@ -295,19 +306,12 @@ def _any_instance(one: Instance, chance: Random, hosts: dict[int, Host]) -> Inst
 
 def _what_matters(snapshot: Snapshot) -> Snapshot:
     """The snapshot without what no plan depends on."""
-    usage = {
-        host_id: msgspec.structs.replace(
-            usage, instances={one.id: usage.instances[one.id] for one in snapshot.placed[host_id] if one.id in usage.instances}
-        )
-        for host_id, usage in snapshot.usage.items()
-    }
     asked = {one.sla for group in (*snapshot.placed.values(), snapshot.pending) for one in group if one.sla}
     return msgspec.structs.replace(
         snapshot,
         hosts={host_id: _host_that_matters(host) for host_id, host in snapshot.hosts.items()},
         placed={host_id: tuple(map(_instance_that_matters, group)) for host_id, group in snapshot.placed.items()},
         pending=tuple(map(_instance_that_matters, snapshot.pending)),
-        usage=usage,
         sla_classes={name: SlaClass(name=name) for name in asked} | dict(snapshot.sla_classes),
     )
 
