@@ -197,6 +197,20 @@ def test_a_host_that_does_not_go_off() -> None:
     assert (plant.state(), plant.actions()) == ("PoweredOff", [("poweredOff", "empty for long")])
 
 
+def test_a_host_without_a_switch() -> None:
+    """A host that the driver does not know stays on; one that was switched off before its address was lost fails to wake, in words."""
+    plant = Plant()
+    plant.dark("h2")
+    plant.power.names.clear()
+    plant.off()
+    with pytest.raises(YourMistake, match="host h3 has no switch"):
+        plant.cell.call(ADMIN, "powerOff", host="h3")
+    plant.on("h2")
+    plant.cell.live(2)
+    assert (plant.state("h3"), plant.state("h2"), plant.power.asked) == ("Normal", "WakeFailed", [])
+    assert "host h2 has no switch" in plant.host("h2").notes
+
+
 def test_a_host_that_stays_on() -> None:
     """A machine that was told to go off and is on when its time is over is in use again."""
     plant = Plant()
