@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tashi.errors import INTERNAL, OurFault, TashiError
+from tashi.errors import INTERNAL, TIMEOUT, OurFault, TashiError
 from tashi.interfaces import IPower
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.settings import ManagerSettings
@@ -178,8 +178,10 @@ class Powering:
                 try:
                     await self._driver.switch_off(host)
                 except TashiError as error:
-                    if await self._is_on(host) is not False:
+                    # who has not answered may be on the way off: it is waited for, as if it had
+                    if error.code != TIMEOUT and await self._is_on(host) is not False:
                         return self._failed_off(host, error.message)
+                    self.log.info("{error}", error=error.message)
             else:
                 await deferLater(self._reactor, POLL)
 

@@ -223,6 +223,22 @@ def test_a_host_that_stays_on() -> None:
     assert "it is still on" in plant.host("h3").notes
 
 
+def test_nobody_answers() -> None:
+    """An agent whose machine goes down may not come to its answer: what is seen counts, as with a host that has answered."""
+    plant = Plant(tells=False)
+    plant.power.silent.add("h3")
+    plant.off("h3")
+    plant.cell.live(2)
+    plant.agents["h3"].power_cut()
+    plant.cell.live(LEASE + 2)
+    assert (plant.state(), plant.actions()) == ("PoweredOff", [("poweredOff", "empty for long")])
+    plant.power.silent.add("h2")
+    plant.off("h2")
+    plant.cell.live(OFF + LEASE + 5)
+    assert plant.state("h2") == "Normal"
+    assert "it is still on" in plant.host("h2").notes
+
+
 def test_another_machine_s_switch() -> None:
     """A driver that calls a host off whose agent answers is about another machine: nothing is switched."""
     plant = Plant()
