@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
@@ -21,9 +21,20 @@ LINGER: Final = 1.0
 """Seconds for the last of the output of a program that has ended, which a child of its own may hold open for ever."""
 
 
-async def run(reactor: Any, words: Sequence[str], seconds: float) -> str:
+async def run(reactor: Any, words: Sequence[str], seconds: float, turns: DeferredSemaphore | None = None) -> str:
     """What the program prints, when it ends with 0. OurFault with the last line of what it says when it ends otherwise, when there is no
-    such program, and when it has not ended in time: then it is killed, as it is when nobody waits for it any more."""
+    such program, and when it has not ended in time: then it is killed, as it is when nobody waits for it any more. ``turns`` limits how
+    many run at once."""
+    if turns is not None:
+        await turns.acquire()
+    try:
+        return await _run(reactor, words, seconds)
+    finally:
+        if turns is not None:
+            turns.release()
+
+
+async def _run(reactor: Any, words: Sequence[str], seconds: float) -> str:
     path = shutil.which(words[0])
     if path is None:
         raise OurFault(INTERNAL, f"there is no program {words[0]}; install it, or correct the configuration")

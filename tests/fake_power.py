@@ -12,7 +12,7 @@ class FakePower:
     """`tashi.interfaces.IPower` for hosts of these names; ``switched`` is called with the name of each and whether it goes on."""
 
     def __init__(self, names: Collection[str], switched: Callable[[str, bool], None] = lambda name, on: None, tells: bool = True) -> None:
-        self._names = names
+        self.names = set(names)
         self._switched = switched
         self.tells = tells
         """Whether it knows what is on."""
@@ -26,7 +26,7 @@ class FakePower:
 
     def objection(self, host: Host) -> str | None:
         """See IPower."""
-        return None if host.name in self._names else f"host {host.name} has no switch; name it by `tashi setHostConfig`"
+        return None if host.name in self.names else f"host {host.name} has no switch; name it by `tashi setHostConfig`"
 
     async def switch_on(self, host: Host) -> None:
         """See IPower."""

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tashi.errors import INTERNAL, OurFault, TashiError
+from tashi.errors import INTERNAL, TIMEOUT, OurFault, TashiError
 from tashi.interfaces import IPower
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.settings import ManagerSettings
@@ -75,16 +75,12 @@ class Powering:
 
     def refusal_on(self, host: Host) -> str | None:
         """Why this host is not to be switched on now, in words; None: it may be."""
-        if self._power is None:
-            return f"{host.name} cannot be switched: set [Power] driver"
         if host.state not in (HostState.PoweredOff, HostState.WakeFailed):
             return f"{host.name} is {host.state.name}; only a host that was powered off is powered on"
-        return self._power.objection(host)
+        return self._objection(host)
 
     def refusal_off(self, host: Host) -> str | None:
         """Why this host is not to be switched off now, in words; None: it may be."""
-        if self._power is None:
-            return f"{host.name} cannot be switched: set [Power] driver"
         if host.state not in (HostState.Normal, HostState.Drained):
             return f"{host.name} is {host.state.name}; only a host that is Normal or Drained is powered off"
         held = len(self._cluster.errands.get(host.id, ()))
@@ -93,30 +89,40 @@ class Powering:
             return f"{host.name} holds {things}; `tashi drainHost --host {host.name}` empties it"
         if not host.up or host.decayed:
             return f"{host.name} does not answer just now, and may hold what is not known of; try again when `tashi getHosts` shows it up"
-        return self._power.objection(host)
+        return self._objection(host)
 
     def switch_on(self, host_id: int, why: str) -> None:
-        """Begin to switch this host on; ``why`` is noted. Not where that is refused, or failed a short while ago."""
+        """Begin to switch this host on; ``why`` is noted. Not one that failed a short while ago; one that cannot be fails to wake."""
         host = self._willing(host_id)
-        if host is not None and self.refusal_on(host) is None:
+        if host is not None and host.state in (HostState.PoweredOff, HostState.WakeFailed):
             with self._cluster.transaction("power_on_host") as tx:
                 self.begin_on(tx, host, why)
 
     def switch_off(self, host_id: int, why: str) -> None:
         """Begin to switch this host off; ``why`` is noted. Not where that is refused, or failed a short while ago."""
         host = self._willing(host_id)
-        if host is not None and self.refusal_off(host) is None:
+        if host is None:
+            return
+        objection = self._objection(host)
+        if objection is not None:
+            self._leave_alone(host, f"not powered off: {objection}")
+        elif self.refusal_off(host) is None:
             with self._cluster.transaction("power_off_host") as tx:
                 self.begin_off(tx, host, why)
 
+    def _objection(self, host: Host) -> str | None:
+        return f"{host.name} cannot be switched: set [Power] driver" if self._power is None else self._power.objection(host)
+
     def begin_on(self, tx: Transaction, host: Host, why: str) -> None:
         """Let this host, of which nothing speaks against it, be switched on when the transaction is durable."""
+        self._left_alone.pop(host.id, None)
         self.log.info("host {name} is switched on: {why}", name=host.name, why=why)
         tx.put_host(msgspec.structs.replace(host, state=HostState.PoweringOn, notes=why))
         tx.after_commit(lambda: self._carry_out(host.id, self._come_on(host.id)))
 
     def begin_off(self, tx: Transaction, host: Host, why: str) -> None:
         """Let this host, of which nothing speaks against it, take nothing more, and be switched off when that is durable."""
+        self._left_alone.pop(host.id, None)
         self.log.info("host {name} is switched off: {why}", name=host.name, why=why)
         after = msgspec.structs.replace(host, state=HostState.PoweringOff, state_when_on=host.state, draining=False, notes=why)
         tx.put_host(after)
@@ -172,8 +178,10 @@ class Powering:
                 try:
                     await self._driver.switch_off(host)
                 except TashiError as error:
-                    if await self._is_on(host) is not False:
+                    # who has not answered may be on the way off: it is waited for, as if it had
+                    if error.code != TIMEOUT and await self._is_on(host) is not False:
                         return self._failed_off(host, error.message)
+                    self.log.info("{error}", error=error.message)
             else:
                 await deferLater(self._reactor, POLL)
 
@@ -188,7 +196,7 @@ class Powering:
         try:
             return await self._driver.is_on(host)
         except TashiError as error:
-            self.log.info("{error}", error=error.message)
+            self.log.debug("{error}", error=error.message)
             return None
 
     def _still(self, host_id: int, state: HostState) -> Host | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from twisted.internet.defer import DeferredSemaphore
+
 from tashi.config.sections.power import Power
 from tashi.config.values import PLACEHOLDER, HostCommand
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, YourMistake
 from tashi.model.host import Host
+from tashi.power import AT_ONCE
 from tashi.programs import run
 
 
@@ -18,6 +21,7 @@ class Commands:
     def __init__(self, reactor: Any, settings: Power) -> None:
         self._reactor = reactor
         self._settings = settings
+        self._turns = DeferredSemaphore(AT_ONCE)
 
     def objection(self, host: Host) -> str | None:
         """See IPower."""
@@ -48,7 +52,7 @@ class Commands:
 
     async def _run(self, what: str, host: Host, command: HostCommand) -> str:
         try:
-            return await run(self._reactor, words_for(host, command), self._settings.timeout)
+            return await run(self._reactor, words_for(host, command), self._settings.timeout, self._turns)
         except OurFault as fault:
             raise OurFault(fault.code, f"[Power] {what} for {host.name}: {fault.message}") from None
 

@@ -6,11 +6,13 @@ import re
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.task import deferLater
 
 from tashi.config.sections.power import Power
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, YourMistake
 from tashi.model.host import Host
+from tashi.power import AT_ONCE
 from tashi.programs import run
 
 POLL: Final = 1.0
@@ -24,6 +26,7 @@ class Ipmi:
     def __init__(self, reactor: Any, settings: Power) -> None:
         self._reactor = reactor
         self._settings = settings
+        self._turns = DeferredSemaphore(AT_ONCE)
 
     def objection(self, host: Host) -> str | None:
         """See IPower."""
@@ -64,7 +67,7 @@ class Ipmi:
         words += ["-U", settings.user] if settings.user else []
         words += ["-C", str(settings.cipher_suite)] if settings.cipher_suite else []
         try:
-            return await run(self._reactor, [*words, "chassis", "power", deed], settings.timeout)
+            return await run(self._reactor, [*words, "chassis", "power", deed], settings.timeout, self._turns)
         except OurFault as fault:
             raise OurFault(fault.code, f"power {deed} by the BMC {address} of {host.name}: {fault.message}") from None
 

@@ -197,6 +197,20 @@ def test_a_host_that_does_not_go_off() -> None:
     assert (plant.state(), plant.actions()) == ("PoweredOff", [("poweredOff", "empty for long")])
 
 
+def test_a_host_without_a_switch() -> None:
+    """A host that the driver does not know stays on; one that was switched off before its address was lost fails to wake, in words."""
+    plant = Plant()
+    plant.dark("h2")
+    plant.power.names.clear()
+    plant.off()
+    with pytest.raises(YourMistake, match="host h3 has no switch"):
+        plant.cell.call(ADMIN, "powerOff", host="h3")
+    plant.on("h2")
+    plant.cell.live(2)
+    assert (plant.state("h3"), plant.state("h2"), plant.power.asked) == ("Normal", "WakeFailed", [])
+    assert "host h2 has no switch" in plant.host("h2").notes
+
+
 def test_a_host_that_stays_on() -> None:
     """A machine that was told to go off and is on when its time is over is in use again."""
     plant = Plant()
@@ -207,6 +221,22 @@ def test_a_host_that_stays_on() -> None:
     plant.cell.live(LEASE + 2)
     assert plant.state() == "Normal"
     assert "it is still on" in plant.host("h3").notes
+
+
+def test_nobody_answers() -> None:
+    """An agent whose machine goes down may not come to its answer: what is seen counts, as with a host that has answered."""
+    plant = Plant(tells=False)
+    plant.power.silent.add("h3")
+    plant.off("h3")
+    plant.cell.live(2)
+    plant.agents["h3"].power_cut()
+    plant.cell.live(LEASE + 2)
+    assert (plant.state(), plant.actions()) == ("PoweredOff", [("poweredOff", "empty for long")])
+    plant.power.silent.add("h2")
+    plant.off("h2")
+    plant.cell.live(OFF + LEASE + 5)
+    assert plant.state("h2") == "Normal"
+    assert "it is still on" in plant.host("h2").notes
 
 
 def test_another_machine_s_switch() -> None:
