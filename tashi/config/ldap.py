@@ -94,7 +94,7 @@ def _address(options: dict[str, str]) -> tuple[str, int, Literal["none", "startt
     port = options.get("p", "0")
     if not (port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 65536):
         raise ValueError("expected -p with a port number")
-    return _host(options.get("h", "localhost"), "-h"), int(port), security
+    return _host(options.get("h", "localhost").lower(), "-h"), int(port), security
 
 
 def _host(text: str, option: str) -> str:
