@@ -22,6 +22,7 @@ from tashi.manager.operations import the_user_who_asks
 from tashi.manager.operator_verbs import OperatorVerbs
 from tashi.manager.power_verbs import PowerVerbs
 from tashi.manager.powering import Powering
+from tashi.manager.proposals import Proposals
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.snapshots import Snapshots
 from tashi.manager.specific import SpecificCalls
@@ -79,7 +80,6 @@ class Verbs:
         images: ImageDirectory,
         explanation: Explanation,
         waiting: Waiting,
-        server_priorities: dict[int, int],
         settings: ManagerSettings,
         kick: Callable[[], None],
         drain: Callable[[], None],
@@ -88,13 +88,13 @@ class Verbs:
         consoles: Consoles,
         snapshots: Snapshots,
         powering: Powering,
+        proposals: Proposals,
     ) -> None:
         self._cluster = cluster
         self._creation = creation
         self._images = images
         self._explanation = explanation
         self._waiting = waiting
-        self._server_priorities = server_priorities
         self._settings = settings
         self._kick = kick
         self._usage = usage
@@ -124,7 +124,8 @@ class Verbs:
             "waitfor": self._wait_for,
             **consoles.verbs,
             **snapshots.verbs,
-            **PowerVerbs(cluster, powering, lambda host_id: server_priorities.get(host_id, 0)).verbs,
+            **PowerVerbs(cluster, powering, lambda host_id: settings.ratings.get(host_id, 0)).verbs,
+            **proposals.verbs,
         }
 
     async def call(self, who: Principal, verb: str, arguments: Arguments) -> Any:
@@ -280,7 +281,7 @@ class Verbs:
 
     def _host_row(self, host_id: int) -> dict[str, Any]:
         host = self._cluster.hosts[host_id]
-        return host_row(host, self._server_priorities.get(host_id, 0)) | {"stats": self._usage.of_host(host)}
+        return host_row(host, self._settings.ratings.get(host_id, 0)) | {"stats": self._usage.of_host(host)}
 
 
 def _converted(data: Any, kind: type[Any]) -> Any:
