@@ -1,4 +1,4 @@
-"""How long planning holds the reactor: 5,000 hosts, 30,000 instances that run, and what a thousand or ten thousand more that come at once do.
+"""How long planning holds the reactor: 5,000 hosts, 30,000 instances that run, and what thousands more that come at once do.
 
 The cell is a real cluster manager on a new database; its hosts take what they are told and say nothing. Each scene is a process of its
 own, in which a call that comes back with every turn of the reactor looks how long the turns are. The figure is the longest one, by the
@@ -193,7 +193,7 @@ async def _ask_for(reactor: Any, manager: Any, hints: dict[str, str]) -> None:
     """Ten thousand more, in portions that hold nobody up; the first kick comes with the last of them."""
     from tashi.model.instance import Disk, Instance
 
-    for first in range(0, 10_000, 100):
+    for _ in range(100):
         with manager.cluster.transaction("more") as tx:
             for _ in range(100):
                 number = tx.next_id("instance")

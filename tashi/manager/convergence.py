@@ -79,16 +79,17 @@ class Convergence:
     async def carry_out(self, plan: Plan, version: int) -> None:
         """Carry out what still holds of a sound plan that was made on this version of the records, but for its moves: those that empty
         hosts are made by `draining`, the others by `rebalancing`."""
+        words: dict[int, str] = {}  # instances that need the same are refused in the same words
         placements = [action for action in plan.actions if isinstance(action, Place | Postpone)]
         sound = True
         for first in range(0, len(placements), AT_ONCE):
             if first:
                 await self._turn()
             sound = sound and self._cluster.version == version  # what has once changed without the plan's knowing remains so
-            self._carry_out(placements[first : first + AT_ONCE], sound=sound)
+            self._carry_out(placements[first : first + AT_ONCE], words, sound=sound)
             version = self._cluster.version
         # the plan may count on moves that have yet to be made
-        self._carry_out([action for action in plan.actions if isinstance(action, Shrink | Grow | PowerOn | PowerOff)], sound=False)
+        self._carry_out([action for action in plan.actions if isinstance(action, Shrink | Grow | PowerOn | PowerOff)], words, sound=False)
 
     async def _plan(self) -> None:
         if self._has_news():
@@ -141,7 +142,7 @@ class Convergence:
         self._reactor.callLater(0, turn.callback, None)
         return turn
 
-    def _carry_out(self, actions: Sequence[Action], *, sound: bool) -> None:
+    def _carry_out(self, actions: Sequence[Action], words: dict[int, str], *, sound: bool) -> None:
         """Carry out those of the actions that are sound now; as a whole when all of them are, else by halves."""
         if not sound:
             actions = [action for action in actions if self._still_concerns(action)]
@@ -150,10 +151,10 @@ class Convergence:
             if check(Plan(actions=tuple(actions)), self._picture.around(actions)):
                 if len(actions) > 1:
                     middle = len(actions) // 2
-                    self._carry_out(actions[:middle], sound=False)
-                    self._carry_out(actions[middle:], sound=False)
+                    self._carry_out(actions[:middle], words, sound=False)
+                    self._carry_out(actions[middle:], words, sound=False)
                 return
-        self._do(actions)
+        self._do(actions, words)
 
     def _still_concerns(self, action: Action) -> bool:
         """Whether what the action is about is still as the plan took it to be."""
@@ -166,8 +167,7 @@ class Convergence:
             case _:
                 return True
 
-    def _do(self, actions: Sequence[Action]) -> None:
-        words: dict[int, str] = {}  # instances that need the same are refused in the same words
+    def _do(self, actions: Sequence[Action], words: dict[int, str]) -> None:
         with self._cluster.transaction("carry_out_plan") as tx:
             for action in actions:
                 match action:

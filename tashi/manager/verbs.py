@@ -148,22 +148,27 @@ class Verbs:
         return result
 
     def _create_vm(self, who: Principal, arguments: Arguments) -> Any:
-        return self._create(who, [arguments], "createVm")[0]
+        return self._row(who, self._create(who, [arguments], "createVm")[0])
 
-    def _create_many(self, who: Principal, arguments: Arguments) -> Any:
+    def _create_many(self, who: Principal, arguments: Arguments) -> Awaitable[Any]:
         wanted = arguments.get("instances")
         if not isinstance(wanted, list):
             raise YourMistake(BAD_ARGUMENT, "instances is missing; give a list of instances")
-        return self._create(who, wanted, "createMany")
+        return self._told(who, self._create(who, wanted, "createMany"))
 
-    def _create(self, who: Principal, wanted: Sequence[Any], verb: str) -> list[dict[str, Any]]:
+    async def _told(self, who: Principal, instances: Sequence[Instance]) -> list[dict[str, Any]]:
+        """The rows of what was made, when that is durable: of a thousand they take their time, and not in the same turn of the reactor."""
+        await self._cluster.journal.written()
+        return [self._row(who, instance) for instance in instances]
+
+    def _create(self, who: Principal, wanted: Sequence[Any], verb: str) -> list[Instance]:
         specs = [self._spec(who, _converted(one, Wanted)) for one in wanted]
         checked = self._creation.check(who, specs)
         with self._cluster.transaction("create_instances") as tx:
             instances = [self._creation.make(tx, spec) for spec in checked]
             tx.tell(audit_record(who.name, verb.lower(), " ".join(instance.name for instance in instances), "OK"))
         self._kick()
-        return [self._row(who, instance) for instance in instances]
+        return instances
 
     def _spec(self, who: Principal, wanted: Wanted) -> InstanceSpec:
         user_id = wanted.user_id if wanted.user_id is not None else the_user_who_asks(self._cluster.users, who).id
