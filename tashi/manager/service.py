@@ -33,6 +33,7 @@ from tashi.manager.powering import Powering
 from tashi.manager.proposals import Proposals
 from tashi.manager.questions import Questions
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.sla_warnings import SlaWarnings
 from tashi.manager.snapshots import Snapshots
 from tashi.manager.specific import SpecificCalls
 from tashi.manager.usage import Usage
@@ -139,12 +140,13 @@ class ClusterManager(Service):
             self.powering,
             proposals,
         )
-        deadlines = Deadlines(cluster, settings)
+        deadlines, warnings = Deadlines(cluster, settings), SlaWarnings(cluster, settings)
         self.hosts.begin()
 
         def each_second() -> None:
             self.hosts.check_leases()
             deadlines.check()
+            warnings.check()
 
         def each_minute() -> None:
             deadlines.forget()
