@@ -20,8 +20,10 @@ from tashi.manager.lifecycle import advance
 from tashi.manager.migrations import begin_waiting
 from tashi.manager.picture import Picture
 from tashi.manager.planner import Planner
+from tashi.manager.powering import Powering
 from tashi.manager.rebalancing import Rebalancing
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.squeezing import grow, shrink
 from tashi.model.disks import copies_needed
 from tashi.model.states import Happening, InstanceState
 from tashi.scheduling.check import check
@@ -37,12 +39,15 @@ class Convergence:
 
     log = Logger()
 
-    def __init__(self, reactor: Any, cluster: Cluster, settings: ManagerSettings, picture: Picture, planner: Planner) -> None:
+    def __init__(
+        self, reactor: Any, cluster: Cluster, settings: ManagerSettings, picture: Picture, planner: Planner, powering: Powering
+    ) -> None:
         self._reactor = reactor
         self._cluster = cluster
         self._settings = settings
         self._picture = picture
         self._planner = planner
+        self._powering = powering
         self._seen = -1
         """The version of the records that was planned on last."""
         self._idle_until = 0.0
@@ -178,8 +183,16 @@ class Convergence:
                         if key not in words:
                             words[key] = in_words(action.refusals)
                         self._postpone(tx, action, words[key])
-                    case _:
-                        pass
+                    case Shrink() if (instance := tx.instance(action.instance_id)) is not None:
+                        shrink(tx, instance, action)
+                    case Grow() if (instance := tx.instance(action.instance_id)) is not None:
+                        grow(tx, instance, action)
+        for action in actions:
+            match action:
+                case PowerOn():
+                    self._powering.switch_on(action.host_id, action.why)
+                case PowerOff():
+                    self._powering.switch_off(action.host_id, action.why)
 
     def _place(self, tx: Transaction, action: Place) -> None:
         instance = tx.instance(action.instance_id)
