@@ -16,7 +16,8 @@ class KickableLoop:
 
     Work that goes on after its call returns a Deferred of its end, until which no other round begins.
     Kicks of one reactor turn make one round. Rounds that follow each other closely are held ``pause`` seconds apart, so that a
-    flood of kicks becomes a few large rounds, and twice as long as the last one took, so that large rounds leave time for the rest.
+    flood of kicks becomes a few large rounds, and twice as long as the last one took, so that large rounds leave time for the rest; as
+    long as it took, where it went on after its call.
     """
 
     log = Logger()
@@ -29,7 +30,7 @@ class KickableLoop:
         self._pause = pause
         self._next: DelayedCall | None = None
         self._kicked = self._working = False
-        self._ended = float("-inf")
+        self._began = self._ended = float("-inf")
         self._took = 0.0
         self.running = False
 
@@ -59,9 +60,9 @@ class KickableLoop:
 
     def _round(self) -> None:
         self._kicked, self._working = False, True
-        began = self._reactor.seconds()
+        self._began = self._reactor.seconds()
         work: Deferred[Any] = maybeDeferred(self._work)
-        self._took = self._reactor.seconds() - began  # what goes on elsewhere does not keep the reactor from the rest
+        self._took = self._reactor.seconds() - self._began
         work.addErrback(self._failed)
         work.addCallback(self._end)
 
@@ -71,6 +72,7 @@ class KickableLoop:
     def _end(self, _: object) -> None:
         self._working = False
         self._ended = self._reactor.seconds()
+        self._took = max(self._took, (self._ended - self._began) / 2)  # what goes on in a thread takes half of our time
         if not self.running:
             return
         if self._kicked:
