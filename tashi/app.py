@@ -14,20 +14,24 @@ from twisted.application.service import MultiService, Service
 from twisted.internet import endpoints, ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
 from twisted.spread import pb
 
 from tashi import __version__
 from tashi.config import Config, ConfigError, load
 from tashi.config import SlaClass as ConfiguredClass
+from tashi.config.sections.scheduling import Scheduler
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, TashiError, YourMistake
 from tashi.images.directory import ImageDirectory
 from tashi.interfaces import IStore
+from tashi.manager.planner import InThread
 from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
 from tashi.model.sla import SlaClass
+from tashi.policy_plugins import policy_named
 from tashi.power.drivers import make_power
-from tashi.scheduling.policies import POLICIES
 from tashi.scheduling.snapshot import SchedulingSettings
 from tashi.store.sqlite import SQLiteStore
 from tashi.wire import certificates
@@ -105,11 +109,12 @@ class ControlPlane(Service):
             _store(reactor, config),
             images,
             _settings(config),
+            policy_named(config.scheduler.scheduler),
             join_secret=certificates.join_secret(state_dir),
             version=__version__,
             publishing=xmpp_on and bool(config.xmpp.recipient or config.xmpp.pubsub_service),
-            server_priorities=dict(config.servers.priorities),
             make_power=partial(make_power, reactor, config.power),
+            in_thread=_planning_thread(reactor),
         )
         await manager.open()
         self.manager = manager
@@ -190,22 +195,28 @@ def _store(reactor: Any, config: Config) -> IStore:
     return SQLiteStore(reactor, uri.removeprefix("sqlite://") or str(config.state_dir / "tashi.sqlite"))
 
 
+def _planning_thread(reactor: Any) -> InThread:
+    """A thread of its own for plans that take long: a pool that others use might keep one waiting."""
+    pool = ThreadPool(0, 1, "planning")
+    reactor.callWhenRunning(pool.start)
+    reactor.addSystemEventTrigger("during", "shutdown", pool.stop)
+    return lambda work: deferToThreadPool(reactor, pool, work)
+
+
 def _settings(config: Config) -> ManagerSettings:
     service, scheduler, xmpp = config.cluster_manager_service, config.scheduler, config.xmpp
-    policy = scheduler.scheduler
-    if policy not in POLICIES:
-        raise YourMistake(
-            BAD_ARGUMENT, f"[Scheduler] scheduler = {policy} is not a policy of this version; use {', '.join(sorted(POLICIES))}"
-        )
+    same = (field for field in SchedulingSettings.__struct_fields__ if field in Scheduler.__struct_fields__)
     return ManagerSettings(
         scheduling=SchedulingSettings(
-            policy=policy,
-            dense_pack=scheduler.dense_pack,
-            cpu_cores_over_rate=scheduler.cpu_cores_over_rate,
-            cpu_speed_over_rate=scheduler.cpu_speed_over_rate,
+            policy=scheduler.scheduler,
             allow_mismatched_versions=service.allow_mismatched_versions,
+            most_moves=scheduler.max_moves,
+            most_moves_per_host=scheduler.max_moves_per_host,
+            **{field: getattr(scheduler, field) for field in same},
         ),
         schedule_delay=scheduler.schedule_delay,
+        rebalance_interval=scheduler.rebalance_interval,
+        reschedule_after_start=scheduler.reschedule_after_start,
         provision_timeout=xmpp.provision_timeout,
         max_command_age=xmpp.max_command_age,
         expire_host_time=service.expire_host_time,
@@ -221,6 +232,7 @@ def _settings(config: Config) -> ManagerSettings:
         allow_duplicate_names=service.allow_duplicate_names,
         default_network=service.default_network,
         sla_classes={name: _sla_class(name, one) for name, one in config.sla_classes.classes.items()},
+        ratings=dict(config.servers.priorities),
         trusted=frozenset(xmpp.trusted),
         admins=frozenset(xmpp.admins),
     )

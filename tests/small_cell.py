@@ -12,12 +12,14 @@ from twisted.internet.task import Clock
 from tashi.errors import UNKNOWN_IMAGE, YourMistake
 from tashi.images.directory import Image
 from tashi.interfaces import IPower, IStore
+from tashi.manager.planner import InThread
 from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
 from tashi.model.host import Host
 from tashi.model.instance import Instance, InstanceSpec, InstanceUpdate, Resources
 from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
+from tashi.scheduling.policies import POLICIES, Policy
 from tashi.store.memory import MemoryStore
 from tests.builders import ISM, USERS, a_spec, an_origin
 from tests.fake_agent import FakeAgent, result_of
@@ -72,6 +74,8 @@ class SmallCell:
         hosts: Sequence[FakeAgent] = (),
         publishing: bool = True,
         power: IPower | None = None,
+        policy: Policy = POLICIES["Primitive"],
+        in_thread: InThread | None = None,
         **settings: Any,
     ) -> None:
         self.clock = Clock()
@@ -80,6 +84,8 @@ class SmallCell:
         self.settings = ManagerSettings(**{"trusted": frozenset({ISM.jid}), **settings})
         self.publishing = publishing
         self.power = power
+        self.policy = policy
+        self.in_thread = in_thread
         self.agents = list(hosts)
         self.saved: set[str] = set()
         """What is kept in the directory that the hosts share."""
@@ -95,13 +101,15 @@ class SmallCell:
         self.manager = ClusterManager(
             self.process,
             self.store,
-            Images(self.saved.discard),
+            Images(self.saved.discard),  # type: ignore[arg-type]
             self.settings,
+            self.policy,
             join_secret="join",
             version="1",
             publishing=self.publishing,
             make_power=self._make_power,
-        )  # type: ignore[arg-type]
+            in_thread=self.in_thread,
+        )
         result_of(self.manager.open())
         self.manager.startService()
         self.manager.outbox.subscribe(self._collect)

@@ -74,7 +74,9 @@ class Cluster(Records):
 
     def remark(self, instance_id: int, reason: str) -> None:
         """Let an instance's record say why it waits: nothing that is written or told, since every pass finds it out again."""
-        self.instances[instance_id] = msgspec.structs.replace(self.instances[instance_id], reason=reason)
+        after = self.instances[instance_id] = msgspec.structs.replace(self.instances[instance_id], reason=reason)
+        if after.host_id is not None:
+            self.touched.add(after.host_id)
 
     # IOutbox
     def outgoing(self) -> Sequence[Outgoing]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -42,6 +42,7 @@ from tashi.model.states import InstanceState
 from tashi.model.user import Principal
 from tashi.scheduling.plan import in_words
 from tashi.scheduling.policies import never_fits
+from tashi.scheduling.terms import needs
 
 MOST_HINTS = 64
 MOST_DEVICES = 16
@@ -67,11 +68,12 @@ class Creation:
         """The specifications with names resolved and terms applied; YourMistake when one of them cannot be had. Changes nothing."""
         names: set[str] = set()
         macs: set[str] = set()
+        hopeful: set[Hashable] = set()
         checked: list[InstanceSpec] = []
         if not specs:
             raise YourMistake(BAD_ARGUMENT, "no instance is asked for; name at least one")
         for spec in specs:
-            ready = self._check_one(who, spec)
+            ready = self._check_one(who, spec, hopeful)
             ready = msgspec.structs.replace(ready, nics=self._cards.with_macs(ready.nics, macs))
             if ready.name in names:
                 raise YourMistake(DUPLICATE_HOSTNAME, f"the host name {ready.name} is asked for twice; give each instance its own")
@@ -88,7 +90,8 @@ class Creation:
         tx.tell(vm_action("created", instance, None, instance.state.name, "", None))
         return instance
 
-    def _check_one(self, who: Principal, spec: InstanceSpec) -> InstanceSpec:
+    def _check_one(self, who: Principal, spec: InstanceSpec, hopeful: set[Hashable]) -> InstanceSpec:
+        """``hopeful``: the needs of those that some host could hold."""
         if not who.may_act_for(spec.user_id):
             raise YourMistake(
                 FORBIDDEN, f"{who.name} may not create instances of user {spec.user_id}; ask as that user, or as a trusted manager"
@@ -129,9 +132,12 @@ class Creation:
         ready = _with_terms(msgspec.structs.replace(spec, disks=disks, nics=nics), self._sla_class(spec.sla))
         if "scratchSpace" in ready.hints:
             check_scratch_space("hints.scratchSpace", ready.hints["scratchSpace"])
-        refusals = never_fits(Instance(id=0, **msgspec.structs.asdict(ready)), self._cluster.hosts, self._settings.scheduling)
-        if refusals:
-            raise YourMistake(NO_SUITABLE_HOST, f"no host of this cell could ever hold {spec.name}: {in_words(refusals)}")
+        instance = Instance(id=0, **{name: getattr(ready, name) for name in InstanceSpec.__struct_fields__})
+        if (need := needs(instance)) not in hopeful:
+            refusals = never_fits(instance, self._cluster.hosts, self._settings.scheduling)
+            if refusals:
+                raise YourMistake(NO_SUITABLE_HOST, f"no host of this cell could ever hold {spec.name}: {in_words(refusals)}")
+            hopeful.add(need)
         return ready
 
     def check_change(self, instance: Instance, *, cores: int, memory: int, image: str | None) -> tuple[Disk, ...]:

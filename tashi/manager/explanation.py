@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tashi.manager.cluster import Cluster
-from tashi.manager.convergence import Convergence
 from tashi.manager.lookup import the_instance
+from tashi.manager.picture import Picture
 from tashi.scheduling.explain import explain
 from tashi.scheduling.policies import RULES
 
@@ -12,14 +12,14 @@ from tashi.scheduling.policies import RULES
 class Explanation:
     """Answers `explain`."""
 
-    def __init__(self, cluster: Cluster, convergence: Convergence) -> None:
+    def __init__(self, cluster: Cluster, picture: Picture) -> None:
         self._cluster = cluster
-        self._convergence = convergence
+        self._picture = picture
 
     def of(self, reference: int | str) -> str:
         """One line on the instance, then one a host; YourMistake(unknown-id) when there is no such instance."""
         instance = the_instance(self._cluster, reference)
-        snapshot = self._convergence.snapshot()
+        snapshot = self._picture.whole()
         head = f"{instance.name} ({instance.id}) is {instance.state.name}"
         host = self._cluster.host_name(instance.host_id)
         if host is not None:

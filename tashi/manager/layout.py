@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -23,7 +23,7 @@ _encoder = msgspec.json.Encoder()
 class Layout:
     """Tells the layout of the cluster whenever it has changed."""
 
-    def __init__(self, reactor: Any, cluster: Cluster, interval: float, priorities: dict[int, int], usage: Usage) -> None:
+    def __init__(self, reactor: Any, cluster: Cluster, interval: float, priorities: Mapping[int, int], usage: Usage) -> None:
         self._cluster = cluster
         self._usage = usage
         self._priorities = priorities

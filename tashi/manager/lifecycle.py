@@ -105,7 +105,7 @@ def _event(tx: Transaction, before: Instance, after: Instance, happening: Happen
     if happening is Happening.ARRIVED or (before.state is InstanceState.MigrateTrans and happening is Happening.SEEN_RUNNING):
         former = tx.cluster.host_name(after.residue[-1].host_id) if after.residue else None
         host = tx.cluster.host_name(after.host_id)
-        return vm_action("migrated", after, former, host, reason, host)
+        return vm_action("migrated", after, former, host, reason or after.placed_why, host)
     match after.state:
         case _ if after.state is InstanceState.Exited or happening is Happening.REMAINS:
             as_wished = before.state in _ENDED_AS_WISHED or reason == "shut down"

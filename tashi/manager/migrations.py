@@ -29,6 +29,8 @@ from tashi.model.states import Happening, InstanceState
 from tashi.scheduling.filters import FOR_A_MOVE, objection
 from tashi.scheduling.snapshot import SchedulingSettings
 
+REBALANCE: Final = "rebalance"
+"""The verb of the moves that only better things."""
 _ALIVE: Final = (Seen.RUNNING, Seen.PAUSED)
 _UNCERTAIN: Final = (InstanceState.MigrateTrans, InstanceState.Orphaned)
 
@@ -45,8 +47,11 @@ def refusal(cluster: Cluster, instance: Instance, host: Host, settings: Scheduli
     return "is unknown" if room is None else objection(instance, room, FOR_A_MOVE)
 
 
-def migrate(tx: Transaction, instance: Instance, host: Host, settings: SchedulingSettings, *, who: str, verb: str) -> Instance:
-    """Have the instance move to this host; YourMistake when it does not run, has something else to do, or cannot be there."""
+def migrate(
+    tx: Transaction, instance: Instance, host: Host, settings: SchedulingSettings, *, who: str, verb: str, why: str = ""
+) -> Instance:
+    """Have the instance move to this host; YourMistake when it does not run, has something else to do, or cannot be there. ``why``: what
+    is expected of the move."""
     if instance.state is not InstanceState.Running:
         raise wrong_state(instance, InstanceState.Running)
     if instance.tasks:
@@ -55,8 +60,9 @@ def migrate(tx: Transaction, instance: Instance, host: Host, settings: Schedulin
     if reason is not None:
         code = CONFLICT if host.id == instance.host_id else NO_SUITABLE_HOST
         raise YourMistake(code, f"{instance.name} cannot move to {host.name}: {reason}")
-    migration = Migration(target=host.id, who=who, verb=verb)
-    return advance(tx, instance, Happening.MIGRATE_ASKED, reason=f"moves to {host.name}, asked by {who}", migration=migration)
+    migration = Migration(target=host.id, who=who, verb=verb, why=why)
+    reason = f"moves to {host.name}, asked by {_asker(migration)}"
+    return advance(tx, instance, Happening.MIGRATE_ASKED, reason=reason, migration=migration)
 
 
 def begin_waiting(cluster: Cluster, settings: ManagerSettings) -> None:
@@ -107,7 +113,7 @@ def leave(tx: Transaction, instance: Instance) -> Instance:
     assert migration is not None and instance.host_id is not None
     if instance.state is InstanceState.Orphaned:
         instance = advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason)
-    return advance(tx, instance, Happening.LEFT, **_at_target(instance, migration))
+    return advance(tx, instance, Happening.LEFT, **_at_target(tx, instance, migration))
 
 
 def is_leaving(instance: Instance) -> bool:
@@ -131,9 +137,10 @@ def fail(tx: Transaction, instance: Instance, reason: str) -> Instance:
     target = tx.cluster.host_name(instance.migration.target)
     residue = (*instance.residue, *_received(instance))
     words = f"not moved to {target}: {reason}"
-    return advance(
-        tx, instance, Happening.MIGRATION_FAILED, reason=words, migration=None, residue=residue, generation=instance.generation + 1
-    )
+    changes: dict[str, Any] = {"migration": None, "residue": residue, "generation": instance.generation + 1}
+    if instance.migration.verb == REBALANCE:
+        changes["moved_at"] = tx.now  # it rests after a vain attempt, too, or the same plan would try it again and again
+    return advance(tx, instance, Happening.MIGRATION_FAILED, reason=words, **changes)
 
 
 def tell_progress(tx: Transaction, instance: Instance, percent: int) -> None:
@@ -152,7 +159,7 @@ def _from_target(tx: Transaction, instance: Instance, migration: Migration, obse
     if not migration.received or observation.generation < migration.received:
         return instance
     if observation.seen is Seen.RUNNING and instance.state in _UNCERTAIN:
-        return advance(tx, instance, Happening.ARRIVED, **_at_target(instance, migration))
+        return advance(tx, instance, Happening.ARRIVED, **_at_target(tx, instance, migration))
     if instance.state is InstanceState.MigrateTrans and migration.doubt and observation.generation == instance.generation:
         if observation.done or observation.seen is Seen.GONE:
             return advance(tx, fail(tx, instance, migration.doubt), Happening.SEEN_PAUSED, reason=f"not moved: {migration.doubt}")
@@ -202,7 +209,7 @@ def _proceed(tx: Transaction, instance: Instance, migration: Migration | None, *
     return after
 
 
-def _at_target(instance: Instance, migration: Migration) -> dict[str, Any]:
+def _at_target(tx: Transaction, instance: Instance, migration: Migration) -> dict[str, Any]:
     """What the record says when the instance is its target's; its former host is to clear away what is left."""
     assert instance.host_id is not None
     generation = instance.generation + 1
@@ -213,8 +220,13 @@ def _at_target(instance: Instance, migration: Migration) -> dict[str, Any]:
         "started": migration.received,
         "generation": generation,
         "residue": (*instance.residue, Residue(host_id=instance.host_id, generation=generation)),
-        "placed_why": f"a move asked by {migration.who}",
+        "placed_why": f"a move asked by {_asker(migration)}",
+        "moved_at": tx.now,
     }
+
+
+def _asker(migration: Migration) -> str:
+    return f"{migration.who}: {migration.why}" if migration.why else migration.who
 
 
 def _received(instance: Instance) -> tuple[Residue, ...]:

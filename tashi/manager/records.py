@@ -13,6 +13,7 @@ from tashi.model.request import Origin, Outgoing, Request
 from tashi.model.states import InstanceState
 from tashi.model.user import User
 from tashi.scheduling.load import Load
+from tashi.scheduling.terms import persistent_disks
 
 
 class Records:
@@ -26,6 +27,8 @@ class Records:
         self.outbox: dict[int, Outgoing] = {}
         self.counters: dict[str, int] = {}
         self.settings: dict[str, str] = {}
+        self.version = 0
+        """Counts the changes of instances, hosts and users."""
         # indexes
         self.pending: set[int] = set()
         self.in_grace: set[int] = set()
@@ -41,6 +44,13 @@ class Records:
         """The instances about which each host may have orders."""
         self.loads: dict[int, Load] = defaultdict(Load)
         """What the instances on each host, and those on their way to it, take together."""
+        self.touched: set[int] = set()
+        """The hosts that have changed, or what takes room on them, since somebody took this set away."""
+        self.saved: set[int] = set()
+        """Those whose memory is kept while they are suspended."""
+        self.shrunk: set[int] = set()
+        self.by_disk: dict[str, set[int]] = defaultdict(set)
+        """Who has, or asks for, each persistent disk."""
         self.by_jid: dict[str, User] = {}
         self.open_requests: dict[int, set[int]] = defaultdict(set)
         self.stanzas: dict[tuple[str, str, str], int] = {}
@@ -48,11 +58,14 @@ class Records:
 
     def apply(self, table: str, key: Any, record: Any) -> None:
         """Put the record in its table, or with None take it out, and keep the indexes true."""
+        if table in ("instances", "hosts", "users"):
+            self.version += 1
         match table:
             case "instances":
                 self._index_instance(self.instances.get(key), record)
                 _put(self.instances, key, record)
             case "hosts":
+                self.touched.add(key)
                 _put(self.hosts, key, record)
             case "users":
                 old = self.users.get(key)
@@ -78,12 +91,17 @@ class Records:
                 del self.by_key[key]
             if old.host_id is not None and (new is None or new.host_id != old.host_id):
                 _discard(self.on_host, old.host_id, old.id)
+            for uri in persistent_disks(old):
+                _discard(self.by_disk, uri, old.id)
             for host_id in old.rooms:
+                self.touched.add(host_id)
                 self.loads[host_id].remove(old)
                 _discard(self.errands, host_id, old.id)
             self.pending.discard(old.id)
             self.in_grace.discard(old.id)
             self.moving.discard(old.id)
+            self.saved.discard(old.id)
+            self.shrunk.discard(old.id)
         if new is not None:
             if old is None:
                 self.by_name[new.name].add(new.id)
@@ -94,13 +112,20 @@ class Records:
                 self.by_key[key] = new.id
             if new.host_id is not None:
                 self.on_host[new.host_id].add(new.id)
+            for uri in persistent_disks(new):
+                self.by_disk[uri].add(new.id)
             for host_id in new.rooms:
+                self.touched.add(host_id)
                 self.loads[host_id].add(new)
                 self.errands[host_id].add(new.id)
             if new.migration is not None:
                 self.moving.add(new.id)
             if new.state is InstanceState.Pending:
                 self.pending.add(new.id)
+            if new.saved:
+                self.saved.add(new.id)
+            if new.shrunk_from is not None:
+                self.shrunk.add(new.id)
             if new.grace_until is not None:
                 self.in_grace.add(new.id)
 

@@ -27,9 +27,13 @@ from tashi.manager.journal import Journal
 from tashi.manager.layout import Layout
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.outbox import Outbox
+from tashi.manager.picture import Picture
+from tashi.manager.planner import InThread, Planner
 from tashi.manager.powering import Powering
+from tashi.manager.proposals import Proposals
 from tashi.manager.questions import Questions
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.sla_warnings import SlaWarnings
 from tashi.manager.snapshots import Snapshots
 from tashi.manager.specific import SpecificCalls
 from tashi.manager.usage import Usage
@@ -39,6 +43,7 @@ from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.states import InstanceState
 from tashi.model.user import User
+from tashi.scheduling.policies import POLICIES, Policy
 
 FLOOD_PAUSE = 0.01
 """Seconds between two passes of a flood: short beside a start, long enough for many requests to be planned together."""
@@ -59,6 +64,7 @@ class ClusterManager(Service):
     outbox: Outbox
     usage: Usage
     powering: Powering
+    picture: Picture
 
     def __init__(
         self,
@@ -66,14 +72,16 @@ class ClusterManager(Service):
         store: IStore,
         images: ImageDirectory,
         settings: ManagerSettings,
+        policy: Policy = POLICIES["Primitive"],
         *,
         join_secret: str,
         version: str,
         publishing: bool,
-        server_priorities: dict[int, int] | None = None,
         make_power: Callable[[Callable[[Host], Awaitable[None]]], IPower | None] = lambda shut_down: None,
+        in_thread: InThread | None = None,
     ) -> None:
-        """``make_power`` makes the driver that switches hosts on and off, of a way to have a host's agent shut its machine down."""
+        """``make_power`` makes the driver that switches hosts on and off, of a way to have a host's agent shut its machine down;
+        ``in_thread`` makes plans that would hold the reactor for too long; without it every plan is made in the reactor."""
         self._reactor = reactor
         self._store = store
         self._images = images
@@ -81,8 +89,8 @@ class ClusterManager(Service):
         self._join_secret = join_secret
         self._version = version
         self._publishing = publishing
-        self._priorities = server_priorities or {}
         self._make_power = make_power
+        self._planner = Planner(policy, settings.scheduling.policy, in_thread)
         self._loops: list[KickableLoop] = []
 
     async def open(self) -> None:
@@ -99,43 +107,46 @@ class ClusterManager(Service):
                 tx.put_user(User(id=0, name="root"))
         dispatch = Dispatch(reactor, cluster, cell)
         usage = self.usage = Usage(cluster)
-        convergence = Convergence(cluster, settings, usage)
-        planning = KickableLoop(reactor, settings.schedule_delay, convergence.run, "planning", pause=FLOOD_PAUSE)
+        picture = self.picture = Picture(cluster, settings, usage)
+        planning = KickableLoop(reactor, settings.schedule_delay, lambda: convergence.run(), "planning", pause=FLOOD_PAUSE)
         cards = NetworkCards(cluster)
         questions = Questions(cluster, cell, dispatch.link_to)
         creation = Creation(cluster, self._images, settings, cards)
-        explanation = Explanation(cluster, convergence)
-        self.layout = Layout(reactor, cluster, settings.layout_interval, self._priorities, usage)
+        explanation = Explanation(cluster, picture)
+        self.layout = Layout(reactor, cluster, settings.layout_interval, settings.ratings, usage)
         self.outbox = Outbox(cluster)
         self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick, usage, cards)
         power = self._make_power(questions.shut_down)
         self.powering = Powering(reactor, cluster, settings, power, self.hosts.let_go, planning.kick)
+        convergence = Convergence(reactor, cluster, settings, picture, self._planner, self.powering)
         self.commands = Commands(cluster, self._store, creation, explanation, settings, planning.kick)
         waiting = Waiting(reactor, cluster)
         cluster.watchers.append(self._forget_saved)
         specific, consoles = SpecificCalls(cluster, self._images, questions), Consoles(cluster, self._store, questions)
-        kicks = (planning.kick, convergence.run)
+        proposals = Proposals(cluster, convergence, self._planner, planning.kick)
+        kicks = (planning.kick, convergence.empty_hosts)
         self.verbs = Verbs(
             cluster,
             creation,
             self._images,
             explanation,
             waiting,
-            self._priorities,
             settings,
             *kicks,
             usage,
             specific,
             consoles,
-            Snapshots(cluster, convergence.snapshot),
+            Snapshots(cluster, picture.whole, self._planner.apart),
             self.powering,
+            proposals,
         )
-        deadlines = Deadlines(cluster, settings)
+        deadlines, warnings = Deadlines(cluster, settings), SlaWarnings(cluster, settings)
         self.hosts.begin()
 
         def each_second() -> None:
             self.hosts.check_leases()
             deadlines.check()
+            warnings.check()
 
         def each_minute() -> None:
             deadlines.forget()

@@ -15,6 +15,8 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     scheduling: SchedulingSettings = SchedulingSettings()
     schedule_delay: float = 2.0
+    rebalance_interval: float = 10.0
+    reschedule_after_start: bool = False
     provision_timeout: float = 45.0
     max_command_age: float = 300.0
     expire_host_time: float = 30.0
@@ -30,6 +32,7 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     allow_duplicate_names: bool = False
     default_network: int = 0
     sla_classes: Mapping[str, SlaClass] = {}
+    ratings: Mapping[int, int] = {}  # of hosts, by id: the higher, the better
     trusted: frozenset[str] = frozenset()  # bare JIDs, or domains with closed registration
     admins: frozenset[str] = frozenset()  # bare JIDs
     may_be_notified: frozenset[str] = frozenset()  # recipients

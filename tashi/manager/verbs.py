@@ -22,6 +22,7 @@ from tashi.manager.operations import the_user_who_asks
 from tashi.manager.operator_verbs import OperatorVerbs
 from tashi.manager.power_verbs import PowerVerbs
 from tashi.manager.powering import Powering
+from tashi.manager.proposals import Proposals
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.snapshots import Snapshots
 from tashi.manager.specific import SpecificCalls
@@ -79,7 +80,6 @@ class Verbs:
         images: ImageDirectory,
         explanation: Explanation,
         waiting: Waiting,
-        server_priorities: dict[int, int],
         settings: ManagerSettings,
         kick: Callable[[], None],
         drain: Callable[[], None],
@@ -88,13 +88,13 @@ class Verbs:
         consoles: Consoles,
         snapshots: Snapshots,
         powering: Powering,
+        proposals: Proposals,
     ) -> None:
         self._cluster = cluster
         self._creation = creation
         self._images = images
         self._explanation = explanation
         self._waiting = waiting
-        self._server_priorities = server_priorities
         self._settings = settings
         self._kick = kick
         self._usage = usage
@@ -124,7 +124,8 @@ class Verbs:
             "waitfor": self._wait_for,
             **consoles.verbs,
             **snapshots.verbs,
-            **PowerVerbs(cluster, powering, lambda host_id: server_priorities.get(host_id, 0)).verbs,
+            **PowerVerbs(cluster, powering, lambda host_id: settings.ratings.get(host_id, 0)).verbs,
+            **proposals.verbs,
         }
 
     async def call(self, who: Principal, verb: str, arguments: Arguments) -> Any:
@@ -147,22 +148,27 @@ class Verbs:
         return result
 
     def _create_vm(self, who: Principal, arguments: Arguments) -> Any:
-        return self._create(who, [arguments], "createVm")[0]
+        return self._row(who, self._create(who, [arguments], "createVm")[0])
 
-    def _create_many(self, who: Principal, arguments: Arguments) -> Any:
+    def _create_many(self, who: Principal, arguments: Arguments) -> Awaitable[Any]:
         wanted = arguments.get("instances")
         if not isinstance(wanted, list):
             raise YourMistake(BAD_ARGUMENT, "instances is missing; give a list of instances")
-        return self._create(who, wanted, "createMany")
+        return self._told(who, self._create(who, wanted, "createMany"))
 
-    def _create(self, who: Principal, wanted: Sequence[Any], verb: str) -> list[dict[str, Any]]:
+    async def _told(self, who: Principal, instances: Sequence[Instance]) -> list[dict[str, Any]]:
+        """The rows of what was made, when that is durable: of a thousand they take their time, and not in the same turn of the reactor."""
+        await self._cluster.journal.written()
+        return [self._row(who, instance) for instance in instances]
+
+    def _create(self, who: Principal, wanted: Sequence[Any], verb: str) -> list[Instance]:
         specs = [self._spec(who, _converted(one, Wanted)) for one in wanted]
         checked = self._creation.check(who, specs)
         with self._cluster.transaction("create_instances") as tx:
             instances = [self._creation.make(tx, spec) for spec in checked]
             tx.tell(audit_record(who.name, verb.lower(), " ".join(instance.name for instance in instances), "OK"))
         self._kick()
-        return [self._row(who, instance) for instance in instances]
+        return instances
 
     def _spec(self, who: Principal, wanted: Wanted) -> InstanceSpec:
         user_id = wanted.user_id if wanted.user_id is not None else the_user_who_asks(self._cluster.users, who).id
@@ -280,7 +286,7 @@ class Verbs:
 
     def _host_row(self, host_id: int) -> dict[str, Any]:
         host = self._cluster.hosts[host_id]
-        return host_row(host, self._server_priorities.get(host_id, 0)) | {"stats": self._usage.of_host(host)}
+        return host_row(host, self._settings.ratings.get(host_id, 0)) | {"stats": self._usage.of_host(host)}
 
 
 def _converted(data: Any, kind: type[Any]) -> Any:

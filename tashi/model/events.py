@@ -60,6 +60,21 @@ def host_action(action: str, host: Host, reason: str = "") -> Event:
     }
 
 
+def sla_warning(instance: Instance, term: str, reason: str, host: str | None) -> Event:
+    """A term of an instance is not kept where it is."""
+    return {
+        "type": "slaWarning",
+        "description": f"{instance.name} ({instance.id}) {term} is not kept: {reason}",
+        "id": instance.id,
+        "resourceId": instance.resource_id,
+        "fqdn": fqdn(instance),
+        "sla": instance.sla,
+        "term": term,
+        "host": host,
+        "reason": reason,
+    }
+
+
 def audit_record(who: str, verb: str, target: str, result: str, count: int = 1) -> Event:
     """Who asked for what, and what became of it; never a secret."""
     words = f"{who} {verb} {target}: {result}".replace("  ", " ")

@@ -76,6 +76,7 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     doubt: str = ""  # why its host says that it failed, though the domain stands still there: only the target can tell
     who: str = ""
     verb: str = ""
+    why: str = ""  # what a scheduler expects of it
 
 
 class Becoming(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
@@ -157,7 +158,8 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     shrunk_from: int | None = None  # MB its guest had before it was shrunk to make room; while it has less, only that takes room
     shrunk_why: str = ""  # in words, as long as it is shrunk
     resize_failed_at: float = 0.0  # when its host last could not shrink it, or give it back what it had
-    moved_at: float = 0.0  # when it last came to another host
+    moved_at: float = 0.0  # when it last came to another host, or was to by the scheduler's will and did not
+    broken_terms: tuple[str, ...] = ()  # those of its terms that are not kept where it is, and that somebody has been told of
 
     @property
     def resources(self) -> Resources:

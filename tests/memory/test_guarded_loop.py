@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -51,6 +52,31 @@ class KickableLoopTest(TestCase):
         self.loop.kick()
         self.clock.pump([0.5] * 20)
         self.assertEqual(self.rounds, [0.0, 5.0, 14.0])
+
+    def test_work_that_goes_on_is_waited_for(self) -> None:
+        """Kicks while a round goes on make one more after it, which leaves as much time as the round took; a failure ends it, too."""
+        ends: list[Deferred[None]] = []
+
+        def work() -> Deferred[None]:
+            self.rounds.append(self.clock.seconds())
+            ends.append(Deferred())
+            return ends[-1]
+
+        self.rounds.clear()
+        loop = KickableLoop(self.clock, 10.0, work, "slow", pause=1.0)
+        loop.start()
+        self.clock.advance(0)
+        for _ in range(4):
+            loop.kick()
+            self.clock.advance(1.0)
+        self.assertEqual(self.rounds, [0.0])
+        ends[0].callback(None)
+        self.clock.pump([0.5] * 8)
+        self.assertEqual(self.rounds, [0.0, 8.0])
+        ends[1].errback(ZeroDivisionError())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.clock.pump([1.0] * 10)
+        self.assertEqual(self.rounds, [0.0, 8.0, 18.0])
 
     def test_an_exception_costs_one_round(self) -> None:
         """It is logged, and the next round comes as if nothing had been."""

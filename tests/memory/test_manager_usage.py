@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tashi.errors import YourMistake
-from tashi.manager.convergence import Convergence
 from tashi.model.orders import Report
 from tashi.model.statistics import InstanceUse, Statistics, Use
 from tashi.scheduling.load import HostUsage
@@ -42,7 +41,7 @@ def shown(cell: SmallCell, name: str = "vm1") -> dict[str, Any] | None:
 def snapshot(cell: SmallCell) -> Snapshot:
     """What a scheduler is given a second later."""
     cell.settle(1.1)
-    return Convergence(cell.manager.cluster, cell.settings, cell.manager.usage).snapshot()
+    return cell.manager.picture.whole()
 
 
 def test_shown() -> None:

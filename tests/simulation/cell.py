@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
+from tashi.scheduling.policies import POLICIES
+from tashi.scheduling.snapshot import SchedulingSettings
 from tests.builders import ISM, USERS
 from tests.simulation.hosts import Agent
 from tests.simulation.world import SlowStore, World
 from tests.small_cell import Images, Process, result_of
+
+_POLICIES: Final = ("Primitive", "Balanced", "Consolidated", "Primitive")
 
 
 class Cell:
@@ -33,16 +40,33 @@ class Cell:
     def start(self) -> None:
         """Begin on what the store has kept."""
         self.process = self.store.process = Process(self._world.clock)
-        settings = ManagerSettings(trusted=frozenset({str(ISM.jid)}), layout_interval=1e9)
+        policy = _POLICIES[self._world.seed % len(_POLICIES)]
+        scheduling = SchedulingSettings(policy=policy, auto_migrations=policy != "Primitive", min_gain=0.01, hold_rounds=1, cooldown=10.0)
+        settings = ManagerSettings(trusted=frozenset({str(ISM.jid)}), layout_interval=1e9, scheduling=scheduling, rebalance_interval=3.0)
         self.manager = ClusterManager(
-            self.process, self.store, Images(self._forget_saved), settings, join_secret="join", version="1", publishing=True
-        )  # type: ignore[arg-type]
+            self.process,
+            self.store,
+            Images(self._forget_saved),  # type: ignore[arg-type]
+            settings,
+            lambda snapshot: POLICIES[policy](snapshot),  # as another package's, which is always asked in a thread
+            join_secret="join",
+            version="1",
+            publishing=True,
+            in_thread=self._slowly,
+        )
         result_of(self.manager.open())
         self.manager.startService()
         self.manager.outbox.subscribe(self._publish_soon)
         self._publishing = False
         self._publish_soon()
         self.up = True
+
+    def _slowly(self, work: Callable[[], Any]) -> Deferred[Any]:
+        """As a thread does it that takes its time."""
+        done: Deferred[Any] = Deferred()
+        outcome = maybeDeferred(work)
+        self.process.callLater(self._world.delay(1.0), lambda: outcome.chainDeferred(done))
+        return done
 
     def _forget_saved(self, saved: str) -> None:
         self._world.shared.saved.pop(saved, None)

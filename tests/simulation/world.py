@@ -18,6 +18,7 @@ class World:
     """One clock, one source of chance, and whether things still go wrong."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.clock = Clock()
         self.clock.advance(1_800_000_000)
         self.chance = Random(seed)

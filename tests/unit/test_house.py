@@ -18,7 +18,7 @@ FLOORS: Final = (
     ("cellars", "tashi.store tashi.users tashi.images tashi.network tashi.power tashi.node"),
     ("hall", "tashi.manager"),
     ("doors", "occi.sink tashi.xmpp tashi.wire tashi.client tashi.compat"),
-    ("wiring", "tashi.app"),
+    ("wiring", "tashi.app tashi.policy_plugins"),
     ("attic", "tashi.tap tashi.node_tap tashi.sandbox"),
 )  # fmt: skip
 """From the ground up: rooms by the modules they hold; the longest name that fits is a module's room. Imports go down or stay."""
