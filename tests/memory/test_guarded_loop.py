@@ -62,6 +62,7 @@ class KickableLoopTest(TestCase):
             ends.append(Deferred())
             return ends[-1]
 
+        self.loop.stop()
         self.rounds.clear()
         loop = KickableLoop(self.clock, 10.0, work, "slow", pause=1.0)
         loop.start()

@@ -85,7 +85,7 @@ def test_what_comes_meanwhile_is_planned_next() -> None:
         cell.settle(1.0)
     assert (thread.works, set(where(cell).values())) == ([], {None})
     tell()
-    cell.settle(1.0)
+    cell.settle(3.0)
     assert where(cell)["vm1"] is not None
     assert len(thread.works) == 1
     finish(cell, thread)
