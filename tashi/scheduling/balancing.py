@@ -299,7 +299,7 @@ class _Kinds:
                 if known[key] == len(masks):
                     masks.append(mask)
             self._realm[kind] = known[key]
-        self._allowed = np.array(masks, dtype=bool).reshape(-1, len(self._loads.places))
+        self._allowed = np.array(masks, dtype=bool).reshape(len(masks), len(self._loads.places))
         self._classify()
 
     def _classify(self) -> None:
