@@ -45,8 +45,8 @@ def imbalance(fleet: Fleet) -> float:
     return _Loads(fleet).imbalance()
 
 
-def rebalance(fleet: Fleet) -> Moves:
-    """The moves that pay, made in the fleet, too; none when together they do not."""
+def rebalance(fleet: Fleet, most: int | None = None) -> Moves:
+    """The moves that pay, ``most`` of them at most, made in the fleet, too; none when together they do not."""
     min_gain = fleet.snapshot.settings.min_gain
     descent = _Descent(fleet)
     first = last = descent.loads.imbalance()
@@ -57,8 +57,8 @@ def rebalance(fleet: Fleet) -> Moves:
     def least() -> float:
         return max(NOISE * first, min_gain * (first - last) / max(1, len(steps)))
 
-    while found := descent.steps(last - least()):
-        for step in found:
+    while len(steps) != most and (found := descent.steps(last - least())):
+        for step in found[: None if most is None else most - len(steps)]:
             words = descent.take(step)
             now = descent.loads.imbalance()
             if last - now <= least():
@@ -170,8 +170,9 @@ class _Descent:
 
     def _group(self, kinds: _Kinds) -> tuple[list[int], list[int]]:
         """Sort the instances into groups; the source and the kind of each. The lowest id goes first."""
-        sources, found = [], []
-        for index, place in enumerate(self.loads.places):
+        sources: list[int] = []
+        found: list[int] = []
+        for index, place in enumerate(self.loads.places.tolist()):
             host = self._fleet.hosts[place]
             groups: dict[int, list[Instance]] = {}
             for instance in sorted(self._fleet.movable(place), key=lambda one: -one.id):
@@ -335,7 +336,7 @@ class _Kinds:
     def refuse(self, kind: int) -> None:
         """The filters mind more than the columns tell: ask them about this kind on all hosts."""
         instance = self._instances[kind]
-        refused = [self._fleet.objection(instance, place, NOW) is not None for place in self._loads.places]
+        refused = [self._fleet.objection(instance, place, NOW) is not None for place in self._loads.places.tolist()]
         self._refused[kind] = np.array(refused)
 
 

@@ -44,7 +44,7 @@ def write(snapshot: Snapshot) -> str:
     speeds = Counter(host.facts.cpu_speed for host in snapshot.hosts.values() if host.facts and host.facts.cpu_speed)
     standard = max(speeds, key=lambda speed: (speeds[speed], speed), default=_STANDARD)
     ratio = snapshot.settings.cpu_cores_over_rate
-    sections = (
+    sections: tuple[list[str], ...] = (
         [f"{_GROUP[0]}|{_GROUP[1]}|preferred||"],
         [_node(snapshot, host, standard) for _, host in sorted(snapshot.hosts.items())],
         [_instance(snapshot, one) for _, group in sorted(snapshot.placed.items()) for one in group if one.host_id in snapshot.hosts],
@@ -71,16 +71,16 @@ def read(text: str) -> Snapshot:
         running[row.text(6)] += row.number(1) if row.text(4) == "running" else 0
     own = [row.tag(10, "id") for row in nodes]
     numbers = _Numbers(own)
-    hosts = {row.text(0): _host(row, numbers.take(row, number), running[row.text(0)]) for row, number in zip(nodes, own, strict=True)}
+    hosts = {row.text(0): _host(row, numbers.take(row, its), running[row.text(0)]) for row, its in zip(nodes, own, strict=True)}
     placed: dict[int, list[Instance]] = {host.id: [] for host in hosts.values()}
     usage: dict[int, dict[int, int]] = {}
     named = [_NAME.fullmatch(row.text(0)) for row in guests]
-    own = [int(name[1]) if name else None for name in named]
-    numbers = _Numbers(own)
-    for row, name, number in zip(guests, named, own, strict=True):
+    numbered = [int(name[1]) if name else None for name in named]
+    numbers = _Numbers(numbered)
+    for row, name, its in zip(guests, named, numbered, strict=True):
         if row.text(6) not in hosts:
             raise row.wrong(6, "no node of the file")
-        instance = _guest(row, numbers.take(row, number), name[2] if name else row.text(0), hosts[row.text(6)].id)
+        instance = _guest(row, numbers.take(row, its), name[2] if name else row.text(0), hosts[row.text(6)].id)
         placed[instance.host_id or 0].append(instance)
         used = row.tag(9, "mhz")
         if used is not None:
@@ -167,8 +167,8 @@ class _Numbers:
     """Who has which number; ``own`` are those that bring one along."""
 
     def __init__(self, own: Iterable[int | None]) -> None:
-        own = frozenset(own)
-        self._free = (number for number in itertools.count(1) if number not in own)
+        theirs = frozenset(own)
+        self._free = (number for number in itertools.count(1) if number not in theirs)
         self._taken: set[int | str] = set()
 
     def take(self, row: _Row, number: int | None) -> int:
