@@ -42,14 +42,14 @@ NOISE: Final = 1e-9
 
 def imbalance(fleet: Fleet) -> float:
     """How unevenly the hosts in service are loaded: 0 is evenly."""
-    return _Loads(fleet).imbalance()
+    return _Loads(fleet).imbalance
 
 
 def rebalance(fleet: Fleet, most: int | None = None) -> Moves:
     """The moves that pay, ``most`` of them at most, made in the fleet, too; none when together they do not."""
     min_gain = fleet.snapshot.settings.min_gain
     descent = _Descent(fleet)
-    first = last = descent.loads.imbalance()
+    first = last = descent.loads.imbalance
     before = _figures(fleet, first)
     moves: list[Migrate] = []
     steps: list[_Step] = []
@@ -60,7 +60,7 @@ def rebalance(fleet: Fleet, most: int | None = None) -> Moves:
     while len(steps) != most and (found := descent.steps(last - least())):
         for step in found[: None if most is None else most - len(steps)]:
             words = descent.take(step)
-            now = descent.loads.imbalance()
+            now = descent.loads.imbalance
             if last - now <= least():
                 descent.take_back(step)
                 break
@@ -80,31 +80,38 @@ def _figures(fleet: Fleet, imbalance: float) -> Figures:
 
 
 class _Loads:
-    """The hosts in service, by an index of their own, and ``shares``: for each addend its share in the load of each of them."""
+    """The hosts in service, by an index of their own, and ``shares``: for each addend its share in the load of each of them.
+
+    Of these are the ``mean``, the ``deviation`` from it, and the ``imbalance``.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        expression = parse(fleet.snapshot.settings.load_expression)
-        self._addends = expression.addends()
-        capacity = np.broadcast_to(expression.value(fleet.memory, fleet.cores, fleet.speed), (len(fleet.hosts),))
+        self._expression = parse(fleet.snapshot.settings.load_expression)
+        capacity = np.broadcast_to(self._expression.value(fleet.memory, fleet.cores, fleet.speed), (len(fleet.hosts),))
         ready = np.array([is_ready(host) for host in fleet.hosts], dtype=bool)
         self.places = np.flatnonzero(ready & (capacity > 0))
         self._scale = 1.0 / capacity[self.places]
         self.shares = self.shares_of(slice(None))
-
-    def imbalance(self) -> float:
-        """The deviations of all addends together."""
-        return float(self.shares.std(axis=1).sum()) if self.places.size else 0.0
+        self._sum_up()
 
     def shares_of(self, hosts: Any, memory: Any = 0, cores: Any = 0, speed: Any = 0) -> Column:
         """The shares of these hosts, were they used for so much more."""
         fleet, places = self._fleet, self.places[hosts]
         uses = fleet.used_memory[places] + memory, fleet.used_cores[places] + cores, fleet.busy[places] + speed
-        return np.stack([addend.value(*uses) for addend in self._addends]) * self._scale[hosts]
+        return self._expression.parts(*uses) * self._scale[hosts]
 
     def update(self, hosts: list[int]) -> None:
         """These have changed."""
         self.shares[:, hosts] = self.shares_of(hosts)
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        count = max(1, len(self.places))
+        self.mean = self.shares.sum(axis=1, keepdims=True) / count
+        distance = self.shares - self.mean
+        self.deviation = np.sqrt(np.einsum("ij,ij->i", distance, distance) / count)
+        self.imbalance = float(self.deviation.sum())
 
 
 class _Step(NamedTuple):
@@ -205,7 +212,7 @@ class _Descent:
     def _search(self, limit: float) -> tuple[list[_Step], Column]:
         """The best pairs of a group and a target, the best one first, that bring the imbalance below this limit; the groups looked at."""
         shares, source, count = self.loads.shares, self._source, self.loads.shares.shape[1]
-        mean, deviation = shares.mean(axis=1, keepdims=True), shares.std(axis=1)
+        mean, deviation = self.loads.mean, self.loads.deviation
         squares = (shares - mean) ** 2
         relief = (self._without - mean) ** 2 - squares[:, source]
         most = 1
@@ -214,7 +221,7 @@ class _Descent:
         else:
             most = max(1, count // AT_ONCE)
             slope = 1 / (2 * count * np.maximum(deviation, 1e-3 * deviation.max() or 1.0))
-            groups, hosts = self._promising(mean, squares, relief, slope, limit - deviation.sum(), BREADTH * most)
+            groups, hosts = self._promising(mean, squares, relief, slope, limit - self.loads.imbalance, BREADTH * most)
         kinds = self._kind[groups]
         there = self.loads.shares_of(hosts, *self._kinds.uses[:, kinds, None])
         fewer = (self._without - shares[:, source])[:, groups, None]
@@ -246,7 +253,7 @@ class _Descent:
     def _apart(self, after: Column, groups: Column, hosts: Column, most: int, limit: float) -> list[_Step]:
         """The best pairs that have no host in common; ``after`` is the imbalance after each, and used up."""
         steps: list[_Step] = []
-        sources, now, places = self._source[groups], self.loads.imbalance(), self.loads.places
+        sources, now, places = self._source[groups], self.loads.imbalance, self.loads.places
         while len(steps) < most and after.size:
             row, column = np.unravel_index(np.argmin(after), after.shape)
             if after[row, column] >= limit:
