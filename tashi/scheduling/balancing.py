@@ -10,21 +10,18 @@ average, and comes to nothing when all together would not lessen the imbalance b
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import numpy as np
 
-from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.scheduling.expression import parse
 from tashi.scheduling.filters import TO_BETTER
 from tashi.scheduling.fleet import Column, Fleet
-from tashi.scheduling.load import demand
+from tashi.scheduling.kinds import Kinds
 from tashi.scheduling.moves import Moves
 from tashi.scheduling.plan import Figures, Migrate
-from tashi.scheduling.terms import hypervisor_of, is_ready, needs
+from tashi.scheduling.terms import is_ready
 
 EXACT: Final = 20_000
 """As many pairs of a group and a host are all looked at exactly in every step."""
@@ -34,8 +31,6 @@ CLOSE: Final = 0.9
 """Of the same look are steps that win at least this share of what the best of it does."""
 BREADTH: Final = 8
 """For each step to be taken so many groups, and so many targets of each of their classes, are looked at exactly."""
-CLASSES: Final = 16
-"""Kinds are looked at in at most so many classes of like size, those for which other hosts are allowed apart."""
 NOISE: Final = 1e-9
 """The share of the imbalance that is no gain but what sums get wrong."""
 
@@ -139,7 +134,7 @@ class _Descent:
         self._fleet = fleet
         self.loads = _Loads(fleet)
         self._members: list[list[Instance]] = []
-        kinds = _Kinds(fleet, self.loads)
+        kinds = Kinds(fleet, self.loads.places)
         source, kind = self._group(kinds)
         self._kinds = kinds
         self._source = np.array(source, dtype=np.int64)
@@ -175,7 +170,7 @@ class _Descent:
         self._members[step.group].append(step.instance)
         self._move(step, step.target, step.source)
 
-    def _group(self, kinds: _Kinds) -> tuple[list[int], list[int]]:
+    def _group(self, kinds: Kinds) -> tuple[list[int], list[int]]:
         """Sort the instances into groups; the source and the kind of each. The lowest id goes first."""
         sources: list[int] = []
         found: list[int] = []
@@ -199,10 +194,10 @@ class _Descent:
         self._passed_over[groups] = [not self._members[group] for group in groups]
 
     def _is_agreed(self, step: _Step) -> bool:
-        """Whether the filters agree to the last; if not, they are asked about this kind on all hosts: it is neighbours that they mind."""
-        if self._fleet.objection(step.instance, step.target, TO_BETTER) is None:
+        """Whether the filters agree to the last."""
+        if self._fleet.objection(step.instance, step.target, NOW) is None:
             return True
-        self._kinds.refuse(int(self._kind[step.group]))
+        self._kinds.refuse(int(self._kind[step.group]), int(np.searchsorted(self.loads.places, step.target)))
         return False
 
     def _shares_without(self, groups: Column) -> Column:
@@ -265,86 +260,6 @@ class _Descent:
             after[(sources == source) | (sources == target)] = np.inf
             after[:, (hosts == source) | (hosts == target)] = np.inf
         return steps
-
-
-class _Kinds:
-    """What instances take and where they may go: ``uses`` are MB, cores, and MHz in use or reserved, by kind."""
-
-    def __init__(self, fleet: Fleet, loads: _Loads) -> None:
-        self._fleet = fleet
-        self._loads = loads
-        self._numbers: dict[Hashable, int] = {}
-        self._instances: list[Instance] = []
-        self._hypervisors: list[str] = []
-        self._refused: dict[int, Column] = {}
-
-    def number(self, instance: Instance, host: Host) -> int:
-        """The kind of an instance that is on this host."""
-        alike = needs(instance), demand(instance), self._fleet.busy_of(instance), hypervisor_of(host)
-        kind = self._numbers.setdefault(alike, len(self._numbers))
-        if kind == len(self._instances):
-            self._instances.append(instance)
-            self._hypervisors.append(hypervisor_of(host))
-        return kind
-
-    def sort(self) -> None:
-        """Work out what there is to know of all kinds."""
-        wanted = [(*demand(one), self._fleet.busy_of(one)) for one in self._instances]
-        self._demand = np.array(wanted, dtype=np.float64).reshape(-1, 4).T
-        memory, cores, speed, busy = self._demand
-        self.uses = np.stack([memory, cores, np.maximum(speed, busy)])
-        realms: dict[bytes, int] = {}
-        known: dict[Hashable, int] = {}
-        masks: list[Column] = []
-        self._realm = np.zeros(len(self._instances), dtype=np.int64)
-        there = np.array([hypervisor_of(self._fleet.hosts[place]) for place in self._loads.places])
-        for kind, (instance, here) in enumerate(zip(self._instances, self._hypervisors, strict=True)):
-            bare = msgspec.structs.replace(instance, cores=0, memory=0, cpu_speed=None, shrunk_from=None, becoming=None)
-            key = needs(bare), here
-            if key not in known:
-                mask = self._fleet.fitting(bare, NOW)[self._loads.places] & (there == here)
-                known[key] = realms.setdefault(mask.tobytes(), len(realms))
-                if known[key] == len(masks):
-                    masks.append(mask)
-            self._realm[kind] = known[key]
-        self._allowed = np.array(masks, dtype=bool).reshape(len(masks), len(self._loads.places))
-        self._classify()
-
-    def _classify(self) -> None:
-        """``class_of`` each kind and an example of each class: in each realm those that are most unlike each other."""
-        sizes = self.uses / np.maximum(self.uses.max(axis=1, initial=0, keepdims=True), 1)
-        self.class_of = np.zeros(len(self._realm), dtype=np.int64)
-        examples: list[int] = []
-        for realm in range(len(self._allowed)):
-            kinds = np.flatnonzero(self._realm == realm)
-            distance = np.full(len(kinds), np.inf)
-            for _ in range(min(CLASSES, len(kinds))):
-                example = int(kinds[distance.argmax()])
-                to_it = np.abs(sizes[:, kinds] - sizes[:, [example]]).sum(axis=0)
-                self.class_of[kinds[to_it < distance]] = len(examples)
-                distance = np.minimum(distance, to_it)
-                examples.append(example)
-        self.examples = np.array(examples, dtype=np.int64)
-
-    def fits(self, kinds: Column, hosts: Column) -> Column:
-        """Whether an instance of each of these kinds may go to each of these hosts, as far as is known."""
-        fleet, places = self._fleet, self._loads.places[hosts]
-        memory, cores, speed, _ = self._demand[:, kinds, None]
-        fits = self._allowed[self._realm[kinds][:, None], hosts]
-        fits &= (fleet.used_memory[places] + memory <= fleet.memory[places]) & (cores <= fleet.largest[places])
-        fits &= fleet.used_cores[places] + cores <= fleet.cores[places]
-        if speed.any():
-            enough = (fleet.used_speed[places] + speed <= fleet.speed[places]) & (speed <= cores * fleet.megahertz[places])
-            fits &= enough | (speed == 0)
-        for row in np.flatnonzero([kind in self._refused for kind in kinds]) if self._refused else ():
-            fits[row] &= ~self._refused[int(kinds[row])][hosts]
-        return fits
-
-    def refuse(self, kind: int) -> None:
-        """The filters mind more than the columns tell: ask them about this kind on all hosts."""
-        instance = self._instances[kind]
-        refused = [self._fleet.objection(instance, place, NOW) is not None for place in self._loads.places.tolist()]
-        self._refused[kind] = np.array(refused)
 
 
 def _least(values: Column, most: int) -> Column:

@@ -76,8 +76,8 @@ Node = Number | Variable | Negative | Sum | Product | Extreme
 class LoadExpression(msgspec.Struct, frozen=True):
     """What counts as load, ready to be worked out.
 
-    ``addends`` are the parts whose sum it is, those of sums in brackets among them and constants left out; an expression of another shape is
-    its only part.
+    ``addends`` are the parts whose sum it is, those of sums in brackets among them and constants left out; an expression of another
+    shape is its only part.
     """
 
     root: Node
