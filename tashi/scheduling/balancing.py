@@ -195,7 +195,7 @@ class _Descent:
 
     def _is_agreed(self, step: _Step) -> bool:
         """Whether the filters agree to the last."""
-        if self._fleet.objection(step.instance, step.target, NOW) is None:
+        if self._fleet.objection(step.instance, step.target, TO_BETTER) is None:
             return True
         self._kinds.refuse(int(self._kind[step.group]), int(np.searchsorted(self.loads.places, step.target)))
         return False

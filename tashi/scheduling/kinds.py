@@ -10,7 +10,7 @@ import numpy as np
 
 from tashi.model.host import Host
 from tashi.model.instance import Instance
-from tashi.scheduling.filters import NOW
+from tashi.scheduling.filters import TO_BETTER
 from tashi.scheduling.fleet import Column, Fleet
 from tashi.scheduling.load import demand
 from tashi.scheduling.terms import hypervisor_of, needs
@@ -35,7 +35,7 @@ class Kinds:
 
     def number(self, instance: Instance, host: Host) -> int:
         """The kind of an instance that is on this host."""
-        alike = needs(instance), demand(instance), self._fleet.busy_of(instance), hypervisor_of(host)
+        alike = needs(instance), demand(instance), self._fleet.busy_of(instance), hypervisor_of(host), self._fleet.tie_of(instance)
         kind = self._numbers.setdefault(alike, len(self._numbers))
         if kind == len(self._instances):
             self._instances.append(instance)
@@ -55,9 +55,9 @@ class Kinds:
         allowed: list[Column] = []
         for kind, (instance, here) in enumerate(zip(self._instances, self._hypervisors, strict=True)):
             sizeless = msgspec.structs.replace(instance, cores=0, memory=0, cpu_speed=None, shrunk_from=None, becoming=None)
-            terms = self._terms[kind] = known.setdefault((needs(sizeless), here), len(known))
+            terms = self._terms[kind] = known.setdefault((needs(sizeless), here, self._fleet.tie_of(instance)), len(known))
             if terms == len(allowed):
-                allowed.append(self._fleet.fitting(sizeless, NOW)[self._places] & (there == here))
+                allowed.append(self._fleet.fitting(sizeless, TO_BETTER)[self._places] & (there == here))
                 self._sizeless.append(sizeless)
         self._allowed = np.array(allowed, dtype=bool).reshape(len(allowed), len(self._places))
         self._classify()
@@ -96,5 +96,5 @@ class Kinds:
         """A filter minds more than the columns tell, such as neighbours: ask about the terms of this kind on all hosts."""
         terms = int(self._terms[kind])
         for index, place in enumerate(self._places.tolist()):
-            if index == host or self._fleet.objection(self._sizeless[terms], place, NOW) is not None:
+            if index == host or self._fleet.objection(self._sizeless[terms], place, TO_BETTER) is not None:
                 self._allowed[terms, index] = False
