@@ -232,7 +232,7 @@ class _Descent:
         examples = self._kinds.examples
         worse = (self.loads.shares_of(slice(None), *self._kinds.uses[:, examples, None]) - mean[:, None]) ** 2 - squares[:, None]
         cost = np.tensordot(slope, worse, axes=1)
-        cost[~self._kinds.fits(examples, np.arange(cost.shape[1]))] = np.inf
+        cost[~self._kinds.classes_fit()] = np.inf
         best = cost.argmin(axis=1)
         classes = self._kinds.class_of[self._kind]
         target = best[classes]
