@@ -11,7 +11,8 @@ from typing import Final
 from bench.figures import table, write
 
 BENCHMARKS: Final = (
-    "idle", "flood", "thousands", "statistics", "agent_overhead", "adapt", "migrate", "placing", "repairing", "scheduler_memory",
+    "idle", "flood", "thousands", "statistics", "agent_overhead", "adapt", "migrate",
+    "placing", "balancing", "repairing", "scheduler_memory",
 )  # fmt: skip
 
 

@@ -74,18 +74,22 @@ Node = Number | Variable | Negative | Sum | Product | Extreme
 
 
 class LoadExpression(msgspec.Struct, frozen=True):
-    """What counts as load, ready to be worked out; ``text`` is how it was written."""
+    """What counts as load, ready to be worked out.
 
-    text: str
+    ``addends`` are the parts whose sum it is, those of sums in brackets among them and constants left out; an expression of another
+    shape is its only part.
+    """
+
     root: Node
+    addends: tuple[Node, ...]
 
     def value(self, memory: Any, cores: Any, cpu: Any) -> Any:
         """The load of a host that is used so far: MB, cores and MHz, as numbers or as columns of many hosts; always finite."""
-        return _finite(self.root, memory, cores, cpu)
+        return _finite((self.root,), (memory, cores, cpu))[0]
 
-    def addends(self) -> tuple[LoadExpression, ...]:
-        """The parts whose sum it is, those of sums in brackets among them, constants left out; one of another shape is its only part."""
-        return tuple(LoadExpression(self.text, part) for part in _parts(self.root, False) if not _is_constant(part))
+    def parts(self, memory: Any, cores: Any, cpu: Any) -> Any:
+        """The values of the addends, one row each."""
+        return _finite(self.addends, (memory, cores, cpu))
 
 
 def parse(text: str) -> LoadExpression:
@@ -111,7 +115,7 @@ def read(text: str) -> LoadExpression:
         if not finite:
             host = f"a host with {uses[0]:.15g} MB, {uses[1]:.15g} cores and {uses[2]:.15g} MHz in use" if any(uses) else "an empty host"
             raise ValueError(f"is not a finite number for {host}: use smaller numbers, and divide by nothing that can be 0")
-    return LoadExpression(text, root)
+    return LoadExpression(root, tuple(part for part in _parts(root, False) if not _is_constant(part)))
 
 
 class _Word(NamedTuple):
@@ -281,8 +285,8 @@ def _extreme_of_numbers(greatest: bool, values: Sequence[float]) -> float:
     return max(values) if greatest else min(values)
 
 
-def _finite(root: Node, *uses: Any) -> Any:
-    """The value of numbers or columns, with nothing in it that comparisons and sums go astray on."""
+def _finite(nodes: Sequence[Node], uses: Sequence[Any]) -> Any:
+    """The values of these, one row each, with nothing in them that comparisons and sums go astray on."""
     import numpy as np  # here, since whoever reads a configuration reads expressions and needs none of it
 
     def extreme(greatest: bool, values: Sequence[Any]) -> Any:
@@ -291,8 +295,11 @@ def _finite(root: Node, *uses: Any) -> Any:
             found = np.maximum(found, value) if greatest else np.minimum(found, value)
         return found
 
+    columns = [np.asarray(one, dtype=np.float64)[()] for one in uses]
+    rows = np.empty((len(nodes), *np.broadcast(*columns).shape))
     with np.errstate(all="ignore"):
-        value = _value(root, [np.asarray(one, dtype=np.float64)[()] for one in uses], extreme)
-        if (np.abs(value) <= ENDLESS).all():
-            return value
-        return np.clip(np.nan_to_num(value, nan=0.0, posinf=ENDLESS, neginf=-ENDLESS), -ENDLESS, ENDLESS)
+        for row, node in enumerate(nodes):
+            rows[row] = _value(node, columns, extreme)
+        if not np.abs(rows).max(initial=0.0) <= ENDLESS:
+            rows = np.clip(np.nan_to_num(rows, nan=0.0, posinf=ENDLESS, neginf=-ENDLESS), -ENDLESS, ENDLESS)
+    return rows

@@ -41,12 +41,12 @@ Line = tuple[int, list[str]]
 
 def write(snapshot: Snapshot) -> str:
     """The cluster as a file for htools. `YourMistake` when a name cannot stand in one."""
-    speeds = Counter(host.facts.cpu_speed for host in snapshot.hosts.values() if host.facts)
+    speeds = Counter(host.facts.cpu_speed for host in snapshot.hosts.values() if host.facts and host.facts.cpu_speed)
     standard = max(speeds, key=lambda speed: (speeds[speed], speed), default=_STANDARD)
     ratio = snapshot.settings.cpu_cores_over_rate
-    sections = (
+    sections: tuple[list[str], ...] = (
         [f"{_GROUP[0]}|{_GROUP[1]}|preferred||"],
-        [_node(snapshot, host, standard or _STANDARD) for _, host in sorted(snapshot.hosts.items())],
+        [_node(snapshot, host, standard) for _, host in sorted(snapshot.hosts.items())],
         [_instance(snapshot, one) for _, group in sorted(snapshot.placed.items()) for one in group if one.host_id in snapshot.hosts],
         [],
         [f"{owner}|{_SPECS}|{ratio!r}|1024.0" for owner in ("", _GROUP[0])],
@@ -69,15 +69,18 @@ def read(text: str) -> Snapshot:
     running: Counter[str] = Counter()
     for row in guests:
         running[row.text(6)] += row.number(1) if row.text(4) == "running" else 0
-    numbers = _Numbers()
-    hosts = {row.text(0): _host(row, numbers.take(row, row.tag(10, "id")), running[row.text(0)]) for row in nodes}
+    own = [row.tag(10, "id") for row in nodes]
+    numbers = _Numbers(own)
+    hosts = {row.text(0): _host(row, numbers.take(row, its), running[row.text(0)]) for row, its in zip(nodes, own, strict=True)}
     placed: dict[int, list[Instance]] = {host.id: [] for host in hosts.values()}
     usage: dict[int, dict[int, int]] = {}
-    numbers = _Numbers()
-    for row in guests:
+    named = [_NAME.fullmatch(row.text(0)) for row in guests]
+    numbered = [int(name[1]) if name else None for name in named]
+    numbers = _Numbers(numbered)
+    for row, name, its in zip(guests, named, numbered, strict=True):
         if row.text(6) not in hosts:
             raise row.wrong(6, "no node of the file")
-        instance = _guest(row, numbers, hosts[row.text(6)].id)
+        instance = _guest(row, numbers.take(row, its), name[2] if name else row.text(0), hosts[row.text(6)].id)
         placed[instance.host_id or 0].append(instance)
         used = row.tag(9, "mhz")
         if used is not None:
@@ -161,21 +164,20 @@ class _Row:
 
 
 class _Numbers:
-    """Who has which number."""
+    """Who has which number; ``own`` are those that bring one along."""
 
-    def __init__(self) -> None:
-        self._taken: set[int] = set()
-        self._names: set[str] = set()
-        self._next = 1
+    def __init__(self, own: Iterable[int | None]) -> None:
+        theirs = frozenset(own)
+        self._free = (number for number in itertools.count(1) if number not in theirs)
+        self._taken: set[int | str] = set()
 
     def take(self, row: _Row, number: int | None) -> int:
-        """The number for the next one: its own, or one that is free so far; its name is its alone."""
+        """The number for the next one: its own, or one that is free; its name is its alone, too."""
         if number is None:
-            number = self._next = next(free for free in itertools.count(self._next) if free not in self._taken)
-        if number in self._taken or row.text(0) in self._names:
+            number = next(self._free)
+        if not self._taken.isdisjoint((number, row.text(0))):
             raise row.wrong(0, "named twice, or has the number of another")
-        self._taken.add(number)
-        self._names.add(row.text(0))
+        self._taken |= {number, row.text(0)}
         return number
 
 
@@ -192,11 +194,10 @@ def _host(row: _Row, host_id: int, running: int) -> Host:
     return Host(id=host_id, name=row.text(0), up=online, decayed=not online, facts=facts)
 
 
-def _guest(row: _Row, numbers: _Numbers, host_id: int) -> Instance:
-    named = _NAME.fullmatch(row.text(0))
+def _guest(row: _Row, instance_id: int, name: str, host_id: int) -> Instance:
     return Instance(
-        id=numbers.take(row, int(named[1]) if named else None),
-        name=named[2] if named else row.text(0),
+        id=instance_id,
+        name=name,
         user_id=0,
         disks=(Disk(uri="tashi.img"),),
         cores=row.number(3),

@@ -85,8 +85,9 @@ def test_columns_are_worked_out_at_once() -> None:
 
 def test_addends_are_the_parts_of_the_sum() -> None:
     """Brackets and signs do not hide a part of a sum, constants are left out, and anything else is one part."""
-    assert [part.value(1, 10, 100) for part in parse("memUsage - (coresUsage - 2*cpuUsage + 7)").addends()] == [1, -10, 200]
-    assert [part.value(1, 10, 100) for part in parse("(memUsage + coresUsage) * 2").addends()] == [22]
+    assert parse("memUsage - (coresUsage - 2*cpuUsage + 7)").parts(1, 10, 100).tolist() == [1, -10, 200]
+    assert parse("(memUsage + coresUsage) * 2").parts(1, 10, 100).tolist() == [22]
+    assert parse("memUsage + coresUsage").parts([1, 2], [3, 4], [0, 0]).tolist() == [[1, 2], [3, 4]]
 
 
 def test_no_host_has_an_endless_load() -> None:
