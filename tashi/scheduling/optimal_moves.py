@@ -17,7 +17,7 @@ from tashi.scheduling.layout import Layout
 from tashi.scheduling.optimal_patterns import solver
 from tashi.scheduling.rearranging import Content
 
-_MOST: Final = 20_000
+_MOST: Final = 5_000
 """Kinds times hosts beyond which no other layout is looked for."""
 
 
