@@ -47,7 +47,8 @@ class Layout:
     def _group(self) -> None:
         """Find the kinds of what the whole bins hold."""
         known: dict[Hashable, int] = {}
-        rows: dict[Hashable, Mask] = {}
+        masks: dict[bytes, tuple[int, Mask]] = {}
+        rows: dict[Hashable, tuple[int, Mask]] = {}
         self.instances: list[Instance] = []
         sizes: list[tuple[int, int, int]] = []
         kinds: list[int] = []
@@ -60,19 +61,21 @@ class Layout:
             hypervisor = hypervisor_of(self.fleet.hosts[place])
             for instance in sorted(self.fleet.movable(place), key=_by_id):
                 size, term = demand(instance), (hypervisor, *terms.of(instance))
-                kind = known.setdefault((size, term), len(known))
+                if term not in rows:
+                    row = terms.allowed(instance, hypervisor)
+                    rows[term] = masks.setdefault(row.tobytes(), (len(masks), row))
+                which, row = rows[term]
+                kind = known.setdefault((size, which), len(known))
                 if kind == len(sizes):
-                    if term not in rows:
-                        rows[term] = terms.allowed(instance, hypervisor)
                     sizes.append(size)
-                    self.allowed.append(rows[term])
+                    self.allowed.append(row)
                 self.instances.append(instance)
                 kinds.append(kind)
                 bins.append(bin_)
         self.sizes: Integers = np.array(sizes, dtype=np.int64).reshape(-1, 3)
         self.kind_of: Order = np.array(kinds, dtype=np.intp)
         self.bin_of: Order = np.array(bins, dtype=np.intp)
-        self.terms: list[Mask] = list(rows.values())
+        self.terms: list[Mask] = [row for _, row in masks.values()]
 
     def _leave_out_homeless(self) -> bool:
         """A bin that holds what no bin would take, were it empty, is not whole after all; whether there were any."""
@@ -106,7 +109,8 @@ class _Terms:
     def __init__(self, fleet: Fleet, places: Order) -> None:
         self._fleet, self._places = fleet, places.tolist()
         hosts = [fleet.hosts[place] for place in self._places]
-        self._named = frozenset(user for host in hosts for user in host.reserved)
+        self._reservations = sorted({host.reserved for host in hosts if host.reserved})
+        self._reserved: dict[int, Hashable] = {}
         self._cores = int(fleet.largest[places].min(initial=np.iinfo(np.int64).max))
         self._megahertz = int(fleet.megahertz[places].min(initial=np.iinfo(np.int64).max))
         self._hypervisors = [hypervisor_of(host) for host in hosts]
@@ -115,13 +119,20 @@ class _Terms:
         """Equal for two that may be on the same hosts."""
         _, cores, speed = demand(instance)
         return (
-            instance.user_id if instance.user_id in self._named else None,
+            self._reserved_for(instance.user_id),
             tuple(sorted({nic.network for nic in instance.nics})),
             instance.hints.get("location"),
             is_true(instance.hints.get("auditability")),
             cores if cores > self._cores else 0,
             speed // cores if speed > cores * self._megahertz else 0,
         )
+
+    def _reserved_for(self, user_id: int) -> Hashable:
+        """Which reservations name this user."""
+        known = self._reserved.get(user_id)
+        if known is None:
+            known = self._reserved[user_id] = tuple(which for which, users in enumerate(self._reservations) if user_id in users)
+        return known
 
     def allowed(self, instance: Instance, hypervisor: str) -> Mask:
         """Which bins may have it, were they empty and big enough."""

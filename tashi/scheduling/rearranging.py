@@ -61,12 +61,10 @@ def matched(
     members: Members,
 ) -> list[int]:
     """Which of the opened bins gets which content, so that much memory stays where it is: the biggest first, each where most of it is."""
-    held: dict[int, tuple[list[int], list[int]]] = {}
+    held: dict[int, list[tuple[int, int]]] = {}
     for (kind, bin_), group in members.items():
-        places, numbers = held.setdefault(kind, ([], []))
-        places.append(bin_)
-        numbers.append(len(group))
-    columns = {kind: (np.array(places), np.array(numbers)) for kind, (places, numbers) in held.items()}
+        held.setdefault(kind, []).append((bin_, len(group)))
+    columns = {kind: np.array(rows).T for kind, rows in held.items()}
     alike = layout.alike()
     vacant = np.zeros(len(layout.places), dtype=bool)
     vacant[list(opened)] = True
