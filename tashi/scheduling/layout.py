@@ -1,25 +1,24 @@
 """A fleet's hosts that take part in consolidating, and the instances that may leave them, by kind: numbers to pack with.
 
 Two instances are of one kind when they take the same and may be on the same hosts, so that it does not matter which of them is where. What
-depends on its neighbours is left out: hosts that hold an instance which asked for isolation take no part.
+depends on neighbours is left out: a host with an instance that asked for isolation takes no part, and one with any that have asked, or
+are asked for, by name or group is not emptied here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from tashi.model.instance import Instance
 from tashi.scheduling.bounds import Integers, as_integers, with_residents
-from tashi.scheduling.filters import FOR_A_MOVE, OF_THE_HOST, objection
+from tashi.scheduling.filters import FOR_A_MOVE
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.load import demand
 from tashi.scheduling.packing import Mask, Order
-from tashi.scheduling.terms import hypervisor_of, is_ready, is_true
-
-OF_THE_TARGET: Final = tuple(one for one in FOR_A_MOVE if one in OF_THE_HOST)
+from tashi.scheduling.terms import GROUP, hypervisor_of, is_ready, is_true
 
 
 class Layout:
@@ -107,13 +106,13 @@ class _Terms:
     """What, beside its size, decides where an instance may be; only what makes a difference between these hosts counts."""
 
     def __init__(self, fleet: Fleet, places: Order) -> None:
-        self._fleet, self._places = fleet, places.tolist()
-        hosts = [fleet.hosts[place] for place in self._places]
+        self._fleet, self._places = fleet, places
+        hosts = [fleet.hosts[place] for place in places.tolist()]
         self._reservations = sorted({host.reserved for host in hosts if host.reserved})
         self._reserved: dict[int, Hashable] = {}
         self._cores = int(fleet.largest[places].min(initial=np.iinfo(np.int64).max))
         self._megahertz = int(fleet.megahertz[places].min(initial=np.iinfo(np.int64).max))
-        self._hypervisors = [hypervisor_of(host) for host in hosts]
+        self._hypervisors = np.array([hypervisor_of(host) for host in hosts], dtype=object)
 
     def of(self, instance: Instance) -> tuple[Hashable, ...]:
         """Equal for two that may be on the same hosts."""
@@ -136,16 +135,8 @@ class _Terms:
 
     def allowed(self, instance: Instance, hypervisor: str) -> Mask:
         """Which bins may have it, were they empty and big enough."""
-        _, cores, speed = demand(instance)
-        fleet, places = self._fleet, np.array(self._places, dtype=np.intp)
-        fits = (cores <= fleet.largest[places]) & (speed <= cores * fleet.megahertz[places])
-        return np.array(
-            [
-                bool(fits[bin_]) and self._hypervisors[bin_] == hypervisor and objection(instance, fleet.room(place), OF_THE_TARGET) is None
-                for bin_, place in enumerate(self._places)
-            ],
-            dtype=bool,
-        )
+        allowed: Mask = self._fleet.possible(instance, FOR_A_MOVE)[self._places] & (self._hypervisors == hypervisor)
+        return allowed
 
 
 def fewest_hosts(fleet: Fleet) -> int:
@@ -190,7 +181,8 @@ def _takes_part(fleet: Fleet, place: int) -> bool:
 
 
 def _may_all_leave(fleet: Fleet, place: int) -> bool:
-    return len(movables(fleet, place)) == fleet.count[place]
+    leaving = movables(fleet, place)
+    return len(leaving) == fleet.count[place] and not any(GROUP in one.hints or fleet.tie_of(one) is not None for one in leaving)
 
 
 def _by_id(instance: Instance) -> int:
