@@ -41,16 +41,18 @@ def ordered(fleet: Fleet, wanted: Mapping[int, int]) -> list[tuple[int, int]] | 
 
 
 def as_it_is(fleet: Fleet) -> Snapshot:
-    """A snapshot of what the plan has decided so far: whatever was placed or moved is where it is to be."""
+    """A snapshot of what the plan has decided so far: whatever was placed or moved is where it is to be; without the hosts that are empty."""
+    used = np.flatnonzero(fleet.count).tolist()
     placed: dict[int, tuple[Instance, ...]] = {}
-    for place, host in enumerate(fleet.hosts):
-        residents = fleet.room(place).residents
-        placed[host.id] = tuple(
-            one if one.host_id == host.id else msgspec.structs.replace(one, host_id=host.id)
-            for one in residents
-            if one.host_id == host.id or host.id not in one.rooms
+    for place in used:
+        host_id = fleet.hosts[place].id
+        placed[host_id] = tuple(
+            one if one.host_id == host_id else msgspec.structs.replace(one, host_id=host_id)
+            for one in fleet.room(place).residents
+            if one.host_id == host_id or host_id not in one.rooms
         )
-    return msgspec.structs.replace(fleet.snapshot, placed=placed, loads={})
+    hosts = {fleet.hosts[place].id: fleet.hosts[place] for place in used}
+    return msgspec.structs.replace(fleet.snapshot, hosts=hosts, placed=placed, loads={})
 
 
 def matched(
