@@ -21,8 +21,6 @@ MISSING: Final = "optimalConsolidation needs ortools, which is not installed: pi
 _MOST_GROUPS: Final = 16
 _MOST_KINDS: Final = 600
 _MOST_BINS: Final = 1_500
-_SHARE: Final = 0.1
-"""Of optimalSeconds for one integer program: a deterministic second may be several of a clock's."""
 
 
 def consolidate(fleet: Fleet) -> tuple[list[Migrate], int, list[str]]:
@@ -38,7 +36,7 @@ def consolidate(fleet: Fleet) -> tuple[list[Migrate], int, list[str]]:
     if len(alike) > _MOST_GROUPS or len(layout.sizes) > _MOST_KINDS or len(layout.places) > _MOST_BINS:
         sizes = f"{len(layout.places)} hosts of {len(alike)} kinds and {len(layout.sizes)} kinds of instances"
         return [], 0, [f"{sizes} are too many for the exact search; planned without it"]
-    effort = fleet.snapshot.settings.optimal_seconds * _SHARE
+    seconds = fleet.snapshot.settings.optimal_seconds
     held, contents = _held(layout), _greedy(layout)
     groups = []
     for bins in alike:
@@ -47,7 +45,7 @@ def consolidate(fleet: Fleet) -> tuple[list[Migrate], int, list[str]]:
     which = {bin_: group for group, bins in enumerate(alike) for bin_ in bins}
     known = [optimal_patterns.Column(which[bin_], tuple(sorted(content.items()))) for bin_, content in contents.items()]
     counts = np.bincount(layout.kind_of, minlength=len(layout.sizes))
-    chosen, bound = optimal_patterns.fewest(layout.sizes, counts, groups, known, effort)
+    chosen, bound = optimal_patterns.fewest(layout.sizes, counts, groups, known, seconds)
     hosts = _hosts(layout, contents)
     if chosen is not None and optimal_patterns.cost(chosen, groups) < hosts:
         hosts = optimal_patterns.cost(chosen, groups)
@@ -57,7 +55,7 @@ def consolidate(fleet: Fleet) -> tuple[list[Migrate], int, list[str]]:
         contents = {}
         for group, bins in enumerate(alike):
             contents |= optimal_moves.seated(layout, [content for where, content in filled if where == group], bins, held)
-    better, least = optimal_moves.least_moved(layout, held, contents, hosts, effort)
+    better, least = optimal_moves.least_moved(layout, held, contents, hosts, seconds)
     aside = fleet.count.astype(bool).sum() - len(layout.places) + (~layout.whole).sum()
     proof = int(aside) + bound if _decided_here(layout) else 0
     for wish in (better, contents):

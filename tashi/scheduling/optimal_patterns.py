@@ -23,6 +23,9 @@ SCALE: Final = 10**6
 _ROUNDS: Final = 1_500
 _ROUNDS_OF_THE_SOLVER: Final = 200
 _PRICING: Final = 1.0
+"""Seconds for one pattern, where that takes the solver."""
+_WORK: Final = 0.06
+"""The solver's own seconds, which are several of a processor's, for each second that it may take."""
 _FEW: Final = 4_000
 """Patterns that are chosen from quickly."""
 _MANY: Final = 40_000
@@ -51,22 +54,24 @@ Chosen = list[tuple[Column, int]]
 """On how many hosts each pattern is to be."""
 
 
-def fewest(sizes: Integers, counts: Integers, groups: Sequence[Group], known: Sequence[Column], effort: float) -> tuple[Chosen | None, int]:
+def fewest(
+    sizes: Integers, counts: Integers, groups: Sequence[Group], known: Sequence[Column], seconds: float
+) -> tuple[Chosen | None, int]:
     """The patterns that cost the least and hold everything, None when none were found; and the bound: nothing costs less.
 
-    ``known``: patterns of packings that are known. ``effort``: deterministic seconds for each integer program. The patterns may hold more
-    of a kind than there is.
+    ``known``: patterns of packings that are known. ``seconds``: for all of it, of which each integer program takes a part. The patterns
+    may hold more of a kind than there is.
     """
     prices = _Prices(sizes, counts, groups, known)
     prices.find()
     bound = prices.proof.bound
     listed = prices.listed(bound, _FEW)
-    best = None if listed is None else _chosen(counts, groups, listed, bound, effort, at_most=bound)
+    best = None if listed is None else _chosen(counts, groups, listed, bound, seconds, at_most=bound)
     if best is None:
-        best = _chosen(counts, groups, list(prices.columns), bound, effort)
+        best = _chosen(counts, groups, list(prices.columns), bound, seconds)
     if listed is None and (best is None or cost(best, groups) > bound):
         listed = prices.listed(bound, _MANY)
-        best = (listed and _chosen(counts, groups, listed, bound, effort, at_most=bound)) or best
+        best = (listed and _chosen(counts, groups, listed, bound, seconds, at_most=bound)) or best
     return best, bound
 
 
@@ -164,10 +169,12 @@ class _Prices:
         return variable
 
 
-def solver(effort: float) -> cp_model.CpSolver:
-    """One that finds the same each time: it stops after so much work, and not at a time."""
+def solver(seconds: float) -> cp_model.CpSolver:
+    """One that takes about a quarter of these seconds at most. It stops after so much work rather than at a time, so that it finds the same
+    each time; only on a machine that is much too slow for that the time ends it."""
     found = cp_model.CpSolver()
-    found.parameters.max_deterministic_time = effort
+    found.parameters.max_deterministic_time = seconds * _WORK
+    found.parameters.max_time_in_seconds = seconds
     found.parameters.num_workers = 1
     found.parameters.linearization_level = 2
     return found
@@ -188,7 +195,7 @@ def _best(knapsack: Knapsack, prices: Sequence[int]) -> tuple[int, Pattern]:
 
 
 def _chosen(
-    counts: Integers, groups: Sequence[Group], columns: Sequence[Column], bound: int, effort: float, at_most: int | None = None
+    counts: Integers, groups: Sequence[Group], columns: Sequence[Column], bound: int, seconds: float, at_most: int | None = None
 ) -> Chosen | None:
     """Whole numbers of these patterns that hold everything at the least cost; None: there are none, or none were found."""
     model = cp_model.CpModel()
@@ -209,7 +216,7 @@ def _chosen(
     if at_most is not None:
         model.add(total <= at_most)
     model.minimize(total)
-    engine = solver(effort)
+    engine = solver(seconds)
     if engine.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None
     return [(column, engine.value(number)) for column, number in zip(columns, numbers, strict=True) if engine.value(number)]

@@ -41,7 +41,7 @@ def ordered(fleet: Fleet, wanted: Mapping[int, int]) -> list[tuple[int, int]] | 
 
 
 def as_it_is(fleet: Fleet) -> Snapshot:
-    """A snapshot of what the plan has decided so far: whatever was placed or moved is where it is to be; without the hosts that are empty."""
+    """A snapshot of what the plan has decided so far, without the hosts that are empty: what was placed or moved is where it is to be."""
     used = np.flatnonzero(fleet.count).tolist()
     placed: dict[int, tuple[Instance, ...]] = {}
     for place in used:
