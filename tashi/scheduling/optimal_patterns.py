@@ -26,6 +26,8 @@ _PRICING: Final = 1.0
 """Seconds for one pattern, where that takes the solver."""
 _WORK: Final = 0.06
 """The solver's own seconds, which are several of a processor's, for each second that it may take."""
+_PATIENCE: Final = 3
+"""How many times the seconds a machine may take for that work before it is told to stop."""
 _FEW: Final = 4_000
 """Patterns that are chosen from quickly."""
 _MANY: Final = 40_000
@@ -174,7 +176,7 @@ def solver(seconds: float) -> cp_model.CpSolver:
     each time; only on a machine that is much too slow for that the time ends it."""
     found = cp_model.CpSolver()
     found.parameters.max_deterministic_time = seconds * _WORK
-    found.parameters.max_time_in_seconds = seconds
+    found.parameters.max_time_in_seconds = seconds * _PATIENCE
     found.parameters.num_workers = 1
     found.parameters.linearization_level = 2
     return found
