@@ -55,18 +55,20 @@ def consolidate(fleet: Fleet) -> tuple[list[Migrate], int, list[str]]:
         contents = {}
         for group, bins in enumerate(alike):
             contents |= optimal_moves.seated(layout, [content for where, content in filled if where == group], bins, held)
+    aside = int(fleet.count.astype(bool).sum() - layout.whole.sum())
+    proof = aside + bound if _decided_here(layout) else 0
+    if hosts == layout.whole.sum():
+        return [], proof, []  # none can be freed, and nothing that stays moves less
     better, least = optimal_moves.least_moved(layout, held, contents, hosts, seconds)
-    aside = fleet.count.astype(bool).sum() - len(layout.places) + (~layout.whole).sum()
-    proof = int(aside) + bound if _decided_here(layout) else 0
     for wish in (better, contents):
         moves = _moves(layout, wish)
         if moves is not None:
-            said = [f"no other layout on {hosts + int(aside)} hosts moves less memory"] if least and wish is better and moves else []
+            said = [f"no other layout on {hosts + aside} hosts moves less memory"] if least and wish is better and moves else []
             return carried_out(fleet, moves), proof, said
     return (
         [],
         proof,
-        [f"{hosts + int(aside)} hosts would do, but cannot be reached by moves that each fit; planned without the exact search"],
+        [f"{hosts + aside} hosts would do, but cannot be reached by moves that each fit; planned without the exact search"],
     )
 
 
