@@ -43,7 +43,14 @@ def consolidate(fleet: Fleet) -> tuple[list[Migrate], int, list[str]]:
         room, allowed = layout.room(bins[0]), np.array([row[bins[0]] for row in layout.allowed])
         groups.append(optimal_patterns.Group(tuple(room.tolist()), len(bins), int(layout.whole[bins[0]]), allowed))
     which = {bin_: group for group, bins in enumerate(alike) for bin_ in bins}
-    known = [optimal_patterns.Column(which[bin_], tuple(sorted(content.items()))) for bin_, content in contents.items()]
+    known = [
+        optimal_patterns.Known(
+            bin_, optimal_patterns.Column(which[bin_], tuple(sorted(content.items()))), _kept(layout, content, held.get(bin_))
+        )
+        for packing in (held, contents)
+        for bin_, content in packing.items()
+        if bin_ in which and _fits(layout, bin_, content)
+    ]
     counts = np.bincount(layout.kind_of, minlength=len(layout.sizes))
     chosen, bound = optimal_patterns.fewest(layout.sizes, counts, groups, known, seconds)
     hosts = _hosts(layout, contents)
@@ -117,6 +124,17 @@ def _without_surplus(filled: Sequence[tuple[int, dict[int, int]]], counts: Seque
         if kept:
             found.append((group, kept))
     return found
+
+
+def _kept(layout: Layout, content: Content, held: Content | None) -> int:
+    """MB that stay on a host that holds these now."""
+    return sum(int(layout.sizes[kind, 0]) * min(number, (held or {}).get(kind, 0)) for kind, number in content.items())
+
+
+def _fits(layout: Layout, bin_: int, content: Content) -> bool:
+    """Whether another host like this one could have it: not where more is on a host than fits, or may be there."""
+    taken = sum((layout.sizes[kind] * number for kind, number in content.items()), start=np.zeros(3, dtype=np.int64))
+    return bool((taken <= layout.room(bin_)).all()) and all(layout.allowed[kind][bin_] for kind in content)
 
 
 def _hosts(layout: Layout, contents: Mapping[int, Content]) -> int:
