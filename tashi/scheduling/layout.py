@@ -135,7 +135,9 @@ class _Terms:
 
     def allowed(self, instance: Instance, hypervisor: str) -> Mask:
         """Which bins may have it, were they empty and big enough."""
-        allowed: Mask = self._fleet.possible(instance, FOR_A_MOVE)[self._places] & (self._hypervisors == hypervisor)
+        _, cores, speed = demand(instance)
+        allowed: Mask = self._fleet.machines.allowed(instance, FOR_A_MOVE) & (cores <= self._fleet.largest)
+        allowed = (allowed & (speed <= cores * self._fleet.megahertz))[self._places] & (self._hypervisors == hypervisor)
         return allowed
 
 
