@@ -13,6 +13,8 @@ from bench.figures import table, write
 BENCHMARKS: Final = (
     "idle", "flood", "thousands", "statistics", "agent_overhead", "adapt", "migrate",
     "placing", "balancing", "repairing", "scheduler_memory",
+    "idle", "flood", "thousands", "statistics", "agent_overhead", "adapt", "migrate", "placing", "repairing", "scheduler_memory",
+    "consolidating",
 )  # fmt: skip
 
 

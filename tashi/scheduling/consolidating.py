@@ -27,6 +27,8 @@ from tashi.scheduling.terms import hypervisor_of
 Weights = NDArray[np.float64]
 _TRIALS: Final = 16
 """How many sizes of a group to be packed anew are tried before the best is looked at closely."""
+_MOST_KINDS: Final = 30_000
+"""Fewer of them where that would pack more kinds than this; at least two are tried."""
 _TRIES: Final = 3
 """How many ways of packing anew are put into an order before emptying alone has to do."""
 
@@ -91,7 +93,8 @@ def packings(layout: Layout) -> list[Packing]:
     weights = scarcity(layout.sizes, np.bincount(layout.kind_of), layout.capacity)
     trial = _Trial(layout, sources[_by_load(layout.fleet, layout.places[sources], layout.load[sources] @ weights)], weights)
     emptied = trial.most()
-    steps = np.unique(np.linspace(len(emptied.opened), len(sources), _TRIALS + 1).astype(int))[1:]
+    trials = max(2, min(_TRIALS, _MOST_KINDS // len(layout.sizes)))
+    steps = np.unique(np.linspace(len(emptied.opened), len(sources), trials + 1).astype(int))[1:]
     others = [packing for opened in steps.tolist() if (packing := trial.of(opened)) is not None and packing.won > emptied.won]
     if others:
         others.sort(key=lambda packing: (-packing.won, len(packing.opened)))

@@ -32,7 +32,7 @@ class Knapsack:
         ]
         here = np.array(fit) > 0
         asked = (sizes[here] * counts[here, None]).sum(axis=0).tolist()
-        used = [which for which, total in enumerate(asked) if total > 0]
+        used = _binding(sizes[here], capacity, [which for which, total in enumerate(asked) if total > 0])
         units = [gcd(*sizes[here, which].tolist()) for which in used]
         self.capacity = tuple(min(capacity[which], asked[which]) // unit for which, unit in zip(used, units, strict=True))
         self.sizes = [tuple(size[which] // unit for which, unit in zip(used, units, strict=True)) for size in sizes.tolist()]
@@ -105,3 +105,12 @@ class Knapsack:
         rich = tuple(slice(t, None) for t in taken)
         poor = tuple(slice(None, c + 1 - t) for c, t in zip(self.capacity, taken, strict=True))
         np.maximum(grid[rich], before[poor] + number * prices[kind], out=grid[rich])
+
+
+def _binding(sizes: Integers, capacity: Sequence[int], resources: list[int]) -> list[int]:
+    """The resources that can be short: not those of which every kind takes no greater a share than of another that is counted."""
+    kept = list(resources)
+    for one in resources:
+        if any((sizes[:, one] * capacity[other] <= sizes[:, other] * capacity[one]).all() for other in kept if other != one):
+            kept.remove(one)
+    return kept

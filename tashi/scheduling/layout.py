@@ -1,25 +1,24 @@
 """A fleet's hosts that take part in consolidating, and the instances that may leave them, by kind: numbers to pack with.
 
 Two instances are of one kind when they take the same and may be on the same hosts, so that it does not matter which of them is where. What
-depends on its neighbours is left out: hosts that hold an instance which asked for isolation take no part.
+depends on neighbours is left out: a host with an instance that asked for isolation takes no part, and one with any that have asked, or
+are asked for, by name or group is not emptied here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from tashi.model.instance import Instance
 from tashi.scheduling.bounds import Integers, as_integers, with_residents
-from tashi.scheduling.filters import FOR_A_MOVE, OF_THE_HOST, objection
+from tashi.scheduling.filters import FOR_A_MOVE
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.load import demand
 from tashi.scheduling.packing import Mask, Order
-from tashi.scheduling.terms import hypervisor_of, is_ready, is_true
-
-OF_THE_TARGET: Final = tuple(one for one in FOR_A_MOVE if one in OF_THE_HOST)
+from tashi.scheduling.terms import GROUP, hypervisor_of, is_ready, is_true
 
 
 class Layout:
@@ -47,7 +46,8 @@ class Layout:
     def _group(self) -> None:
         """Find the kinds of what the whole bins hold."""
         known: dict[Hashable, int] = {}
-        rows: dict[Hashable, Mask] = {}
+        masks: dict[bytes, tuple[int, Mask]] = {}
+        rows: dict[Hashable, tuple[int, Mask]] = {}
         self.instances: list[Instance] = []
         sizes: list[tuple[int, int, int]] = []
         kinds: list[int] = []
@@ -60,19 +60,21 @@ class Layout:
             hypervisor = hypervisor_of(self.fleet.hosts[place])
             for instance in sorted(self.fleet.movable(place), key=_by_id):
                 size, term = demand(instance), (hypervisor, *terms.of(instance))
-                kind = known.setdefault((size, term), len(known))
+                if term not in rows:
+                    row = terms.allowed(instance, hypervisor)
+                    rows[term] = masks.setdefault(row.tobytes(), (len(masks), row))
+                which, row = rows[term]
+                kind = known.setdefault((size, which), len(known))
                 if kind == len(sizes):
-                    if term not in rows:
-                        rows[term] = terms.allowed(instance, hypervisor)
                     sizes.append(size)
-                    self.allowed.append(rows[term])
+                    self.allowed.append(row)
                 self.instances.append(instance)
                 kinds.append(kind)
                 bins.append(bin_)
         self.sizes: Integers = np.array(sizes, dtype=np.int64).reshape(-1, 3)
         self.kind_of: Order = np.array(kinds, dtype=np.intp)
         self.bin_of: Order = np.array(bins, dtype=np.intp)
-        self.terms: list[Mask] = list(rows.values())
+        self.terms: list[Mask] = [row for _, row in masks.values()]
 
     def _leave_out_homeless(self) -> bool:
         """A bin that holds what no bin would take, were it empty, is not whole after all; whether there were any."""
@@ -104,18 +106,19 @@ class _Terms:
     """What, beside its size, decides where an instance may be; only what makes a difference between these hosts counts."""
 
     def __init__(self, fleet: Fleet, places: Order) -> None:
-        self._fleet, self._places = fleet, places.tolist()
-        hosts = [fleet.hosts[place] for place in self._places]
-        self._named = frozenset(user for host in hosts for user in host.reserved)
+        self._fleet, self._places = fleet, places
+        hosts = [fleet.hosts[place] for place in places.tolist()]
+        self._reservations = sorted({host.reserved for host in hosts if host.reserved})
+        self._reserved: dict[int, Hashable] = {}
         self._cores = int(fleet.largest[places].min(initial=np.iinfo(np.int64).max))
         self._megahertz = int(fleet.megahertz[places].min(initial=np.iinfo(np.int64).max))
-        self._hypervisors = [hypervisor_of(host) for host in hosts]
+        self._hypervisors = np.array([hypervisor_of(host) for host in hosts], dtype=object)
 
     def of(self, instance: Instance) -> tuple[Hashable, ...]:
         """Equal for two that may be on the same hosts."""
         _, cores, speed = demand(instance)
         return (
-            instance.user_id if instance.user_id in self._named else None,
+            self._reserved_for(instance.user_id),
             tuple(sorted({nic.network for nic in instance.nics})),
             instance.hints.get("location"),
             is_true(instance.hints.get("auditability")),
@@ -123,18 +126,19 @@ class _Terms:
             speed // cores if speed > cores * self._megahertz else 0,
         )
 
+    def _reserved_for(self, user_id: int) -> Hashable:
+        """Which reservations name this user."""
+        known = self._reserved.get(user_id)
+        if known is None:
+            known = self._reserved[user_id] = tuple(which for which, users in enumerate(self._reservations) if user_id in users)
+        return known
+
     def allowed(self, instance: Instance, hypervisor: str) -> Mask:
         """Which bins may have it, were they empty and big enough."""
         _, cores, speed = demand(instance)
-        fleet, places = self._fleet, np.array(self._places, dtype=np.intp)
-        fits = (cores <= fleet.largest[places]) & (speed <= cores * fleet.megahertz[places])
-        return np.array(
-            [
-                bool(fits[bin_]) and self._hypervisors[bin_] == hypervisor and objection(instance, fleet.room(place), OF_THE_TARGET) is None
-                for bin_, place in enumerate(self._places)
-            ],
-            dtype=bool,
-        )
+        allowed: Mask = self._fleet.machines.allowed(instance, FOR_A_MOVE) & (cores <= self._fleet.largest)
+        allowed = (allowed & (speed <= cores * self._fleet.megahertz))[self._places] & (self._hypervisors == hypervisor)
+        return allowed
 
 
 def fewest_hosts(fleet: Fleet) -> int:
@@ -179,7 +183,8 @@ def _takes_part(fleet: Fleet, place: int) -> bool:
 
 
 def _may_all_leave(fleet: Fleet, place: int) -> bool:
-    return len(movables(fleet, place)) == fleet.count[place]
+    leaving = movables(fleet, place)
+    return len(leaving) == fleet.count[place] and not any(GROUP in one.hints or fleet.tie_of(one) is not None for one in leaving)
 
 
 def _by_id(instance: Instance) -> int:

@@ -21,8 +21,6 @@ MISSING: Final = "optimalConsolidation needs ortools, which is not installed: pi
 _MOST_GROUPS: Final = 16
 _MOST_KINDS: Final = 600
 _MOST_BINS: Final = 1_500
-_SHARE: Final = 0.1
-"""Of optimalSeconds for one integer program: a deterministic second may be several of a clock's."""
 
 
 def consolidate(fleet: Fleet) -> tuple[list[Migrate], int, list[str]]:
@@ -38,16 +36,23 @@ def consolidate(fleet: Fleet) -> tuple[list[Migrate], int, list[str]]:
     if len(alike) > _MOST_GROUPS or len(layout.sizes) > _MOST_KINDS or len(layout.places) > _MOST_BINS:
         sizes = f"{len(layout.places)} hosts of {len(alike)} kinds and {len(layout.sizes)} kinds of instances"
         return [], 0, [f"{sizes} are too many for the exact search; planned without it"]
-    effort = fleet.snapshot.settings.optimal_seconds * _SHARE
+    seconds = fleet.snapshot.settings.optimal_seconds
     held, contents = _held(layout), _greedy(layout)
     groups = []
     for bins in alike:
         room, allowed = layout.room(bins[0]), np.array([row[bins[0]] for row in layout.allowed])
         groups.append(optimal_patterns.Group(tuple(room.tolist()), len(bins), int(layout.whole[bins[0]]), allowed))
     which = {bin_: group for group, bins in enumerate(alike) for bin_ in bins}
-    known = [optimal_patterns.Column(which[bin_], tuple(sorted(content.items()))) for bin_, content in contents.items()]
+    known = [
+        optimal_patterns.Known(
+            bin_, optimal_patterns.Column(which[bin_], tuple(sorted(content.items()))), _kept(layout, content, held.get(bin_))
+        )
+        for packing in (held, contents)
+        for bin_, content in packing.items()
+        if bin_ in which and _fits(layout, bin_, content)
+    ]
     counts = np.bincount(layout.kind_of, minlength=len(layout.sizes))
-    chosen, bound = optimal_patterns.fewest(layout.sizes, counts, groups, known, effort)
+    chosen, bound = optimal_patterns.fewest(layout.sizes, counts, groups, known, seconds)
     hosts = _hosts(layout, contents)
     if chosen is not None and optimal_patterns.cost(chosen, groups) < hosts:
         hosts = optimal_patterns.cost(chosen, groups)
@@ -57,18 +62,20 @@ def consolidate(fleet: Fleet) -> tuple[list[Migrate], int, list[str]]:
         contents = {}
         for group, bins in enumerate(alike):
             contents |= optimal_moves.seated(layout, [content for where, content in filled if where == group], bins, held)
-    better, least = optimal_moves.least_moved(layout, held, contents, hosts, effort)
-    aside = fleet.count.astype(bool).sum() - len(layout.places) + (~layout.whole).sum()
-    proof = int(aside) + bound if _decided_here(layout) else 0
+    aside = int(fleet.count.astype(bool).sum() - layout.whole.sum())
+    proof = aside + bound if _decided_here(layout) else 0
+    if hosts == layout.whole.sum():
+        return [], proof, []  # none can be freed, and nothing that stays moves less
+    better, least = optimal_moves.least_moved(layout, held, contents, hosts, seconds)
     for wish in (better, contents):
         moves = _moves(layout, wish)
         if moves is not None:
-            said = [f"no other layout on {hosts + int(aside)} hosts moves less memory"] if least and wish is better and moves else []
+            said = [f"no other layout on {hosts + aside} hosts moves less memory"] if least and wish is better and moves else []
             return carried_out(fleet, moves), proof, said
     return (
         [],
         proof,
-        [f"{hosts + int(aside)} hosts would do, but cannot be reached by moves that each fit; planned without the exact search"],
+        [f"{hosts + aside} hosts would do, but cannot be reached by moves that each fit; planned without the exact search"],
     )
 
 
@@ -117,6 +124,17 @@ def _without_surplus(filled: Sequence[tuple[int, dict[int, int]]], counts: Seque
         if kept:
             found.append((group, kept))
     return found
+
+
+def _kept(layout: Layout, content: Content, held: Content | None) -> int:
+    """MB that stay on a host that holds these now."""
+    return sum(int(layout.sizes[kind, 0]) * min(number, (held or {}).get(kind, 0)) for kind, number in content.items())
+
+
+def _fits(layout: Layout, bin_: int, content: Content) -> bool:
+    """Whether another host like this one could have it: not where more is on a host than fits, or may be there."""
+    taken = sum((layout.sizes[kind] * number for kind, number in content.items()), start=np.zeros(3, dtype=np.int64))
+    return bool((taken <= layout.room(bin_)).all()) and all(layout.allowed[kind][bin_] for kind in content)
 
 
 def _hosts(layout: Layout, contents: Mapping[int, Content]) -> int:

@@ -17,7 +17,7 @@ from tashi.scheduling.layout import Layout
 from tashi.scheduling.optimal_patterns import solver
 from tashi.scheduling.rearranging import Content
 
-_MOST: Final = 20_000
+_MOST: Final = 5_000
 """Kinds times hosts beyond which no other layout is looked for."""
 
 
@@ -43,11 +43,11 @@ def seated(layout: Layout, contents: Sequence[Content], bins: Sequence[int], hel
 
 
 def least_moved(
-    layout: Layout, held: Mapping[int, Content], contents: Mapping[int, Content], hosts: int, effort: float
+    layout: Layout, held: Mapping[int, Content], contents: Mapping[int, Content], hosts: int, seconds: float
 ) -> tuple[dict[int, Content], bool]:
     """A layout on at most so many whole bins that moves the least memory, starting from ``contents``; and whether none moves less.
 
-    ``held``: what each whole bin holds now. ``effort``: deterministic seconds.
+    ``held``: what each whole bin holds now. ``seconds``: for all of the exact search, of which this takes a part.
     """
     bins = range(len(layout.places))
     if len(layout.sizes) * len(bins) > _MOST:
@@ -87,7 +87,7 @@ def least_moved(
         model.add_hint(variable, bool(contents.get(bin_)))
     model.add(sum(used.values()) <= hosts)
     model.maximize(sum(stay * memory for stay, memory in zip(stays, worth, strict=True)))
-    engine = solver(effort)
+    engine = solver(seconds)
     status = engine.solve(model)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return dict(contents), False

@@ -7,8 +7,8 @@ the bound can have at all. Out of all of those where they are few, else out of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from ortools.linear_solver import pywraplp
@@ -18,11 +18,17 @@ from tashi.scheduling.bounds import Integers
 from tashi.scheduling.knapsack import Knapsack, Pattern
 from tashi.scheduling.packing import Mask
 
+Key = TypeVar("Key")
 SCALE: Final = 10**6
 """Prices are integers in parts of one host."""
 _ROUNDS: Final = 1_500
 _ROUNDS_OF_THE_SOLVER: Final = 200
 _PRICING: Final = 1.0
+"""Seconds for one pattern, where that takes the solver."""
+_WORK: Final = 0.06
+"""The solver's own seconds, which are several of a processor's, for each second that it may take."""
+_PATIENCE: Final = 3
+"""How many times the seconds a machine may take for that work before it is told to stop."""
 _FEW: Final = 4_000
 """Patterns that are chosen from quickly."""
 _MANY: Final = 40_000
@@ -47,26 +53,38 @@ class Column(NamedTuple):
     pattern: Pattern
 
 
+class Known(NamedTuple):
+    """What a host holds in a packing that is known, and how much memory stays there if it does."""
+
+    host: int
+    column: Column
+    kept: int
+
+
 Chosen = list[tuple[Column, int]]
 """On how many hosts each pattern is to be."""
 
 
-def fewest(sizes: Integers, counts: Integers, groups: Sequence[Group], known: Sequence[Column], effort: float) -> tuple[Chosen | None, int]:
+def fewest(sizes: Integers, counts: Integers, groups: Sequence[Group], known: Sequence[Known], seconds: float) -> tuple[Chosen | None, int]:
     """The patterns that cost the least and hold everything, None when none were found; and the bound: nothing costs less.
 
-    ``known``: patterns of packings that are known. ``effort``: deterministic seconds for each integer program. The patterns may hold more
-    of a kind than there is.
+    Of those that cost the same, it is patterns that are ``known`` where much memory stays. ``seconds``: for all of it, of which each
+    integer program takes a part. The patterns may hold more of a kind than there is.
     """
     prices = _Prices(sizes, counts, groups, known)
     prices.find()
     bound = prices.proof.bound
     listed = prices.listed(bound, _FEW)
-    best = None if listed is None else _chosen(counts, groups, listed, bound, effort, at_most=bound)
+    best = None if listed is None else _chosen(counts, groups, listed, bound, seconds, at_most=bound)
     if best is None:
-        best = _chosen(counts, groups, list(prices.columns), bound, effort)
+        best = _chosen(counts, groups, list(prices.columns), bound, seconds)
     if listed is None and (best is None or cost(best, groups) > bound):
         listed = prices.listed(bound, _MANY)
-        best = (listed and _chosen(counts, groups, listed, bound, effort, at_most=bound)) or best
+        best = (listed and _chosen(counts, groups, listed, bound, seconds, at_most=bound)) or best
+    if best is not None:
+        columns = list(dict.fromkeys([*prices.columns, *(column for column, _ in best)]))
+        least = cost(best, groups)
+        best = _chosen(counts, groups, columns, least, seconds / 3, at_most=least, known=known) or best
     return best, bound
 
 
@@ -92,7 +110,7 @@ class _Proof(NamedTuple):
 class _Prices:
     """The linear program over the patterns, and the best proof from the prices it has found."""
 
-    def __init__(self, sizes: Integers, counts: Integers, groups: Sequence[Group], known: Sequence[Column]) -> None:
+    def __init__(self, sizes: Integers, counts: Integers, groups: Sequence[Group], known: Sequence[Known]) -> None:
         self._counts, self._groups = counts.tolist(), groups
         self._knapsacks = [Knapsack(sizes, np.where(group.allowed, counts, 0), group.capacity) for group in groups]
         self._program = pywraplp.Solver.CreateSolver("GLOP")
@@ -103,8 +121,8 @@ class _Prices:
         for row in self._served:
             row.SetCoefficient(self._variable(_UNSERVED), 1.0)
         self.columns: dict[Column, None] = {}
-        for column in known:
-            self._add(column)
+        for one in known:
+            self._add(one.column)
         self.proof = _Proof(SCALE, [0] * len(counts), [0] * len(groups), 0)
 
     def find(self) -> None:
@@ -164,10 +182,12 @@ class _Prices:
         return variable
 
 
-def solver(effort: float) -> cp_model.CpSolver:
-    """One that finds the same each time: it stops after so much work, and not at a time."""
+def solver(seconds: float) -> cp_model.CpSolver:
+    """One that takes about a quarter of these seconds at most. It stops after so much work rather than at a time, so that it finds the same
+    each time; only on a machine that is much too slow for that the time ends it."""
     found = cp_model.CpSolver()
-    found.parameters.max_deterministic_time = effort
+    found.parameters.max_deterministic_time = seconds * _WORK
+    found.parameters.max_time_in_seconds = seconds * _PATIENCE
     found.parameters.num_workers = 1
     found.parameters.linearization_level = 2
     return found
@@ -188,9 +208,17 @@ def _best(knapsack: Knapsack, prices: Sequence[int]) -> tuple[int, Pattern]:
 
 
 def _chosen(
-    counts: Integers, groups: Sequence[Group], columns: Sequence[Column], bound: int, effort: float, at_most: int | None = None
+    counts: Integers,
+    groups: Sequence[Group],
+    columns: Sequence[Column],
+    bound: int,
+    seconds: float,
+    at_most: int | None = None,
+    known: Sequence[Known] = (),
 ) -> Chosen | None:
-    """Whole numbers of these patterns that hold everything at the least cost; None: there are none, or none were found."""
+    """Whole numbers of these patterns that hold everything at the least cost, or with the most memory that is known to stay.
+
+    None: there are none, or none were found."""
     model = cp_model.CpModel()
     holding: list[list[tuple[cp_model.IntVar, int]]] = [[] for _ in counts]
     numbers = []
@@ -208,8 +236,24 @@ def _chosen(
     model.add(total >= bound)
     if at_most is not None:
         model.add(total <= at_most)
-    model.minimize(total)
-    engine = solver(effort)
+    if known:
+        stays = [model.new_bool_var("") for _ in known]
+        times = dict(zip(columns, numbers, strict=True))
+        for column, mine in _grouped((one.column, stay) for one, stay in zip(known, stays, strict=True)):
+            model.add(sum(mine) <= times[column])
+        for _, mine in _grouped((one.host, stay) for one, stay in zip(known, stays, strict=True)):
+            model.add(sum(mine) <= 1)
+        model.maximize(sum(stay * one.kept for stay, one in zip(stays, known, strict=True)))
+    else:
+        model.minimize(total)
+    engine = solver(seconds)
     if engine.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None
     return [(column, engine.value(number)) for column, number in zip(columns, numbers, strict=True) if engine.value(number)]
+
+
+def _grouped(pairs: Iterable[tuple[Key, cp_model.IntVar]]) -> list[tuple[Key, list[cp_model.IntVar]]]:
+    found: dict[Key, list[cp_model.IntVar]] = {}
+    for key, variable in pairs:
+        found.setdefault(key, []).append(variable)
+    return list(found.items())

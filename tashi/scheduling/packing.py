@@ -7,7 +7,7 @@ are served. Filling a host leaves it the fullest of those that fit, and the firs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,11 @@ from tashi.scheduling.bounds import Integers
 
 Order = NDArray[np.intp]
 Mask = NDArray[np.bool_]
+_CLOSED: Final = 1e12
+"""More than anything that can be left in an open bin, by weight."""
+_NOWHERE: Final[Order] = np.zeros(0, dtype=np.intp)
+_NONE: Final[Integers] = np.zeros(0, dtype=np.int64)
+_ONE: Final[Integers] = np.ones(1, dtype=np.int64)
 
 
 class Packed(NamedTuple):
@@ -52,68 +57,66 @@ def best_fit(
 
     ``allowed``: for each kind in which bins it may be. ``closed``: bins that are used only when no other takes an instance, in this order.
     """
-    bins = len(free)
-    reserve = np.full(bins, -1.0)  # rank among those that are closed; an open one's is -1
+    rank = free @ weights
     if closed is not None:
-        reserve[closed] = np.arange(len(closed))
-    return _pack(sizes, counts, free, weights, reserve, allowed)
+        rank[closed] = _CLOSED + np.arange(len(closed))
+    return _pack(sizes, counts, free, rank, weights, allowed)
 
 
 def first_fit(sizes: Integers, counts: Integers, free: Integers, *, allowed: Sequence[Mask] | None = None) -> Packed | None:
     """Each to the first bin that takes it; None when one fits nowhere."""
-    return _pack(sizes, counts, free, None, np.full(len(free), -1.0), allowed)
+    return _pack(sizes, counts, free, np.arange(len(free), dtype=np.float64), None, allowed)
 
 
 def _pack(
     sizes: Integers,
     counts: Integers,
     free: Integers,
+    rank: NDArray[np.float64],
     weights: NDArray[np.float64] | None,
-    reserve: NDArray[np.float64],
-    allowed: Mask | None,
+    allowed: Sequence[Mask] | None,
 ) -> Packed | None:
-    free, left = free.copy(), np.zeros(len(free)) if weights is None else free @ weights
+    """Each to the bin of the lowest rank that takes it, which with weights then is what is left there."""
+    rows = [row.copy() for row in free.T]  # one resource of all bins lies side by side
     found: list[tuple[int, Order, Integers]] = []
-    for kind in range(len(sizes)):
-        taken = _fill(sizes[kind], int(counts[kind]), free, left, reserve, None if allowed is None else allowed[kind])
+    for kind, (size, count) in enumerate(zip(sizes.tolist(), counts.tolist(), strict=True)):
+        taken = _fill(size, count, rows, rank, None if allowed is None else allowed[kind])
         if taken is None:
             return None
         places, numbers = taken
         found.append((kind, places, numbers))
-        free[places] -= numbers[:, None] * sizes[kind]
-        reserve[places] = -1.0
+        for row, each in zip(rows, size, strict=True):
+            if each:
+                row[places] -= numbers * each
         if weights is not None:
-            left[places] = free[places] @ weights
+            rank[places] = sum(row[places] * weight for row, weight in zip(rows, weights.tolist(), strict=True))
     kinds = [np.full(len(places), kind, dtype=np.intp) for kind, places, _ in found]
-    nothing = np.zeros(0, dtype=np.intp)
     return Packed(
-        np.concatenate([nothing, *kinds]),
-        np.concatenate([nothing, *(places for _, places, _ in found)]),
-        np.concatenate([np.zeros(0, dtype=np.int64), *(numbers for _, _, numbers in found)]),
-        free,
+        np.concatenate([_NOWHERE, *kinds]),
+        np.concatenate([_NOWHERE, *(places for _, places, _ in found)]),
+        np.concatenate([_NONE, *(numbers for _, _, numbers in found)]),
+        np.stack(rows, axis=1),
     )
 
 
 def _fill(
-    size: Integers, number: int, free: Integers, left: NDArray[np.float64], reserve: NDArray[np.float64], allowed: Mask | None
+    size: list[int], number: int, rows: list[Integers], rank: NDArray[np.float64], allowed: Mask | None
 ) -> tuple[Order, Integers] | None:
     """In which bins so many equals go, and how many in each; None: they do not all fit."""
-    fits = (free >= size).all(axis=1) if size.all() else ((free >= size) | (size == 0)).all(axis=1)
-    if allowed is not None:
-        fits &= allowed
-    places = np.flatnonzero(fits)
     if not number:
-        return places[:0], np.zeros(0, dtype=np.int64)
+        return _NOWHERE, _NONE
+    counted = [(row, each) for row, each in zip(rows, size, strict=True) if each]
+    fits = np.ones(len(rank), dtype=bool) if allowed is None else allowed
+    for row, each in counted:
+        fits = fits & (row >= each)
     if number == 1:
-        if not len(places):
-            return None
-        open_ones = places[reserve[places] < 0]
-        best = open_ones[np.argmin(left[open_ones])] if len(open_ones) else places[np.argmin(reserve[places])]
-        return np.array([best]), np.ones(1, dtype=np.int64)
-    places = places[np.lexsort((left[places], reserve[places]))]
+        best = int(np.where(fits, rank, np.inf).argmin()) if len(rank) else 0
+        return (np.array([best], dtype=np.intp), _ONE) if len(rank) and fits[best] else None
+    places = np.flatnonzero(fits)
+    places = places[np.argsort(rank[places], kind="stable")]
     room = np.full(len(places), number, dtype=np.int64)
-    for resource in np.flatnonzero(size):
-        room = np.minimum(room, free[places, resource] // size[resource])
+    for row, each in counted:
+        room = np.minimum(room, row[places] // each)
     filled = np.cumsum(room)
     enough = int(np.searchsorted(filled, number))
     if enough == len(places):

@@ -41,16 +41,18 @@ def ordered(fleet: Fleet, wanted: Mapping[int, int]) -> list[tuple[int, int]] | 
 
 
 def as_it_is(fleet: Fleet) -> Snapshot:
-    """A snapshot of what the plan has decided so far: whatever was placed or moved is where it is to be."""
+    """A snapshot of what the plan has decided so far, without the hosts that are empty: what was placed or moved is where it is to be."""
+    used = np.flatnonzero(fleet.count).tolist()
     placed: dict[int, tuple[Instance, ...]] = {}
-    for place, host in enumerate(fleet.hosts):
-        residents = fleet.room(place).residents
-        placed[host.id] = tuple(
-            one if one.host_id == host.id else msgspec.structs.replace(one, host_id=host.id)
-            for one in residents
-            if one.host_id == host.id or host.id not in one.rooms
+    for place in used:
+        host_id = fleet.hosts[place].id
+        placed[host_id] = tuple(
+            one if one.host_id == host_id else msgspec.structs.replace(one, host_id=host_id)
+            for one in fleet.room(place).residents
+            if one.host_id == host_id or host_id not in one.rooms
         )
-    return msgspec.structs.replace(fleet.snapshot, placed=placed, loads={})
+    hosts = {fleet.hosts[place].id: fleet.hosts[place] for place in used}
+    return msgspec.structs.replace(fleet.snapshot, hosts=hosts, placed=placed, loads={})
 
 
 def matched(
@@ -61,12 +63,10 @@ def matched(
     members: Members,
 ) -> list[int]:
     """Which of the opened bins gets which content, so that much memory stays where it is: the biggest first, each where most of it is."""
-    held: dict[int, tuple[list[int], list[int]]] = {}
+    held: dict[int, list[tuple[int, int]]] = {}
     for (kind, bin_), group in members.items():
-        places, numbers = held.setdefault(kind, ([], []))
-        places.append(bin_)
-        numbers.append(len(group))
-    columns = {kind: (np.array(places), np.array(numbers)) for kind, (places, numbers) in held.items()}
+        held.setdefault(kind, []).append((bin_, len(group)))
+    columns = {kind: np.array(rows).T for kind, rows in held.items()}
     alike = layout.alike()
     vacant = np.zeros(len(layout.places), dtype=bool)
     vacant[list(opened)] = True

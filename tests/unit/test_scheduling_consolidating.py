@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tashi.model.states import HostState, InstanceState
@@ -62,6 +62,7 @@ def changed(snapshot: Snapshot, instance_id: int, **fields: object) -> Snapshot:
 
 
 @given(st.one_of(clusters(), snapshots(6, 14)))
+@settings(max_examples=60, deadline=None)
 def test_fewer_hosts_or_the_same(snapshot: Snapshot) -> None:
     """Whatever the cluster: the plan is sound, the same each time, never uses more hosts or an empty one, nor fewer than the bound."""
     moves = moved(snapshot)
@@ -69,11 +70,11 @@ def test_fewer_hosts_or_the_same(snapshot: Snapshot) -> None:
     assert moves.bound is not None
     assert moves.bound <= moves.after.hosts_in_use <= moves.before.hosts_in_use
     assert moves.after.hosts_in_use < moves.before.hosts_in_use or not moves.moves
-    after = layout_after(snapshot, moves)
-    assert not any(after[host] for host, group in Fleet(snapshot).snapshot.placed.items() if not group)
+    assert all(snapshot.placed[move.host_id] for move in moves.moves)
 
 
 @given(clusters())
+@settings(max_examples=40, deadline=None)
 def test_the_figures_tell_the_truth(snapshot: Snapshot) -> None:
     """The hosts in use after the moves are those that hold anything then."""
     moves = moved(snapshot)
@@ -137,6 +138,17 @@ def test_only_hosts_in_service_take_part() -> None:
     hosts[3] = msgspec.structs.replace(hosts[3], facts=msgspec.structs.replace(facts, hypervisor="xen"))
     moves = moved(msgspec.structs.replace(snapshot, hosts=hosts))
     assert (moves.moves, moves.bound) == ((), 3)
+
+
+@pytest.mark.parametrize("hints", [{"apart": "vm"}, {"with": "vm"}, {"group": "web"}], ids=["apart", "with", "group"])
+def test_those_who_asked_for_neighbours_keep_them(hints: dict[str, str]) -> None:
+    """One that is to be apart from the other, beside its neighbour, or spread within a group does not break that to free a host."""
+    snapshot = a_snapshot("h1 8c 16G | a 1c 1G", "h2 8c 16G | vm 4c 8G, b 1c 1G")
+    if "with" in hints:
+        snapshot = a_snapshot("h1 8c 16G | a 1c 1G, vm 1c 12G", "h2 8c 16G | c 4c 8G")
+    if "group" in hints:
+        snapshot = changed(snapshot, 2, hints=hints)
+    assert moved(changed(snapshot, 1, hints=hints)).moves == ()
 
 
 def test_what_was_placed_meanwhile_stays() -> None:
