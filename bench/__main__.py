@@ -12,9 +12,7 @@ from bench.figures import table, write
 
 BENCHMARKS: Final = (
     "idle", "flood", "thousands", "statistics", "agent_overhead", "adapt", "migrate",
-    "placing", "balancing", "repairing", "scheduler_memory",
-    "idle", "flood", "thousands", "statistics", "agent_overhead", "adapt", "migrate", "placing", "repairing", "scheduler_memory",
-    "consolidating",
+    "placing", "balancing", "consolidating", "repairing", "scheduler_memory", "planning_holds",
 )  # fmt: skip
 
 

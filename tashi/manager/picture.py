@@ -33,7 +33,7 @@ class Picture:
     def whole(self, *, rebalance: bool = False) -> Snapshot:
         """The cluster now. Nothing in it ever changes, so that a thread may look at it at leisure."""
         cluster = self._cluster
-        self._look_again()
+        touched = self._look_again()
         priorities = {user.id: user.priority for user in cluster.users.values()}
         settings = self._settings
         return Snapshot(
@@ -41,7 +41,7 @@ class Picture:
             placed=dict(self._placed),
             loads=dict(self._loads),
             empty_since=dict(self._empty_since),
-            usage=self._usage.by_host(),
+            usage=self._usage.by_host(touched),
             pending=self._queue(priorities),
             settings=settings.scheduling,
             kept_disks=self._kept_disks(),
@@ -86,8 +86,8 @@ class Picture:
             time=cluster.clock.seconds(),
         )
 
-    def _look_again(self) -> None:
-        """Take note of the hosts that have changed."""
+    def _look_again(self) -> set[int]:
+        """Take note of the hosts that have changed; which these are."""
         cluster, now = self._cluster, self._cluster.clock.seconds()
         touched, cluster.touched = cluster.touched, set()
         for host_id in touched:
@@ -103,6 +103,7 @@ class Picture:
                 self._empty_since.setdefault(host_id, now)
             else:
                 self._empty_since.pop(host_id, None)
+        return touched
 
     def _queue(self, priorities: Mapping[int, int]) -> tuple[Instance, ...]:
         """Those that wait for a place, the higher priority first, then the older."""

@@ -7,7 +7,7 @@ by is smoothed: after a change it has gone two thirds of the way in a minute, so
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -20,8 +20,6 @@ from tashi.scheduling.load import HostUsage
 
 SMOOTHING_SECONDS: Final = 60.0
 INTERVALS: Final = 3
-FRESH_SECONDS: Final = 1.0
-"""Sums over all instances are not made anew for each of a flood of plans."""
 _FIELDS: Final = tuple(zip(Use.__struct_fields__, Use.__struct_encode_fields__, strict=True))
 
 
@@ -45,8 +43,8 @@ class Usage:
         self._cluster = cluster
         self._instances: dict[int, _Measured] = {}
         self._hosts: dict[int, _Measured] = {}
-        self._by_host: Mapping[int, HostUsage] = {}
-        self._added_up = -math.inf
+        self._by_host: dict[int, HostUsage] = {}
+        self._true_until: dict[int, float] = {}
 
     def take(self, host: Host, statistics: Statistics) -> None:
         """What a host tells; what it says of instances that are not its own is not heard."""
@@ -58,6 +56,8 @@ class Usage:
         for use in statistics.instances:
             if use.instance_id in ours:
                 self._instances[use.instance_id] = self._measured(self._instances.get(use.instance_id), host, use, until, weight)
+
+        self._add_up(host.id, self._cluster.clock.seconds())
 
     def forget(self) -> None:
         """Let go of what counts no more; it is not shown before that either."""
@@ -74,30 +74,35 @@ class Usage:
         """The same of the machine as a whole."""
         return _row(self._live(self._hosts.get(host.id), host.id))
 
-    def by_host(self) -> Mapping[int, HostUsage]:
-        """The MHz that a scheduler goes by, for each host of which any are known; as they were within the last second."""
+    def by_host(self, changed: Iterable[int] = ()) -> Mapping[int, HostUsage]:
+        """The MHz that a scheduler goes by, for each host of which any are known; ``changed``: the hosts from which instances have gone, or
+        to which some have come, since this was asked last. It is never changed afterwards."""
         now = self._cluster.clock.seconds()
-        if not self._added_up <= now < self._added_up + FRESH_SECONDS:
-            self._added_up = now
-            self._by_host = self._add_up(now)
-        return self._by_host
+        for host_id in {*changed, *(host_id for host_id, until in self._true_until.items() if until <= now)}:
+            self._add_up(host_id, now)
+        return dict(self._by_host)
 
-    def _add_up(self, now: float) -> dict[int, HostUsage]:
-        instances: dict[int, dict[int, int]] = {}
-        for instance_id, measured in self._instances.items():
-            instance = self._cluster.instances.get(instance_id)
-            if instance is not None and measured.speed is not None and measured.counts(instance.host_id, now):
-                instances.setdefault(measured.host_id, {})[instance_id] = round(measured.speed)
-        machines = {
-            host_id: round(measured.speed)
-            for host_id, measured in self._hosts.items()
-            if measured.speed is not None and measured.counts(host_id, now)
-        }
-        return {
-            host_id: HostUsage(machine=machines.get(host_id), instances=instances.get(host_id, {}))
-            for host_id in self._cluster.hosts
-            if host_id in machines or host_id in instances
-        }
+    def _add_up(self, host_id: int, now: float) -> None:
+        """Put together what is known of one host; it stays true until the first part of it counts no more."""
+        speeds: dict[int, int] = {}
+        machine = self._hosts.get(host_id)
+        untils: list[float] = []
+        for number in sorted(self._cluster.on_host.get(host_id, ())):
+            measured = self._instances.get(number)
+            if measured is not None and measured.speed is not None and measured.counts(host_id, now):
+                speeds[number] = round(measured.speed)
+                untils.append(measured.until)
+        if machine is None or machine.speed is None or not machine.counts(host_id, now):
+            machine = None
+        else:
+            untils.append(machine.until)
+        if not untils or host_id not in self._cluster.hosts:
+            self._by_host.pop(host_id, None)
+            self._true_until.pop(host_id, None)
+            return
+        speed = None if machine is None or machine.speed is None else round(machine.speed)
+        self._by_host[host_id] = HostUsage(machine=speed, instances=speeds)
+        self._true_until[host_id] = min(untils)
 
     def _measured(self, before: _Measured | None, host: Host, use: Use, until: float, weight: float) -> _Measured:
         speed = None

@@ -10,7 +10,7 @@ from typing import Any
 from tests.integration.cells import RunningCell, until
 
 BOOT_SECONDS = 240
-"""A guest boots in seven seconds; ten of them at once, on two cores that have other things to do, have been seen to take a minute and more."""
+"""A guest boots in seven seconds; ten of them at once, on two busy cores, have been seen to take more than a minute."""
 _BEAT = re.compile(r"^HB (\d+) up=([\d.]+) ", re.MULTILINE)
 
 
