@@ -101,6 +101,11 @@ def _with(instance: Instance, room: Room) -> str | None:
     return f"is not the host of {name}, which is {hosts}"
 
 
+def is_another(one: Instance, instance: Instance) -> bool:
+    """Whether hints of the one can mean the other: they speak of their owner's instances only, so that nobody binds somebody else's."""
+    return one.id != instance.id and one.user_id == instance.user_id
+
+
 def homes_of(name: str, instance: Instance, rooms: Neighbours) -> list[int]:
     """The ids of the hosts on one of which it is to be because one of this name is there; none: it may be anywhere.
 
@@ -111,7 +116,7 @@ def homes_of(name: str, instance: Instance, rooms: Neighbours) -> list[int]:
         room = rooms.of(host_id)
         if room is None:
             continue
-        partners = [one for one in room.residents if one.name == name and one.id != instance.id and stays(one, host_id)]
+        partners = [one for one in room.residents if one.name == name and is_another(one, instance) and stays(one, host_id)]
         leaves = room.host.draining and host_id == instance.host_id
         if any(not leaves or one.hints.get(WITH) != instance.name for one in partners):
             homes.append(host_id)
@@ -131,7 +136,7 @@ def is_torn(instance: Instance, rooms: Neighbours) -> Instance | None:
     if here is None or not here.load.tied or here.host.draining:
         return None
     for one in here.residents:
-        if one.hints.get(WITH) == instance.name and one.id != instance.id and stays(one, here.host.id):
+        if one.hints.get(WITH) == instance.name and is_another(one, instance) and stays(one, here.host.id):
             return one
     return None
 
@@ -141,7 +146,7 @@ def _apart(instance: Instance, room: Room) -> str | None:
     if not name and not room.load.tied:
         return None
     for one in room.residents:
-        if one.id == instance.id:
+        if not is_another(one, instance):
             continue
         if name and one.name == name:
             return f"holds {name}, and apart={name} is asked"

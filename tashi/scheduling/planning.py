@@ -26,7 +26,8 @@ def planned(snapshot: Snapshot, rule: Rule, better: Betterment | None = None) ->
 
     Who waits gets a host that is switched on rather than memory of others, though that takes longer: nobody loses anything by it.
     """
-    sound, remarks = survey(snapshot)
+    # a pass over what waits trusts sums that are kept up to date all the time; whoever looks for more looks closely
+    sound, remarks = survey(snapshot) if snapshot.rebalance or not snapshot.loads else (snapshot, ())
     fleet = Fleet(sound)
     actions, waiting = _placed(fleet, rule)
     switched = power(fleet, waiting)

@@ -114,7 +114,8 @@ def test_any_plan_passes_the_check(snapshot: Snapshot) -> None:
     for policy in POLICIES.values():
         made = policy(snapshot)
         assert check(made, snapshot) == ()
-        assert sorted(action.instance_id for action in made.actions) == sorted(instance.id for instance in snapshot.pending)
+        told = sorted(action.instance_id for action in made.actions if isinstance(action, Place | Postpone))
+        assert told == sorted(instance.id for instance in snapshot.pending)
 
 
 @settings(max_examples=40)
