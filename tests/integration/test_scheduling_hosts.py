@@ -45,9 +45,9 @@ def test_guests_are_packed_hosts_switched_and_guests_spread_again(cell: RunningC
     until(lambda: sorted(spread(cell).values()), lambda counts: counts == [3, 4, 4], 120)
     assert set(states(cell).values()) == {"Normal"}
     for guest in guests:
-        guest.wait_for_beats(1)
+        guest.wait_for_beats(1, 90)
         assert guest.boots() == 1, guest.last_words()
-        assert len(guest.lost_beats()) <= 3, f"{guest.name} lost {guest.lost_beats()}"
+        assert len(guest.lost_beats()) <= 4, f"{guest.name} lost {guest.lost_beats()}"
 
 
 def restart(cell: RunningCell, *settings: str) -> None:
