@@ -36,6 +36,7 @@ class _Trial:
         self._stopped_over: dict[int, tuple[Instance, Migrate]] = {}  # those that are to go on, each as it is then
         self._rooms = Rooms(snapshot)
         self._switched: set[int] = set()
+        self._moved_to: set[int] = set()  # also those that a stop-over has left again
         self._switched_off = 0
         self._onward: dict[int, list[int]] = {}  # to which hosts an instance is moved, but for the first
         for action in plan.actions:
@@ -123,6 +124,7 @@ class _Trial:
             return f"{what}, which {reason}"
         source.remove(instance)
         target.add(instance)
+        self._moved_to.add(target.host.id)
         return None
 
     def _resize(self, instance: Instance, action: Shrink | Grow) -> str | None:
@@ -156,8 +158,8 @@ class _Trial:
             return None if room.host.state in CAN_BE_POWERED_ON else f"{room.host.name} is switched on, and is not off"
         if not is_ready(room.host):
             return f"{room.host.name} is switched off, and is not up and in service"
-        # those that this plan moves away are still there when it is carried out
-        if room.load.count or room.residents or self._snapshot.placed.get(room.host.id):
+        # those that this plan moves away, or on from a stop-over, are still there when it is carried out
+        if room.load.count or room.residents or self._snapshot.placed.get(room.host.id) or room.host.id in self._moved_to:
             return f"{room.host.name} is switched off, and is in use"
         settings, since = self._snapshot.settings, self._snapshot.empty_since.get(room.host.id)
         if since is None or self._snapshot.time - since < settings.power_off_delay:

@@ -105,7 +105,7 @@ class Placing:
             scores[at] = _NEVER
             at, among = self._best(instance, scores)
         if at is None:
-            return Postpone(instance_id=instance.id, refusals=self._refusals(instance, kind if tied is None else (kind, instance.name)))
+            return Postpone(instance_id=instance.id, refusals=self._refusals(instance, kind if tied is None else (kind, instance.user_id, instance.name)))
         host_id = fleet.hosts[at].id
         words = f"{self._rule.because(instance, scores[at])}, {among}"
         fleet.add(instance, at)
@@ -164,10 +164,10 @@ class Placing:
         return known
 
     def _everywhere(self, disk: str) -> tuple[Refusal, ...]:
-        key = ("disk", disk)
+        fleet, key = self._fleet, ("disk", disk)
         if key not in self._hopeless:
             reason = f"the persistent disk {disk} is in use by another instance"
-            self._hopeless[key] = tuple(Refusal(host=host.name, reason=reason) for host in self._fleet.snapshot.hosts.values())
+            self._hopeless[key] = tuple(Refusal(host=fleet.hosts[at].name, reason=reason) for at in fleet.machines.in_order_of_names)
         return self._hopeless[key]
 
 

@@ -21,7 +21,7 @@ from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.plan import Postpone, PowerOff, PowerOn
 from tashi.scheduling.room import Room
 from tashi.scheduling.squeezing import unplaced
-from tashi.scheduling.terms import is_ready, needs
+from tashi.scheduling.terms import is_ready
 
 
 def power(fleet: Fleet, postponed: Sequence[Postpone]) -> list[PowerOn | PowerOff]:
@@ -48,7 +48,7 @@ class Reserve:
         """Whether one of them would take the instance if it were up."""
         if not self._places:
             return False
-        kind = needs(instance)
+        kind = self._fleet.refused_alike(instance), self._fleet.tie_of(instance)
         if kind not in self._answers:
             self._answers[kind] = any(objection(instance, self._fleet.room(place), ONCE_UP) is None for place in self._places)
         return self._answers[kind]

@@ -19,7 +19,7 @@ from tashi.scheduling.fleet import Column, Fleet
 from tashi.scheduling.load import demand
 from tashi.scheduling.plan import Grow, Postpone, Shrink
 from tashi.scheduling.snapshot import Snapshot
-from tashi.scheduling.terms import can_move, needs, persistent_disks
+from tashi.scheduling.terms import can_move, persistent_disks
 
 RETRY_AFTER: Final = 600.0
 """Seconds for which a guest is left alone that did not give back memory, or did not take it."""
@@ -51,10 +51,10 @@ class Squeezing:
         important give first, and of equals whoever has most to give. The instance then counts as being there.
         """
         fleet, snapshot = self._fleet, self._fleet.snapshot
-        kind = snapshot.priority(instance), needs(instance)
+        kind = snapshot.priority(instance), fleet.refused_alike(instance)
         way = None if kind in self._hopeless or fleet.rooms.disks_in_use(instance) else self._memory.cheapest(instance)
         if way is None:
-            if not (instance.residue or persistent_disks(instance)):
+            if not persistent_disks(instance) and fleet.tied(instance) is None:
                 self._hopeless.add(kind)  # there is only less to win while a plan is made
             return []
         shrinks: list[Shrink] = []

@@ -168,7 +168,7 @@ def _disks(groups: Iterable[Iterable[Instance]], loads: Iterable[Load], remarks:
     users: dict[str, Instance] = {}
     for group in groups if shared else ():
         for instance in group:
-            for disk in persistent_disks(instance) & shared:
+            for disk in sorted(persistent_disks(instance) & shared):
                 first = users.setdefault(disk, instance)
                 if first is not instance:
                     remarks.append(f"{_name(first)} and {_name(instance)} use the same persistent disk {disk}; neither is touched")

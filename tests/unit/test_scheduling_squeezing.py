@@ -101,6 +101,14 @@ def test_nobody_gives_to_an_equal() -> None:
     assert _squeezed(_cluster(_guest(1, memory=4096, user_id=GOLD), _guest(2, None, user_id=SILVER))) == []
 
 
+def test_who_is_asked_for_by_name_is_no_measure_for_others() -> None:
+    """One that another wants to be apart from has no room made for it there; its like has."""
+    guests = (_guest(1, memory=3072), _guest(2, memory=1024, user_id=GOLD, hints={"apart": "vm3"}))
+    alike = (_guest(3, None, user_id=GOLD), _guest(4, None, user_id=GOLD))
+    assert _squeezed(_cluster(*guests, alike[0])) == []
+    assert _squeezed(_cluster(*guests, alike[1])) == _squeezed(_cluster(*guests, *alike)) == [(1, 2048)]
+
+
 def test_the_floors() -> None:
     """Nobody has less than minimalVmMemory, nor than its class of service guarantees."""
     snapshot = _cluster(_guest(1, memory=2048, sla="kept"), _guest(2, memory=2048), _guest(3, None, user_id=GOLD, memory=2341))

@@ -145,6 +145,17 @@ def test_mistakes(text: str, words: str) -> None:
     assert told.value.message.startswith(words)
 
 
+def test_a_long_word_is_soon_refused() -> None:
+    """A quotation mark that is not closed is told, however long the word is that it stands in."""
+    for text in ("host " + "a" * 200_000 + '"', "host " + '"a"' * 60_000 + '"', "host h1 # " + "a" * 200_000 + '" b'):
+        try:
+            read(text)
+        except YourMistake as told:
+            assert told.message.startswith("line 1, character 6: a quotation mark is not closed")
+        else:
+            assert "#" in text
+
+
 @settings(max_examples=200)
 @given(st.text(max_size=30))
 def test_any_text_is_understood_or_refused(text: str) -> None:
