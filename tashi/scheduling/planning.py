@@ -25,15 +25,17 @@ def planned(snapshot: Snapshot, rule: Rule, better: Betterment | None = None) ->
     """The plan of one pass: by the rule for each instance that is placed, and in a round that looks for them with the moves that pay.
 
     Who waits gets a host that is switched on rather than memory of others, though that takes longer: nobody loses anything by it.
+    While room is made for somebody nothing moves for the better: what is promised makes hosts look fuller than they are to be.
     """
     # a pass over what waits trusts sums that are kept up to date all the time; whoever looks for more looks closely
     sound, remarks = survey(snapshot) if snapshot.rebalance or not snapshot.loads else (snapshot, ())
     fleet = Fleet(sound)
-    actions, waiting = _placed(fleet, rule)
+    squeezing = Squeezing(fleet)
+    actions, waiting = _placed(fleet, rule, squeezing)
     switched = power(fleet, waiting)
     moves, stuck = evacuate(fleet, rule) if any(host.draining for host in fleet.hosts) else ([], {})
     actions += moves
-    found = better(fleet) if better is not None and sound.rebalance else None
+    found = better(fleet) if better is not None and sound.rebalance and not squeezing.promised else None
     if found is not None:
         actions += found.moves
         remarks += found.remarks
@@ -49,9 +51,9 @@ def planned(snapshot: Snapshot, rule: Rule, better: Betterment | None = None) ->
     )
 
 
-def _placed(fleet: Fleet, rule: Rule) -> tuple[list[Action], list[Postpone]]:
+def _placed(fleet: Fleet, rule: Rule, squeezing: Squeezing) -> tuple[list[Action], list[Postpone]]:
     """A place for each that waits, or room that is made for it before anything less important is placed; and what goes on waiting."""
-    placing, squeezing, reserve = Placing(fleet, rule), Squeezing(fleet), Reserve(fleet)
+    placing, reserve = Placing(fleet, rule), Reserve(fleet)
     actions: list[Action] = []
     waiting: list[Postpone] = []
     for instance in rule.order(fleet):

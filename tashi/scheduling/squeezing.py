@@ -38,10 +38,14 @@ def squeeze(fleet: Fleet, postponed: Sequence[Postpone]) -> list[Shrink]:
 
 
 class Squeezing:
-    """Makes room while a plan is made; ask for one instance after another, by priority, before anything less important is placed."""
+    """Makes room while a plan is made; ask for one instance after another, by priority, before anything less important is placed.
+
+    ``promised``: whether anybody counts as being where it has no room yet.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+        self.promised = False
         self._hopeless: set[Hashable] = set()
 
     def next(self, instance: Instance) -> list[Shrink]:
@@ -63,6 +67,7 @@ class Squeezing:
             shrinks.append(Shrink(instance_id=giver.id, memory=limit, why=why))
             _resize(fleet, giver, limit, way.place)
         fleet.add(instance, way.place)
+        self.promised = True
         self._memory.changed(way.place)
         return shrinks
 
