@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tashi.model.instance import Instance
 from tashi.scheduling.balancing import imbalance
-from tashi.scheduling.filters import FOR_A_MOVE
+from tashi.scheduling.filters import TO_BETTER
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.layout import Layout, fewest_hosts, in_service, movables
 from tashi.scheduling.moves import Moves
@@ -182,7 +182,7 @@ def _emptied(fleet: Fleet, place: int, leaving: Sequence[Instance], used: NDArra
 
 
 def _fullest(fleet: Fleet, instance: Instance, place: int, used: NDArray[np.bool_]) -> int | None:
-    fits = fleet.fitting(instance, FOR_A_MOVE) & used
+    fits = fleet.fitting(instance, TO_BETTER) & used
     fits[place] = False
     places = np.flatnonzero(fits)
     hypervisor = hypervisor_of(fleet.hosts[place])
@@ -190,7 +190,7 @@ def _fullest(fleet: Fleet, instance: Instance, place: int, used: NDArray[np.bool
         if (
             in_service(fleet, target)
             and hypervisor_of(fleet.hosts[target]) == hypervisor
-            and fleet.objection(instance, target, FOR_A_MOVE) is None
+            and fleet.objection(instance, target, TO_BETTER) is None
         ):
             return target
     return None

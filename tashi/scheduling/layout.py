@@ -14,7 +14,7 @@ import numpy as np
 
 from tashi.model.instance import Instance
 from tashi.scheduling.bounds import Integers, as_integers, with_residents
-from tashi.scheduling.filters import FOR_A_MOVE
+from tashi.scheduling.filters import TO_BETTER
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.load import demand
 from tashi.scheduling.packing import Mask, Order
@@ -122,6 +122,7 @@ class _Terms:
             tuple(sorted({nic.network for nic in instance.nics})),
             instance.hints.get("location"),
             is_true(instance.hints.get("auditability")),
+            instance.refused_by,
             cores if cores > self._cores else 0,
             speed // cores if speed > cores * self._megahertz else 0,
         )
@@ -136,7 +137,7 @@ class _Terms:
     def allowed(self, instance: Instance, hypervisor: str) -> Mask:
         """Which bins may have it, were they empty and big enough."""
         _, cores, speed = demand(instance)
-        allowed: Mask = self._fleet.machines.allowed(instance, FOR_A_MOVE) & (cores <= self._fleet.largest)
+        allowed: Mask = self._fleet.machines.allowed(instance, TO_BETTER) & (cores <= self._fleet.largest)
         allowed = (allowed & (speed <= cores * self._fleet.megahertz))[self._places] & (self._hypervisors == hypervisor)
         return allowed
 

@@ -97,6 +97,16 @@ def test_a_host_that_cannot_be_emptied_wholly_is_not_begun() -> None:
     assert moved(snapshot).moves == ()
 
 
+def test_a_host_that_failed_to_start_it_does_not_get_it() -> None:
+    """Nor when hosts are emptied together, nor one by one: it goes to another, or stays."""
+    snapshot = changed(a_snapshot("h1 8c 16G | a 4c 8G", "h2 8c 16G | b 1c 2G"), 2, refused_by=(1,))
+    assert [(move.instance_id, move.host_id) for move in moved(snapshot).moves] == [(1, 2)]
+    both = changed(snapshot, 1, refused_by=(2,))
+    assert moved(both).moves == ()
+    alone = changed(both, 2, hints={"isolation": "True"})  # not packed, but looked at by itself
+    assert moved(alone).moves == ()
+
+
 def test_big_ones_are_placed_first() -> None:
     """The small one does not take the only place that the big one has."""
     snapshot = a_snapshot("h1 8c 16G | a 1c 12G", "h2 8c 16G | b 1c 14G", "h3 8c 16G | c 1c 1G, d 1c 4G")
