@@ -39,6 +39,8 @@ _UNITS: Final = {
     "MHz": ("speed", 1),
     "GHz": ("speed", 1000),
 }
+_MOST: Final = {"cores": 2**20, "memory": 2**40, "speed": 2**20}
+"""More no machine has; sums of so much are still whole numbers of 64 bits."""
 _TRUTH: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _DEFAULTS: Final = SchedulingSettings()
 
@@ -156,13 +158,13 @@ def wholes(text: str) -> tuple[int, ...]:
 
 
 def size(text: str) -> tuple[str, int] | None:
-    """``cores``, ``memory`` (MB) or ``speed`` (MHz), and how much of it; None: this is no size at all."""
+    """``cores``, ``memory`` (MB) or ``speed`` (MHz), and how much of it; None: this is no size that can be."""
     match = _SIZE.match(text)
     if match is None:
         return None
     name, unit = _UNITS[match[2]]
     amount = float(match[1]) * unit
-    return (name, int(amount)) if amount == int(amount) else None
+    return (name, int(amount)) if amount == int(amount) and abs(amount) <= _MOST[name] else None
 
 
 class Sizes(dict[str, "tuple[str, int] | None"]):

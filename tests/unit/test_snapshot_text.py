@@ -133,6 +133,8 @@ def test_what_is_lost_is_carried_along() -> None:
         ("vm a usage=3MHz", "line 1, character 6: what waits for a place uses nothing yet"),
         ("vm a moving-to=3", "line 1, character 6: only what is on a host moves"),
         ("cursor", "line 1: write `cursor HOST`"),
+        ("host h 8c 9999999T", "line 1, character 11: 9999999T is no size such as 8c, 16G"),
+        ("vm a becomes=2c/9999999T", "line 1, character 6: becomes is 2c/9999999T, which are no sizes"),
         ("kept-disk x", "line 1: write `kept-disk NAME VM`"),
         ("rebalance now", "line 1, character 11: `rebalance` stands alone on its line"),
         ("# tashi snapshot 2", "line 1: this is version 2 of the format"),
