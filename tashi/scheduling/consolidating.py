@@ -17,12 +17,12 @@ from tashi.model.instance import Instance
 from tashi.scheduling.balancing import imbalance
 from tashi.scheduling.filters import TO_BETTER
 from tashi.scheduling.fleet import Fleet
-from tashi.scheduling.layout import Layout, fewest_hosts, in_service, movables
+from tashi.scheduling.layout import Layout, fewest_hosts, movables
 from tashi.scheduling.moves import Moves
 from tashi.scheduling.packing import Order, best_fit, decreasing, scarcity
 from tashi.scheduling.plan import Figures, Migrate
 from tashi.scheduling.rearranging import assigned, carried_out, matched, ordered, step
-from tashi.scheduling.terms import hypervisor_of
+from tashi.scheduling.terms import hypervisor_of, is_ready
 
 Weights = NDArray[np.float64]
 _TRIALS: Final = 16
@@ -188,7 +188,7 @@ def _fullest(fleet: Fleet, instance: Instance, place: int, used: NDArray[np.bool
     hypervisor = hypervisor_of(fleet.hosts[place])
     for target in reversed(_least_loaded_first(fleet, places).tolist()):
         if (
-            in_service(fleet, target)
+            is_ready(fleet.hosts[target])
             and hypervisor_of(fleet.hosts[target]) == hypervisor
             and fleet.objection(instance, target, TO_BETTER) is None
         ):

@@ -28,7 +28,7 @@ def _up(instance: Instance, room: Room) -> str | None:
 def _state(instance: Instance, room: Room) -> str | None:
     match room.host.state:
         case HostState.Normal:
-            return None
+            return "is being emptied" if room.host.draining else None
         case HostState.Drained:
             return "is drained"
         case HostState.VersionMismatch:
@@ -211,7 +211,7 @@ def sort_of(host: Host) -> Hashable:
     """All that the filters of `OF_ITS_SORT` look at."""
     facts, config = host.facts, host.config
     place = (config.get("location"), config.get("auditability")) if config else None
-    return host.up, host.decayed, host.state, host.reserved, place, facts and (facts.networks, facts.vlans)
+    return host.up, host.decayed, host.state, host.draining, host.reserved, place, facts and (facts.networks, facts.vlans)
 
 
 def objection(instance: Instance, room: Room, filters: tuple[Filter, ...] = NOW) -> str | None:

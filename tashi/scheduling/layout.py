@@ -149,7 +149,7 @@ def fewest_hosts(fleet: Fleet) -> int:
         group = groups.setdefault(hypervisor_of(fleet.hosts[place]), _Group([], [], [], []))
         used = np.array([fleet.used_memory[place], fleet.used_cores[place], fleet.used_speed[place]]).astype(np.int64)
         offered = as_integers(np.array([fleet.memory[place], fleet.cores[place], fleet.speed[place]]))
-        capacity = np.maximum(offered, used) if in_service(fleet, place) else used
+        capacity = np.maximum(offered, used) if is_ready(fleet.hosts[place]) else used
         leaving = np.array([demand(one) for one in movables(fleet, place)], dtype=np.int64).reshape(-1, 3)
         group.sizes.extend(leaving)
         if len(leaving) < fleet.count[place]:
@@ -169,18 +169,13 @@ class _Group(NamedTuple):
     left: list[Integers]
 
 
-def in_service(fleet: Fleet, place: int) -> bool:
-    """Whether it may be emptied or filled here: up and in service, and not being emptied on somebody's word."""
-    return is_ready(fleet.hosts[place]) and not fleet.hosts[place].draining
-
-
 def movables(fleet: Fleet, place: int) -> list[Instance]:
     """Those that may leave this host in a plan that has not moved them yet."""
-    return [one for one in fleet.movable(place) if one.host_id == fleet.hosts[place].id] if in_service(fleet, place) else []
+    return [one for one in fleet.movable(place) if one.host_id == fleet.hosts[place].id] if is_ready(fleet.hosts[place]) else []
 
 
 def _takes_part(fleet: Fleet, place: int) -> bool:
-    return bool(fleet.count[place]) and in_service(fleet, place) and not fleet.room(place).load.isolated
+    return bool(fleet.count[place]) and is_ready(fleet.hosts[place]) and not fleet.room(place).load.isolated
 
 
 def _may_all_leave(fleet: Fleet, place: int) -> bool:

@@ -105,7 +105,10 @@ class Placing:
             scores[at] = _NEVER
             at, among = self._best(instance, scores)
         if at is None:
-            return Postpone(instance_id=instance.id, refusals=self._refusals(instance, kind if tied is None else (kind, instance.user_id, instance.name)))
+            return Postpone(
+                instance_id=instance.id,
+                refusals=self._refusals(instance, kind if tied is None else (kind, instance.user_id, instance.name)),
+            )
         host_id = fleet.hosts[at].id
         words = f"{self._rule.because(instance, scores[at])}, {among}"
         fleet.add(instance, at)

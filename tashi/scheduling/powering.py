@@ -62,7 +62,7 @@ def _idle(fleet: Fleet) -> list[PowerOff]:
     for place in reversed(_best_first(fleet, is_ready)):
         host = fleet.hosts[place]
         since = snapshot.empty_since.get(host.id)
-        if ready <= guaranteed or since is None or host.draining or fleet.count[place] or snapshot.placed.get(host.id):
+        if ready <= guaranteed or since is None or fleet.count[place] or snapshot.placed.get(host.id):
             continue
         seconds = snapshot.time - since
         if seconds >= snapshot.settings.power_off_delay:
@@ -143,7 +143,7 @@ def _without(instances: Sequence[Instance], others: Sequence[Instance]) -> list[
 
 def _is_coming(host: Host) -> bool:
     """Whether it is expected to take instances before long: it is being switched on, or has lost its link just now."""
-    return host.state is HostState.PoweringOn or (host.up and host.decayed and host.state is HostState.Normal)
+    return host.state is HostState.PoweringOn or (host.up and host.decayed and not host.draining and host.state is HostState.Normal)
 
 
 def _best_first(fleet: Fleet, wanted: Callable[[Host], bool]) -> list[int]:

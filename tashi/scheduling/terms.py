@@ -79,8 +79,8 @@ def persistent_disks(instance: Instance) -> frozenset[str]:
 
 
 def is_ready(host: Host) -> bool:
-    """Whether the host is up and takes instances."""
-    return host.up and not host.decayed and host.state is HostState.Normal
+    """Whether the host is up and takes instances: in service, and not being emptied."""
+    return host.up and not host.decayed and host.state is HostState.Normal and not host.draining
 
 
 def hypervisor_of(host: Host) -> str:
