@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,37 @@ from tashi.scheduling.policies import never_fits
 from tashi.scheduling.room import Room, rooms_of
 from tashi.scheduling.snapshot import SchedulingSettings
 from tests.builders import a_host, a_snapshot, an_instance
+
+
+def test_the_order_of_the_filters() -> None:
+    """Of all that is wrong the first is told: what the host is before what it holds, and room last."""
+    host: dict[str, Any] = {"up": False, "state": HostState.Drained, "reserved": (1001,)}
+    hints = {"targetHost": "h9", "location": "ie", "auditability": "True", "isolation": "True", "apart": "vm1"}
+    instance: dict[str, Any] = {"nics": (Nic(network=7),), "hints": hints, "cores": 2, "memory": 512, "cpu_speed": 3000}
+    beside = [an_instance(1, host_id=1), an_instance(2, host_id=1, user_id=1001)]
+
+    def told() -> str | None:
+        return objection(an_instance(9, **instance), Room(a_host(1, cores=1, memory=256, **host), SchedulingSettings(), residents=beside))
+
+    cures: list[tuple[str, Callable[[], object]]] = [
+        ("is down", lambda: host.update(up=True)),
+        ("is drained", lambda: host.update(state=HostState.Normal)),
+        ("is reserved for other users", lambda: host.update(reserved=())),
+        ("has no network 7", lambda: instance.update(nics=())),
+        ("is not the target host h9", lambda: hints.pop("targetHost")),
+        ("is in location unknown, not ie", lambda: hints.pop("location")),
+        ("is not auditable", lambda: hints.pop("auditability")),
+        ("holds instances of other users, and isolation is asked", lambda: hints.pop("isolation")),
+        ("holds vm1, and apart=vm1 is asked", lambda: hints.pop("apart")),
+        ("512 MB short of memory", lambda: instance.update(memory=0)),
+        ("has 1 cores, and the instance asks for 2", lambda: instance.update(cores=1)),
+        ("2 cores short", beside.clear),
+        ("its cores have 2000 MHz, and the instance reserves 3000 MHz a core", lambda: instance.update(cpu_speed=None)),
+    ]
+    for reason, cure in cures:
+        assert told() == reason
+        cure()
+    assert told() is None
 
 
 def _objection(instance: dict[str, Any], host: dict[str, Any], *beside: dict[str, Any]) -> str | None:
