@@ -315,7 +315,7 @@ def _after(snapshot: Snapshot, actions: list[Shrink] | list[Grow]) -> tuple[Snap
 @settings(max_examples=150, deadline=None)
 @given(_crowded())
 def test_any_squeeze(snapshot: Snapshot) -> None:
-    """Nobody gives to an equal nor below its floor; while it is under way nothing more is freed; when it is done, who it was for fits."""
+    """Nobody gives to an equal nor below its floor; meanwhile nothing more is freed; when it is done, the first it was for fits."""
     made = plan(snapshot)
     fleet = Fleet(snapshot)
     for action in made.actions:
@@ -338,8 +338,8 @@ def test_any_squeeze(snapshot: Snapshot) -> None:
         during, after = _after(snapshot, shrinks)
         assert _squeezed(during) == []
         placed = {action.instance_id for action in plan(after).actions if not isinstance(action, Postpone)}
-        if not any(one.tasks for one in found.values()):
-            assert {one.id for one in snapshot.pending if one.id in promised} <= placed
+        if not any(one.tasks for one in found.values()):  # it may get the room that was made for the others, who then wait for more
+            assert placed.issuperset([one.id for one in snapshot.pending if one.id in promised][:1])
 
 
 @settings(max_examples=150, deadline=None)
