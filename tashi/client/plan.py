@@ -84,10 +84,10 @@ def _setting(text: str) -> tuple[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tashi plan",
-        description="Prints what the scheduler would do now, a step a line, what that gains, and why something waits (administrators).",
+        description="Prints what the scheduler would do now, a step a line, what that gains, and why something waits.",
         epilog="examples: `tashi plan --apply`, `tashi plan --from cluster.txt --set scheduler=Consolidated`",
     )
-    parser.add_argument("--apply", action="store_true", help="do it, moves included whatever autoMigrations says")
+    parser.add_argument("--apply", action="store_true", help="do it, moves included whatever autoMigrations says (administrators)")
     parser.add_argument(
         "--from", dest="file", metavar="FILE", help="plan here for the cluster in this file (-: stdin), which `tashi snapshot` or you wrote"
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from tashi.errors import BAD_ARGUMENT, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
+from tashi.errors import BAD_ARGUMENT, FORBIDDEN, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
 from tashi.images.directory import ImageDirectory
 from tashi.manager.adaptations import ADAPTATIONS, wished_by
 from tashi.manager.arguments import Arguments, reference, text
@@ -137,7 +137,7 @@ class Verbs:
         try:
             result = method(who, arguments)
         except YourMistake as mistake:
-            if verb in _CHANGES:
+            if verb in _CHANGES or mistake.code == FORBIDDEN:
                 with self._cluster.transaction("audit_refusal") as tx:
                     tx.tell(audit_record(who.name, verb, _target(arguments), mistake.code))
             raise
@@ -298,4 +298,5 @@ def _converted(data: Any, kind: type[Any]) -> Any:
 
 def _target(arguments: Arguments) -> str:
     named = (arguments[name] for name in ("name", "instance", "basename", "hostId", "host", "userId") if arguments.get(name) is not None)
-    return shown(next(named, ""))
+    first = next(named, None)
+    return "" if first is None else shown(first)

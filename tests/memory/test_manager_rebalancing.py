@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from twisted.internet.defer import Deferred
+
 from tashi.errors import YourMistake
+from tashi.manager.convergence import AT_ONCE
 from tashi.model.orders import Migrate as MigrateOrder
 from tashi.model.orders import Receive
 from tashi.model.statistics import InstanceUse, Statistics
@@ -18,7 +21,7 @@ from tashi.scheduling.policies import Policy
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 from tashi.scheduling.terms import can_move, is_resting
 from tests.builders import ADMIN, a_spec, some_facts
-from tests.small_cell import FakeAgent, SmallCell
+from tests.small_cell import FakeAgent, SmallCell, result_of
 
 ALICE = Principal(name="alice", user_id=1000)
 
@@ -242,4 +245,17 @@ def test_plan_shows_and_apply_makes_moves() -> None:
     assert where(cell) == {"vm1": 2, "vm2": 2, "vm3": 2}
     assert cell.call(ALICE, "plan")["lines"] == ["nothing to do"]
     audit = [(event["who"], event["target"], event["result"]) for event in cell.events if event.get("verb") == "plan"]
-    assert audit == [("alice", "apply", "forbidden"), ("root", "apply, 3 moves", "OK")]
+    assert audit == [("alice", "", "forbidden"), ("root", "apply, 3 moves", "OK"), ("root", "apply, 1 moves", "conflict")]
+
+
+def test_two_who_apply_a_plan_at_once() -> None:
+    """Who comes second, while a large plan is being carried out, is told so, and nothing is noted as done that was not."""
+    cell, _ = a_cell(lambda snapshot: [("vm1", 2)], running=1, cores=(800, 8), auto_migrations=False)
+    for number in range(3 * AT_ONCE):
+        cell.create(a_spec(f"more{number}", hints={"targetHost": "h1"}), stanza=f"m{number}")
+    calls = [Deferred.fromCoroutine(cell.manager.verbs.call(ADMIN, "plan", {"apply": True})) for _ in range(2)]
+    cell.settle()
+    assert [action["action"] for action in result_of(calls[0])["actions"]].count("move") == 1
+    with pytest.raises(YourMistake, match="moves of an earlier plan are still to be made"):
+        result_of(calls[1])
+    assert [event["result"] for event in cell.events if event.get("verb") == "plan"] == ["OK", "conflict"]

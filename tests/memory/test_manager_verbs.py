@@ -85,13 +85,21 @@ MATRIX = [
     ("adaptNetworkBandwidth", {"instance": 1, "upspeed": 8}, "conflict", "forbidden", "forbidden", "conflict"),
     ("setHostConfig", {"hostId": 1, "elemName": "location", "value": "ie"}, "forbidden", "forbidden", "forbidden", "OK"),
     ("registerUser", {"name": "carol"}, "forbidden", "forbidden", "forbidden", "OK"),
+    ("plan", {}, "OK", "OK", "OK", "OK"),
+    ("plan", {"apply": True}, "forbidden", "forbidden", "forbidden", "OK"),
+    ("snapshot", {}, "forbidden", "forbidden", "forbidden", "OK"),
+    ("powerOff", {"host": "h1"}, "forbidden", "forbidden", "forbidden", "conflict"),
+    ("powerOn", {"host": "h1"}, "forbidden", "forbidden", "forbidden", "conflict"),
+    ("drainHost", {"host": "h1"}, "forbidden", "forbidden", "forbidden", "OK"),
+    ("setHostState", {"host": "h1", "state": "Drained"}, "forbidden", "forbidden", "forbidden", "OK"),
+    ("unregisterHost", {"hostId": "h1"}, "forbidden", "forbidden", "forbidden", "conflict"),
     ("unregisterUser", {"userId": 1001}, "forbidden", "forbidden", "forbidden", "OK"),
 ]
 
 
 @pytest.mark.parametrize(("verb", "arguments", "owner", "other", "unknown", "admin"), MATRIX)
 def test_who_may_do_what(verb: str, arguments: dict[str, Any], owner: str, other: str, unknown: str, admin: str) -> None:
-    """The table above holds, and a refused change is in the audit trail."""
+    """The table above holds, and what is refused is in the audit trail."""
     for who, expected in ((ALICE, owner), (BOB, other), (NOBODY, unknown), (ADMIN, admin)):
         cell = _cell()
         cell.call(ALICE, "createVm", name="web", disks=DISKS)
