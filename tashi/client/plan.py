@@ -34,20 +34,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _plan_here(path: str, settings: Sequence[str], output: str) -> int:
-    from tashi.scheduling.check import check
-    from tashi.scheduling.grammar import did_you_mean
-    from tashi.scheduling.policies import POLICIES
+    from tashi.policy_plugins import policy_named
+    from tashi.scheduling import policies
     from tashi.scheduling.words import plan_as_rows, plan_in_words
 
     snapshot = read_file(path)
     wanted = dict(map(_setting, settings))
     snapshot = msgspec.structs.replace(snapshot, settings=msgspec.structs.replace(snapshot.settings, **wanted), rebalance=True)
     name = snapshot.settings.policy
-    if name not in POLICIES:
-        raise YourMistake(BAD_ARGUMENT, f"scheduler={name} is no policy{did_you_mean(name, POLICIES)}")
-    plan = POLICIES[name](snapshot)
+    plan, problems = policies.ask(policy_named(name), name, snapshot)
     _print({"lines": plan_in_words(plan, snapshot), "actions": plan_as_rows(plan, snapshot)}, output)
-    problems = check(plan, snapshot)
     for problem in problems:
         complain(f"this plan breaks a rule: {problem}")
     return 1 if problems else 0

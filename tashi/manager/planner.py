@@ -12,9 +12,8 @@ from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from tashi.errors import INTERNAL, OurFault
-from tashi.scheduling.check import check
 from tashi.scheduling.plan import Plan
-from tashi.scheduling.policies import POLICIES, Policy
+from tashi.scheduling.policies import POLICIES, Policy, ask
 from tashi.scheduling.snapshot import Snapshot
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -58,13 +57,7 @@ class Planner:
         return snapshot, plan
 
     def _make(self, snapshot: Snapshot) -> Plan:
-        try:
-            plan = self._policy(snapshot)
-            if not isinstance(plan, Plan):
-                raise TypeError(f"it made a {type(plan).__name__} instead of a plan")
-            problems = check(plan, snapshot)
-        except Exception as error:  # a policy may be anybody's
-            raise OurFault(INTERNAL, f"the policy {self._name} failed: {type(error).__name__}: {error}") from error
+        plan, problems = ask(self._policy, self._name, snapshot)
         if problems:
             words = "; ".join(problems[:MOST_PROBLEMS])
             more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from twisted.internet.defer import Deferred
 
 from tashi.errors import YourMistake
