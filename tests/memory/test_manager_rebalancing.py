@@ -10,6 +10,8 @@ from twisted.internet.defer import Deferred
 
 from tashi.errors import YourMistake
 from tashi.manager.convergence import AT_ONCE
+from tashi.manager.rebalancing import AT_ONCE as STEPS_AT_ONCE
+from tashi.manager.rebalancing import Rebalancing
 from tashi.model.orders import Migrate as MigrateOrder
 from tashi.model.orders import Receive
 from tashi.model.statistics import InstanceUse, Statistics
@@ -258,3 +260,15 @@ def test_two_who_apply_a_plan_at_once() -> None:
     with pytest.raises(YourMistake, match="moves of an earlier plan are still to be made"):
         result_of(calls[1])
     assert [event["result"] for event in cell.events if event.get("verb") == "plan"] == ["OK", "conflict"]
+
+
+def test_steps_in_vain_do_not_hold_the_reactor() -> None:
+    """Of a programme of which nothing can be done any more a few steps are dropped at a time."""
+    cell, _ = a_cell(lambda snapshot: [], running=4 * STEPS_AT_ONCE, cores=(1000, 8), auto_migrations=False)
+    rebalancing = Rebalancing(cell.manager.cluster, cell.settings)
+    rebalancing.begin([Migrate(instance_id=number, host_id=9) for number in cell.manager.cluster.instances])
+    turns = 1
+    while rebalancing.is_moving:
+        rebalancing.proceed()
+        turns += 1
+    assert turns == 4
