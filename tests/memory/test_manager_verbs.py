@@ -59,6 +59,21 @@ def test_many() -> None:
     assert _code(cell, ALICE, "destroyMany", basename="web") == "unknown-id"
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"name": "web-1"}, {"name": "a b"}, {"name": "db"}, {"name": "x", "cores": 0}, {"name": "x", "userId": 1001}]
+)
+def test_one_wrong_among_many_alike(wrong: dict[str, Any]) -> None:
+    """Of many that are alike each is looked at all the same, and one that is wrong is the end of all."""
+    cell = _cell()
+    cell.call(ALICE, "createVm", name="db", disks=DISKS)
+    wish = [{"name": f"web-{number}", "disks": DISKS} for number in range(3)]
+    assert _code(cell, ALICE, "createMany", instances=[*wish, {"disks": DISKS, **wrong}]) != "OK"
+    assert [row["name"] for row in cell.call(ALICE, "getInstances")] == ["db"]
+    rows = cell.call(ADMIN, "createMany", instances=[wish[0] | {"userId": 1000}, wish[1] | {"userId": 1001}, wish[2] | {"userId": 1001}])
+    assert [row["userId"] for row in rows] == [1000, 1001, 1001]
+    assert len({row["nics"][0]["mac"] for row in rows}) == 3
+
+
 MATRIX = [
     # verb, arguments, alice (owner), bob, a uid that is no user, admin
     ("getInstances", {}, "OK", "OK", "OK", "OK"),
