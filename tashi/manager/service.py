@@ -113,7 +113,7 @@ class ClusterManager(Service):
         cards = NetworkCards(cluster)
         questions = Questions(cluster, cell, dispatch.link_to)
         creation = Creation(cluster, self._images, settings, cards)
-        explanation = Explanation(cluster, picture)
+        explanation = Explanation(cluster, picture, self._planner.apart)
         self.layout = Layout(reactor, cluster, settings.layout_interval, settings.ratings, usage)
         self.outbox = Outbox(cluster)
         self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick, usage, cards)

@@ -16,7 +16,7 @@ from tashi.scheduling.plan import Place, Plan
 from tashi.scheduling.policies import Policy
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 from tests.builders import ADMIN, a_spec, some_facts
-from tests.small_cell import FakeAgent, SmallCell
+from tests.small_cell import FakeAgent, SmallCell, result_of
 
 
 class Thread:
@@ -226,3 +226,16 @@ def test_a_policy_that_fails_costs_words(policy: Policy, words: str, logged: lis
     cell.live(3)
     cell.work()
     assert (cell.state("vm1"), cell.state("vm2")) == ("Running", "Running")
+
+
+def test_many_hosts_are_explained_in_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why an instance is not on each of many hosts is worked out while the cell answers."""
+    monkeypatch.setattr("tashi.manager.explanation.LIGHT", 0)
+    thread = Thread()
+    cell = a_cell(thread, FakeAgent("h1"), FakeAgent("h2"))
+    cell.create(a_spec("vm1"))
+    finish(cell, thread)
+    asked = Deferred.fromCoroutine(cell.manager.verbs.call(ADMIN, "explain", {"instance": "vm1"}))
+    assert not asked.called
+    thread.think()()
+    assert result_of(asked).splitlines()[1].startswith("h2: would take it")
