@@ -12,6 +12,7 @@ from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from tashi.errors import INTERNAL, OurFault
+from tashi.manager.guarded import to_its_end
 from tashi.scheduling.plan import Plan
 from tashi.scheduling.policies import POLICIES, Policy, ask
 from tashi.scheduling.snapshot import Snapshot
@@ -41,7 +42,10 @@ class Planner:
 
     async def plan(self, make_snapshot: Callable[[], Snapshot]) -> tuple[Snapshot, Plan]:
         """A sound plan, and the snapshot it is made on, which is taken when no other plan is being made. OurFault with words for
-        people when the policy gives none."""
+        people when the policy gives none. Nobody else's turn comes before it is made, though who asked may be gone by then."""
+        return await to_its_end(self._plan(make_snapshot))
+
+    async def _plan(self, make_snapshot: Callable[[], Snapshot]) -> tuple[Snapshot, Plan]:
         await self._turn.acquire()
         try:
             snapshot = make_snapshot()

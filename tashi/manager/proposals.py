@@ -9,6 +9,7 @@ from tashi.errors import BAD_ARGUMENT, YourMistake
 from tashi.manager.arguments import Arguments
 from tashi.manager.cluster import Cluster
 from tashi.manager.convergence import Convergence
+from tashi.manager.guarded import to_its_end
 from tashi.manager.operations import require_admin
 from tashi.manager.planner import Planner
 from tashi.manager.rebalancing import moves_of
@@ -43,7 +44,7 @@ class Proposals:
         snapshot, plan, version = await self._convergence.propose()
         if apply:
             self._begin(who, moves_of(plan))
-            await self._convergence.carry_out(plan, version)
+            await to_its_end(self._convergence.carry_out(plan, version))
             self._kick()
             await self._cluster.journal.written()
         told: dict[str, Any] = await self._planner.apart(
