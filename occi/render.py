@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +42,17 @@ def answer(verb: str, seconds: float, **data: Any) -> str:
 def refusal(verb: str, seconds: float, error: TashiError) -> str:
     """The body of a bad answer."""
     return _json({"status": "ERROR", "message": error.message, "code": error.code, "verb": verb, "timestamp": timestamp(seconds)})
+
+
+def explanation(words: str) -> str:
+    """As many of the lines as one message holds; of the hosts of the others how many there are."""
+    lines = words.splitlines()
+    room = MAX_REPLY * 3 // 4  # as JSON and as XML they are longer
+    sizes = accumulate(len(msgspec.json.encode(line)) for line in lines)
+    count = bisect_right(list(sizes), room)
+    if count == len(lines):
+        return words
+    return "\n".join([*lines[:count], f"and {len(lines) - count} more hosts; `tashi explain` names them all"])
 
 
 def help_text(who: Principal) -> str:

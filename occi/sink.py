@@ -192,7 +192,7 @@ class Sink:
         if verb == "listcompute":
             return self._commands.list(who, parse_list(argument))
         if verb == "explain":
-            return {"message": self._commands.explain(who, parse_reference(argument))}
+            return {"message": render.explanation(await self._commands.explain(who, parse_reference(argument)))}
         return await self._commands.get(who, parse_reference(argument))
 
     def _our_fault(self, message: IncomingMessage) -> OurFault:

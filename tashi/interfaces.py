@@ -73,8 +73,8 @@ class ICommands(Protocol):
     def list(self, who: Principal, after: int) -> dict[str, Any]:
         """One page of instances with ids above ``after``: ``{"instances": [...], "next": id or None}``, below 100 KiB as JSON."""
 
-    def explain(self, who: Principal, reference: int | str) -> str:
-        """Why the instance is where it is, or why it is nowhere, in words."""
+    def explain(self, who: Principal, reference: int | str) -> Awaitable[str]:
+        """Why the instance is where it is, or why it is nowhere, in words: a line on it, then one a host."""
 
     def set_host_config(self, who: Principal, origin: Origin, host: int | str, name: str, value: str) -> None:
         """Set one element of a host's configuration, such as its location."""

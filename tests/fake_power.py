@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from tashi.errors import BAD_ARGUMENT, TIMEOUT, OurFault, TashiError, YourMistake
+from tashi.errors import BAD_ARGUMENT, TIMEOUT, OurFault, YourMistake
 from tashi.model.host import Host
 
 
@@ -20,7 +20,7 @@ class FakePower:
         """Whether machines go off when they are told to."""
         self.dark: set[str] = set()
         """The machines without power."""
-        self.fails: dict[str, TashiError] = {}
+        self.fails: dict[str, Exception] = {}
         self.silent: set[str] = set()
         self.asked: list[str] = []
 

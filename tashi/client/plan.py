@@ -34,20 +34,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _plan_here(path: str, settings: Sequence[str], output: str) -> int:
-    from tashi.scheduling.check import check
-    from tashi.scheduling.grammar import did_you_mean
-    from tashi.scheduling.policies import POLICIES
+    from tashi.policy_plugins import policy_named
+    from tashi.scheduling import policies
     from tashi.scheduling.words import plan_as_rows, plan_in_words
 
     snapshot = read_file(path)
     wanted = dict(map(_setting, settings))
     snapshot = msgspec.structs.replace(snapshot, settings=msgspec.structs.replace(snapshot.settings, **wanted), rebalance=True)
     name = snapshot.settings.policy
-    if name not in POLICIES:
-        raise YourMistake(BAD_ARGUMENT, f"scheduler={name} is no policy{did_you_mean(name, POLICIES)}")
-    plan = POLICIES[name](snapshot)
+    plan, problems = policies.ask(policy_named(name), name, snapshot)
     _print({"lines": plan_in_words(plan, snapshot), "actions": plan_as_rows(plan, snapshot)}, output)
-    problems = check(plan, snapshot)
     for problem in problems:
         complain(f"this plan breaks a rule: {problem}")
     return 1 if problems else 0
@@ -84,10 +80,10 @@ def _setting(text: str) -> tuple[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tashi plan",
-        description="Prints what the scheduler would do now, a step a line, what that gains, and why something waits (administrators).",
+        description="Prints what the scheduler would do now, a step a line, what that gains, and why something waits.",
         epilog="examples: `tashi plan --apply`, `tashi plan --from cluster.txt --set scheduler=Consolidated`",
     )
-    parser.add_argument("--apply", action="store_true", help="do it, moves included whatever autoMigrations says")
+    parser.add_argument("--apply", action="store_true", help="do it, moves included whatever autoMigrations says (administrators)")
     parser.add_argument(
         "--from", dest="file", metavar="FILE", help="plan here for the cluster in this file (-: stdin), which `tashi snapshot` or you wrote"
     )

@@ -6,7 +6,7 @@ its answer it is a question for that answer. A resourceId makes a create safe to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -205,7 +205,7 @@ class Commands:
             rows.append(row)
         return {"instances": rows, "next": None}
 
-    def explain(self, who: Principal, reference: int | str) -> str:
+    def explain(self, who: Principal, reference: int | str) -> Awaitable[str]:
         """See ICommands."""
         return self._explanation.of(reference)
 

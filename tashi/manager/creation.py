@@ -72,8 +72,16 @@ class Creation:
         checked: list[InstanceSpec] = []
         if not specs:
             raise YourMistake(BAD_ARGUMENT, "no instance is asked for; name at least one")
+        alike: tuple[InstanceSpec, InstanceSpec] | None = None  # the last that was looked at closely, and what came of it
         for spec in specs:
-            ready = self._check_one(who, spec, hopeful)
+            own = {"name": spec.name, "resource_id": spec.resource_id}
+            if alike is not None and msgspec.structs.replace(alike[0], **own) == spec:
+                check_hostname("hostname", spec.name)
+                self._check_free(spec.name)
+                ready = msgspec.structs.replace(alike[1], **own)
+            else:
+                ready = self._check_one(who, spec, hopeful)
+                alike = spec, ready
             ready = msgspec.structs.replace(ready, nics=self._cards.with_macs(ready.nics, macs))
             if ready.name in names:
                 raise YourMistake(DUPLICATE_HOSTNAME, f"the host name {ready.name} is asked for twice; give each instance its own")
@@ -84,8 +92,7 @@ class Creation:
     def make(self, tx: Transaction, spec: InstanceSpec, *, owner_jid: str | None = None, content: str = "") -> Instance:
         """Record a checked specification as an instance that waits for its place."""
         number = tx.next_id("instance")
-        fields = {name: getattr(spec, name) for name in InstanceSpec.__struct_fields__}
-        instance = Instance(id=number, owner_jid=owner_jid, content=content, created_at=tx.now, **fields)
+        instance = Instance(id=number, owner_jid=owner_jid, content=content, created_at=tx.now, **msgspec.structs.asdict(spec))
         tx.put_instance(instance)
         tx.tell(vm_action("created", instance, None, instance.state.name, "", None))
         return instance
@@ -123,8 +130,7 @@ class Creation:
             raise YourMistake(BAD_ARGUMENT, f"hints are too many or too long; use at most {MOST_HINTS} of 64 and 255 characters")
         if len(spec.disks) > MOST_DEVICES or len(spec.nics) > MOST_DEVICES:
             raise YourMistake(BAD_ARGUMENT, f"{spec.name} has too many disks or network cards; use at most {MOST_DEVICES} of each")
-        if not self._settings.allow_duplicate_names and self._is_taken(spec.name):
-            raise YourMistake(DUPLICATE_HOSTNAME, f"the name {spec.name} is already in use; choose another, or destroy that instance")
+        self._check_free(spec.name)
         disks = tuple(Disk(uri=self._images.resolve(disk.uri), persistent=disk.persistent) for disk in spec.disks)
         own = [disk.uri for disk in disks if is_own(disk.uri)]
         if len(own) > len(set(own)):
@@ -132,7 +138,7 @@ class Creation:
         ready = _with_terms(msgspec.structs.replace(spec, disks=disks, nics=nics), self._sla_class(spec.sla))
         if "scratchSpace" in ready.hints:
             check_scratch_space("hints.scratchSpace", ready.hints["scratchSpace"])
-        instance = Instance(id=0, **{name: getattr(ready, name) for name in InstanceSpec.__struct_fields__})
+        instance = Instance(id=0, **msgspec.structs.asdict(ready))
         if (need := needs(instance)) not in hopeful:
             refusals = never_fits(instance, self._cluster.hosts, self._settings.scheduling)
             if refusals:
@@ -162,10 +168,12 @@ class Creation:
             if limit and value > limit:
                 raise YourMistake(QUOTA, f"{spec.name} asks for {value} {what}, and this cell allows {limit} an instance; ask for less")
 
-    def _is_taken(self, name: str) -> bool:
+    def _check_free(self, name: str) -> None:
         """What is being destroyed has no claim to its name any more."""
         namesakes = (self._cluster.instances[number] for number in self._cluster.by_name.get(name, ()))
-        return any(namesake.state is not InstanceState.Destroying for namesake in namesakes)
+        taken = any(namesake.state is not InstanceState.Destroying for namesake in namesakes)
+        if taken and not self._settings.allow_duplicate_names:
+            raise YourMistake(DUPLICATE_HOSTNAME, f"the name {name} is already in use; choose another, or destroy that instance")
 
     def _sla_class(self, name: str | None) -> SlaClass | None:
         if name is None:

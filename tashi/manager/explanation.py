@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tashi.manager.cluster import Cluster
 from tashi.manager.lookup import the_instance
 from tashi.manager.picture import Picture
+from tashi.manager.planner import InThread
 from tashi.scheduling.explain import explain
 from tashi.scheduling.policies import RULES
 
+LIGHT: Final = 200
+"""Hosts that may be looked at while the reactor waits."""
+
 
 class Explanation:
-    """Answers `explain`."""
+    """Answers `explain`; ``apart`` is where there is time for work on what nothing changes."""
 
-    def __init__(self, cluster: Cluster, picture: Picture) -> None:
+    def __init__(self, cluster: Cluster, picture: Picture, apart: InThread) -> None:
         self._cluster = cluster
         self._picture = picture
+        self._apart = apart
 
-    def of(self, reference: int | str) -> str:
+    async def of(self, reference: int | str) -> str:
         """One line on the instance, then one a host; YourMistake(unknown-id) when there is no such instance."""
         instance = the_instance(self._cluster, reference)
         snapshot = self._picture.whole()
@@ -27,7 +34,11 @@ class Explanation:
         if instance.reason:
             head += f"; {instance.reason}"
         rule = RULES.get(snapshot.settings.policy)
-        lines = [head, *explain(snapshot, instance, rule(snapshot.settings) if rule is not None else None)]
+
+        def words() -> str:
+            return "\n".join([head, *explain(snapshot, instance, rule and rule(snapshot.settings))])
+
         if not snapshot.hosts:
-            lines.append("no host has joined the cell yet")
-        return "\n".join(lines)
+            return f"{head}\nno host has joined the cell yet"
+        told: str = words() if len(snapshot.hosts) <= LIGHT else await self._apart(words)
+        return told

@@ -1,14 +1,35 @@
-"""A loop that never dies: it runs when kicked and at least so often, never twice at once, and an exception only costs one round."""
+"""A loop that never dies: it runs when kicked and at least so often, never twice at once, and an exception only costs one round.
+
+And work that goes on to its end when nobody waits for it any more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from tashi.errors import TashiError
+
+Result = TypeVar("Result")
+
+
+def to_its_end(work: Coroutine[Any, Any, Result]) -> Deferred[Result]:
+    """What comes of the work; whoever no longer waits for that, cancelling it, does not stop the work."""
+    told: Deferred[Result] = Deferred()
+
+    def tell(result: Any) -> None:
+        if not told.called:
+            told.callback(result)
+        elif isinstance(result, Failure) and not result.check(TashiError):
+            KickableLoop.log.failure("what nobody waits for any more has failed", result)
+
+    Deferred.fromCoroutine(work).addBoth(tell)
+    return told
 
 
 class KickableLoop:

@@ -100,14 +100,9 @@ class Hosts:
             new = host is None
             if host is None:
                 host = Host(id=tx.next_id("host"), name=login.name)
-            host = arrived(tx, host)
             matching = login.version in ("", self._version) or self._settings.scheduling.allow_mismatched_versions
-            state = host.state
-            if not matching:
-                state = HostState.VersionMismatch
-            elif state is HostState.VersionMismatch:
-                state = HostState.Normal
-            host = msgspec.structs.replace(host, secret_hash=secret_hash, state=state, decayed=True)
+            host = _with_version(arrived(tx, host), matching=matching)
+            host = msgspec.structs.replace(host, secret_hash=secret_hash, decayed=True)
             tx.put_host(host)
             if new:
                 tx.tell(host_action("registered", host))
@@ -260,6 +255,18 @@ class Hosts:
     def _ready(self, host_id: int, link: INodeLink) -> None:
         if self._links.get(host_id) is link:
             self._dispatch.host_ready(host_id, link)
+
+
+def _with_version(host: Host, *, matching: bool) -> Host:
+    """The host as it is with an agent of our version or of another. One that is on its way off stays on it; one that was drained is
+    drained again when its agent is of our version again."""
+    if host.state is HostState.PoweringOff:
+        return host if matching else msgspec.structs.replace(host, state_when_on=HostState.VersionMismatch)
+    if not matching and host.state is not HostState.VersionMismatch:
+        return msgspec.structs.replace(host, state=HostState.VersionMismatch, state_when_on=host.state)
+    if matching and host.state is HostState.VersionMismatch:
+        return msgspec.structs.replace(host, state=host.state_when_on, state_when_on=HostState.Normal)
+    return host
 
 
 def _mark_stuck(tx: Transaction, instance: Instance) -> None:

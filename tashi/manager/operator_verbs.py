@@ -40,7 +40,7 @@ class OperatorVerbs:
         self._drain = drain
         self._instance_row = instance_row
         self._host_row = host_row
-        self.table: dict[str, Callable[[Principal, Arguments], Any]] = {
+        self.verbs: dict[str, Callable[[Principal, Arguments], Any]] = {
             "drainhost": self._drain_host,
             "sethoststate": self._set_host_state,
             "unregisterhost": self._unregister_host,

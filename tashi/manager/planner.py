@@ -12,9 +12,9 @@ from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from tashi.errors import INTERNAL, OurFault
-from tashi.scheduling.check import check
+from tashi.manager.guarded import to_its_end
 from tashi.scheduling.plan import Plan
-from tashi.scheduling.policies import POLICIES, Policy
+from tashi.scheduling.policies import POLICIES, Policy, ask
 from tashi.scheduling.snapshot import Snapshot
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -42,7 +42,10 @@ class Planner:
 
     async def plan(self, make_snapshot: Callable[[], Snapshot]) -> tuple[Snapshot, Plan]:
         """A sound plan, and the snapshot it is made on, which is taken when no other plan is being made. OurFault with words for
-        people when the policy gives none."""
+        people when the policy gives none. Nobody else's turn comes before it is made, though who asked may be gone by then."""
+        return await to_its_end(self._plan(make_snapshot))
+
+    async def _plan(self, make_snapshot: Callable[[], Snapshot]) -> tuple[Snapshot, Plan]:
         await self._turn.acquire()
         try:
             snapshot = make_snapshot()
@@ -58,13 +61,7 @@ class Planner:
         return snapshot, plan
 
     def _make(self, snapshot: Snapshot) -> Plan:
-        try:
-            plan = self._policy(snapshot)
-            if not isinstance(plan, Plan):
-                raise TypeError(f"it made a {type(plan).__name__} instead of a plan")
-            problems = check(plan, snapshot)
-        except Exception as error:  # a policy may be anybody's
-            raise OurFault(INTERNAL, f"the policy {self._name} failed: {type(error).__name__}: {error}") from error
+        plan, problems = ask(self._policy, self._name, snapshot)
         if problems:
             words = "; ".join(problems[:MOST_PROBLEMS])
             more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tashi.errors import CONFLICT, YourMistake
@@ -18,12 +18,12 @@ from tashi.model.views import host_row
 
 
 class PowerVerbs:
-    """A part of the table of verbs; ``rating`` is a host's priority by its id."""
+    """A part of the table of verbs; ``ratings`` are the priorities of hosts by id."""
 
-    def __init__(self, cluster: Cluster, powering: Powering, rating: Callable[[int], int]) -> None:
+    def __init__(self, cluster: Cluster, powering: Powering, ratings: Mapping[int, int]) -> None:
         self._cluster = cluster
         self._powering = powering
-        self._rating = rating
+        self._ratings = ratings
         self.verbs: dict[str, Callable[[Principal, Arguments], Any]] = {"poweron": self._power_on, "poweroff": self._power_off}
 
     def _power_on(self, who: Principal, arguments: Arguments) -> Any:
@@ -48,4 +48,4 @@ class PowerVerbs:
         with self._cluster.transaction(verb) as tx:
             begin(tx, host, f"{verb} by {who.name}")
             tx.tell(audit_record(who.name, verb.lower(), host.name, "OK"))
-        return host_row(self._cluster.hosts[host.id], self._rating(host.id))
+        return host_row(self._cluster.hosts[host.id], self._ratings.get(host.id, 0))

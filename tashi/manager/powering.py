@@ -141,8 +141,15 @@ class Powering:
         under_way.addErrback(self._not_carried_out, host_id)
 
     def _not_carried_out(self, failure: Failure, host_id: int) -> None:
-        if not failure.check(CancelledError):
-            self.log.failure("the power of host {host} is looked after no more", failure, host=host_id)
+        """Whatever has broken, the host is not left on its way for ever."""
+        if failure.check(CancelledError):
+            return
+        self.log.failure("the power of host {host} is looked after no more", failure, host=host_id)
+        host = self._cluster.hosts.get(host_id)
+        if host is not None:
+            why = f"the power driver failed: {type(failure.value).__name__}: {failure.value}"
+            self._failed_on(host, why)
+            self._failed_off(host, why)
 
     async def _come_on(self, host_id: int) -> None:
         clock, wake_timeout = self._cluster.clock, self._settings.wake_timeout

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from tashi.errors import BAD_ARGUMENT, YourMistake
 from tashi.manager.arguments import Arguments
 from tashi.manager.cluster import Cluster
 from tashi.manager.convergence import Convergence
+from tashi.manager.guarded import to_its_end
 from tashi.manager.operations import require_admin
 from tashi.manager.planner import Planner
 from tashi.manager.rebalancing import moves_of
 from tashi.model.events import audit_record
 from tashi.model.names import shown
 from tashi.model.user import Principal
+from tashi.scheduling.plan import Migrate
 from tashi.scheduling.words import plan_as_rows, plan_in_words
 
 
@@ -28,22 +30,21 @@ class Proposals:
         self._kick = kick
         self.verbs: dict[str, Callable[[Principal, Arguments], Any]] = {"plan": self._plan}
 
-    async def _plan(self, who: Principal, arguments: Arguments) -> dict[str, Any]:
+    def _plan(self, who: Principal, arguments: Arguments) -> Awaitable[dict[str, Any]]:
         """``lines`` for people and ``actions`` for programs, moves included whether they are ever made by themselves or not. With
         ``apply`` all of it is carried out, without a hold; the moves begin at once and go on as they fit."""
         apply = arguments.get("apply", False)
         if not isinstance(apply, bool):
             raise YourMistake(BAD_ARGUMENT, f"apply is {shown(apply)}; use true or false")
         if apply:
-            self._require_admin(who)
+            require_admin(who, "plan --apply")
+        return self._propose(who, apply)
+
+    async def _propose(self, who: Principal, apply: bool) -> dict[str, Any]:
         snapshot, plan, version = await self._convergence.propose()
         if apply:
-            self._convergence.rebalancing.require_rest()
-            moves = moves_of(plan)
-            with self._cluster.transaction("apply_plan") as tx:
-                tx.tell(audit_record(who.name, "plan", f"apply, {len(moves)} moves", "OK"))
-            await self._convergence.carry_out(plan, version)
-            self._convergence.rebalancing.begin(moves)
+            self._begin(who, moves_of(plan))
+            await to_its_end(self._convergence.carry_out(plan, version))
             self._kick()
             await self._cluster.journal.written()
         told: dict[str, Any] = await self._planner.apart(
@@ -51,10 +52,15 @@ class Proposals:
         )
         return told
 
-    def _require_admin(self, who: Principal) -> None:
+    def _begin(self, who: Principal, moves: Sequence[Migrate]) -> None:
+        """Begin the moves, before anything else is done: nothing is when those of an earlier plan are not at their end."""
         try:
-            require_admin(who, "plan --apply")
+            self._convergence.rebalancing.begin(moves)
         except YourMistake as mistake:
-            with self._cluster.transaction("audit_refusal") as tx:
-                tx.tell(audit_record(who.name, "plan", "apply", mistake.code))
+            self._note(who, moves, mistake.code)
             raise
+        self._note(who, moves, "OK")
+
+    def _note(self, who: Principal, moves: Sequence[Migrate], result: str) -> None:
+        with self._cluster.transaction("apply_plan") as tx:
+            tx.tell(audit_record(who.name, "plan", f"apply, {len(moves)} moves", result))

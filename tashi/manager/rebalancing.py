@@ -6,7 +6,7 @@ the programme, whose steps are begun in their order as they fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from twisted.logger import Logger
@@ -25,6 +25,8 @@ from tashi.scheduling.terms import can_move, is_ready
 
 _ON_THE_WAY: Final = frozenset({InstanceState.MigratePrep, InstanceState.MigrateTrans})
 _STARTING: Final = frozenset({InstanceState.PreparingDisk, InstanceState.Activating})
+AT_ONCE: Final = 20
+"""Steps that are looked at in one turn of the reactor: each of a long programme takes its time."""
 WHO: Final = "the scheduler"
 
 
@@ -62,12 +64,12 @@ class Rebalancing:
         if moves and not self.is_moving and self._calm.lasts(settings.scheduling.hold_rounds):
             self.begin(moves)
 
-    def begin(self, moves: Iterable[Migrate]) -> None:
+    def begin(self, moves: Sequence[Migrate]) -> None:
         """Make these moves, beginning now; YourMistake(conflict) when those of an earlier plan are not at their end."""
         self.require_rest()
         self._calm = Calm()
-        instances = self._cluster.instances
-        self._programme = programme(moves, {number: one.host_id for number, one in instances.items() if one.host_id is not None})
+        concerned = [one for move in moves if (one := self._cluster.instances.get(move.instance_id)) is not None]
+        self._programme = programme(moves, {one.id: one.host_id for one in concerned if one.host_id is not None})
         self.log.info("{count} moves are begun", count=len(self._programme.waiting))
         self.proceed()
 
@@ -84,7 +86,10 @@ class Rebalancing:
         for step in self._programme.under_way:
             self._programme = self._after(step)
         tried: list[Step] = []
-        while len(self._on_the_way()) < self._settings.scheduling.most_moves and (following := self._programme.next_free(tried)):
+        while len(tried) < AT_ONCE and len(self._on_the_way()) < self._settings.scheduling.most_moves:
+            following = self._programme.next_free(tried)
+            if following is None:
+                break
             tried.append(following)
             self._programme = self._begun(following)
         if not self.is_moving:

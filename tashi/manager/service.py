@@ -29,6 +29,7 @@ from tashi.manager.network_cards import NetworkCards
 from tashi.manager.outbox import Outbox
 from tashi.manager.picture import Picture
 from tashi.manager.planner import InThread, Planner
+from tashi.manager.power_verbs import PowerVerbs
 from tashi.manager.powering import Powering
 from tashi.manager.proposals import Proposals
 from tashi.manager.questions import Questions
@@ -112,7 +113,7 @@ class ClusterManager(Service):
         cards = NetworkCards(cluster)
         questions = Questions(cluster, cell, dispatch.link_to)
         creation = Creation(cluster, self._images, settings, cards)
-        explanation = Explanation(cluster, picture)
+        explanation = Explanation(cluster, picture, self._planner.apart)
         self.layout = Layout(reactor, cluster, settings.layout_interval, settings.ratings, usage)
         self.outbox = Outbox(cluster)
         self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick, usage, cards)
@@ -122,24 +123,15 @@ class ClusterManager(Service):
         self.commands = Commands(cluster, self._store, creation, explanation, settings, planning.kick)
         waiting = Waiting(reactor, cluster)
         cluster.watchers.append(self._forget_saved)
-        specific, consoles = SpecificCalls(cluster, self._images, questions), Consoles(cluster, self._store, questions)
-        proposals = Proposals(cluster, convergence, self._planner, planning.kick)
-        kicks = (planning.kick, convergence.empty_hosts)
-        self.verbs = Verbs(
-            cluster,
-            creation,
-            self._images,
-            explanation,
-            waiting,
-            settings,
-            *kicks,
-            usage,
-            specific,
-            consoles,
+        specific = SpecificCalls(cluster, self._images, questions)
+        parts = (
+            Consoles(cluster, self._store, questions),
+            PowerVerbs(cluster, self.powering, settings.ratings),
+            Proposals(cluster, convergence, self._planner, planning.kick),
             Snapshots(cluster, picture.whole, self._planner.apart),
-            self.powering,
-            proposals,
         )
+        kicks = (planning.kick, convergence.empty_hosts)
+        self.verbs = Verbs(cluster, creation, self._images, explanation, waiting, settings, *kicks, usage, specific, parts)
         deadlines, warnings = Deadlines(cluster, settings), SlaWarnings(cluster, settings)
         self.hosts.begin()
 

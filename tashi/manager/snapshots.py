@@ -24,8 +24,11 @@ class Snapshots:
         self._in_thread = in_thread
         self.verbs: dict[str, Callable[[Principal, Arguments], Any | Awaitable[Any]]] = {"snapshot": self._snapshot}
 
-    async def _snapshot(self, who: Principal, arguments: Arguments) -> dict[str, str]:
+    def _snapshot(self, who: Principal, arguments: Arguments) -> Awaitable[dict[str, str]]:
         require_admin(who, "snapshot")
+        return self._written()
+
+    async def _written(self) -> dict[str, str]:
         users = {user.id: user.name for user in self._cluster.users.values()}
         snapshot = self._take()
         if self._in_thread is None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
-from tashi.errors import BAD_ARGUMENT, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
+from tashi.errors import BAD_ARGUMENT, FORBIDDEN, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
 from tashi.images.directory import ImageDirectory
 from tashi.manager.adaptations import ADAPTATIONS, wished_by
 from tashi.manager.arguments import Arguments, reference, text
 from tashi.manager.cluster import Cluster
-from tashi.manager.consoles import Consoles
 from tashi.manager.creation import Creation
 from tashi.manager.explanation import Explanation
 from tashi.manager.lifecycle import destroy
@@ -20,11 +19,7 @@ from tashi.manager.lookup import owned_instance, the_host
 from tashi.manager.migrations import migrate
 from tashi.manager.operations import the_user_who_asks
 from tashi.manager.operator_verbs import OperatorVerbs
-from tashi.manager.power_verbs import PowerVerbs
-from tashi.manager.powering import Powering
-from tashi.manager.proposals import Proposals
 from tashi.manager.settings import ManagerSettings
-from tashi.manager.snapshots import Snapshots
 from tashi.manager.specific import SpecificCalls
 from tashi.manager.usage import Usage
 from tashi.manager.waiting import UNTIL, Waiting
@@ -36,6 +31,7 @@ from tashi.model.states import Happening
 from tashi.model.user import Principal
 from tashi.model.views import host_row, instance_row, plain, user_row
 
+Method = Callable[[Principal, Arguments], Any | Awaitable[Any]]
 LONGEST_WAIT = 7 * 24 * 3600
 _CHANGES = frozenset(
     {
@@ -70,6 +66,14 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     hints: dict[str, str] = {}
 
 
+class Part(Protocol):
+    """Some of the verbs, with what they do."""
+
+    @property
+    def verbs(self) -> Mapping[str, Method]:
+        """The methods by the verbs in lower case."""
+
+
 class Verbs:
     """What `call(who, verb, arguments)` can do; the verb is case-insensitive."""
 
@@ -85,10 +89,7 @@ class Verbs:
         drain: Callable[[], None],
         usage: Usage,
         specific: SpecificCalls,
-        consoles: Consoles,
-        snapshots: Snapshots,
-        powering: Powering,
-        proposals: Proposals,
+        parts: Sequence[Part],
     ) -> None:
         self._cluster = cluster
         self._creation = creation
@@ -98,10 +99,8 @@ class Verbs:
         self._settings = settings
         self._kick = kick
         self._usage = usage
-        operators = OperatorVerbs(cluster, kick, drain, self._row, self._host_row)
         self._specific = specific
-        self._table: dict[str, Callable[[Principal, Arguments], Any | Awaitable[Any]]] = {
-            **operators.table,
+        self._table: dict[str, Method] = {
             "createvm": self._create_vm,
             "createmany": self._create_many,
             "destroyvm": self._destroy_vm,
@@ -122,11 +121,9 @@ class Verbs:
             "explain": self._explain,
             "whoami": self._whoami,
             "waitfor": self._wait_for,
-            **consoles.verbs,
-            **snapshots.verbs,
-            **PowerVerbs(cluster, powering, lambda host_id: settings.ratings.get(host_id, 0)).verbs,
-            **proposals.verbs,
         }
+        for part in (OperatorVerbs(cluster, kick, drain, self._row, self._host_row), *parts):
+            self._table.update(part.verbs)
 
     async def call(self, who: Principal, verb: str, arguments: Arguments) -> Any:
         """The verb's result, told when what it tells of is durable; YourMistake when it cannot be had."""
@@ -137,7 +134,7 @@ class Verbs:
         try:
             result = method(who, arguments)
         except YourMistake as mistake:
-            if verb in _CHANGES:
+            if verb in _CHANGES or mistake.code == FORBIDDEN:
                 with self._cluster.transaction("audit_refusal") as tx:
                     tx.tell(audit_record(who.name, verb, _target(arguments), mistake.code))
             raise
@@ -298,4 +295,5 @@ def _converted(data: Any, kind: type[Any]) -> Any:
 
 def _target(arguments: Arguments) -> str:
     named = (arguments[name] for name in ("name", "instance", "basename", "hostId", "host", "userId") if arguments.get(name) is not None)
-    return shown(next(named, ""))
+    first = next(named, None)
+    return "" if first is None else shown(first)

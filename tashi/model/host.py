@@ -33,7 +33,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     up: bool = False
     decayed: bool = True
     state: HostState = HostState.Normal
-    state_when_on: HostState = HostState.Normal  # what it was before it was switched off, and will be when it is on again
+    state_when_on: HostState = HostState.Normal  # what it will be when it is on again, or of our version again
     facts: HostFacts | None = None
     draining: bool = False  # its instances are to be moved elsewhere
     notes: str = ""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from tashi.errors import INTERNAL, OurFault
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.scheduling import balancing, consolidating
+from tashi.scheduling.check import check
 from tashi.scheduling.filters import EVER, objection
 from tashi.scheduling.placing import Rule
 from tashi.scheduling.plan import Plan, Refusal
@@ -36,6 +38,17 @@ def _policy(name: str) -> Policy:
 
 
 POLICIES: Final[Mapping[str, Policy]] = {name: _policy(name) for name in RULES}
+
+
+def ask(policy: Policy, name: str, snapshot: Snapshot) -> tuple[Plan, Sequence[str]]:
+    """The plan of the policy of this name, and in words each rule that it breaks. OurFault when the policy fails."""
+    try:
+        plan = policy(snapshot)
+        if not isinstance(plan, Plan):
+            raise TypeError(f"it made a {type(plan).__name__} instead of a plan")
+        return plan, check(plan, snapshot)
+    except Exception as error:  # a policy may be anybody's
+        raise OurFault(INTERNAL, f"the policy {name} failed: {type(error).__name__}: {error}") from error
 
 
 def never_fits(instance: Instance, hosts: Mapping[int, Host], settings: SchedulingSettings) -> tuple[Refusal, ...]:

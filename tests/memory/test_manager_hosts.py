@@ -8,7 +8,7 @@ import pytest
 
 from tashi.errors import FORBIDDEN, YourMistake
 from tashi.model.orders import Observation, Seen, Start
-from tests.builders import a_login, a_report, a_spec, some_facts
+from tests.builders import ADMIN, a_login, a_report, a_spec, some_facts
 from tests.small_cell import FakeAgent, SmallCell
 
 
@@ -82,6 +82,19 @@ def test_a_host_of_another_version_gets_nothing() -> None:
     cell.agents = [agent]
     cell.work()
     assert cell.state() == "Running"
+
+
+def test_a_drained_host_of_another_version_stays_drained() -> None:
+    """Whoever drains a host to bring its agent up to date finds it drained when that is done."""
+    agent = FakeAgent("h1")
+    cell = SmallCell(hosts=[agent])
+    cell.call(ADMIN, "setHostState", host="h1", state="Drained")
+    states = []
+    for version in ("2", "2", "1"):
+        agent.login(cell, a_login("h1", version=version))
+        cell.settle()
+        states.append(cell.manager.cluster.hosts[1].state.name)
+    assert states == ["VersionMismatch", "VersionMismatch", "Drained"]
 
 
 def test_a_host_gets_nothing_before_it_has_told_everything() -> None:

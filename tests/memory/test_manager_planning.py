@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import globalLogPublisher
 
 from tashi.manager.convergence import AT_ONCE
 from tashi.model.instance import Disk
 from tashi.scheduling import primitive
-from tashi.scheduling.plan import Place, Plan
+from tashi.scheduling.plan import Place, Plan, PowerOff
 from tashi.scheduling.policies import Policy
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 from tests.builders import ADMIN, a_spec, some_facts
-from tests.small_cell import FakeAgent, SmallCell
+from tests.fake_power import FakePower
+from tests.small_cell import FakeAgent, SmallCell, result_of
 
 
 class Thread:
@@ -226,3 +227,49 @@ def test_a_policy_that_fails_costs_words(policy: Policy, words: str, logged: lis
     cell.live(3)
     cell.work()
     assert (cell.state("vm1"), cell.state("vm2")) == ("Running", "Running")
+
+
+def test_many_hosts_are_explained_in_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why an instance is not on each of many hosts is worked out while the cell answers."""
+    monkeypatch.setattr("tashi.manager.explanation.LIGHT", 0)
+    thread = Thread()
+    cell = a_cell(thread, FakeAgent("h1"), FakeAgent("h2"))
+    cell.create(a_spec("vm1"))
+    finish(cell, thread)
+    asked = Deferred.fromCoroutine(cell.manager.verbs.call(ADMIN, "explain", {"instance": "vm1"}))
+    assert not asked.called
+    thread.think()()
+    assert result_of(asked).splitlines()[1].startswith("h2: would take it")
+
+
+def test_who_asks_and_goes_away() -> None:
+    """A plan that nobody waits for any more is made to its end all the same: until then no other is begun."""
+    thread = Thread()
+    cell = a_cell(thread, FakeAgent("h1"))
+    asked = Deferred.fromCoroutine(cell.manager.verbs.call(ADMIN, "plan", {}))
+    asked.addErrback(lambda failure: failure.trap(CancelledError))
+    asked.cancel()
+    cell.create(a_spec("vm1"))
+    cell.live(3)
+    assert len(thread.works) == 1
+    finish(cell, thread)
+    assert cell.state("vm1") == "Running"
+
+
+def test_who_applies_a_plan_and_goes_away() -> None:
+    """What has been begun of a plan is carried out to its end, whether or not somebody waits for that."""
+
+    def policy(snapshot: Snapshot) -> Plan:
+        plan = primitive.plan(snapshot)
+        return Plan(actions=(*plan.actions, PowerOff(host_id=2))) if snapshot.rebalance else plan
+
+    hosts = [FakeAgent("h1", some_facts(cores=1000, memory=10**6)), FakeAgent("h2")]
+    cell = SmallCell(
+        policy=policy, power=FakePower({"h2"}), hosts=hosts, scheduling=SchedulingSettings(power_off_delay=0.0, guaranteed_servers=1)
+    )
+    cell.create(*(a_spec(f"vm{number}", hints={"targetHost": "h1"}) for number in range(2 * AT_ONCE)))
+    asked = Deferred.fromCoroutine(cell.manager.verbs.call(ADMIN, "plan", {"apply": True}))
+    asked.addErrback(lambda failure: failure.trap(CancelledError))
+    asked.cancel()
+    cell.settle()
+    assert cell.manager.cluster.hosts[2].state.name == "PoweredOff"

@@ -13,7 +13,7 @@ from tashi.scheduling.policies import POLICIES
 from tashi.scheduling.snapshot import SchedulingSettings
 from tests.builders import ADMIN, ISM, a_spec, some_facts
 from tests.fake_power import FakePower
-from tests.small_cell import FakeAgent, SmallCell
+from tests.small_cell import FakeAgent, SmallCell, result_of
 
 GOLD = 1002
 
@@ -111,7 +111,7 @@ def test_explained_alike_by_every_door() -> None:
     cell.create(a_spec("next", disks=(Disk(uri="tashi"),), memory=256), stanza="s2")
     cell.settle()
     for name in ("web", "next"):
-        words = cell.manager.commands.explain(ISM, name)
+        words = result_of(cell.manager.commands.explain(ISM, name))
         assert words == cell.call(ADMIN, "explain", instance=name)
     assert words.splitlines()[1:] == ["h1: 1 cores short", "h2: 192 MB short of memory"]
-    assert "web (1) is Running on h1, placed there by Balanced" in cell.manager.commands.explain(ISM, "web")
+    assert "web (1) is Running on h1, placed there by Balanced" in result_of(cell.manager.commands.explain(ISM, "web"))

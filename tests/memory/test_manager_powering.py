@@ -197,6 +197,19 @@ def test_a_host_that_does_not_go_off() -> None:
     assert (plant.state(), plant.actions()) == ("PoweredOff", [("poweredOff", "empty for long")])
 
 
+def test_a_driver_that_breaks() -> None:
+    """Whatever a driver's own fault is, the host is not left on its way for ever: it stays on, or has failed to wake, and says why."""
+    plant = Plant()
+    plant.dark("h2")
+    plant.power.fails = {name: RuntimeError("out of wires") for name in ("h2", "h3")}
+    plant.off("h3")
+    plant.on("h2")
+    plant.cell.live(2)
+    assert (plant.state("h3"), plant.state("h2")) == ("Normal", "WakeFailed")
+    for name in ("h2", "h3"):
+        assert "the power driver failed: RuntimeError: out of wires" in plant.host(name).notes
+
+
 def test_a_host_without_a_switch() -> None:
     """A host that the driver does not know stays on; one that was switched off before its address was lost fails to wake, in words."""
     plant = Plant()
@@ -390,6 +403,24 @@ def test_a_host_of_another_version() -> None:
     plant.agents["h3"].login(plant.cell, a_login("h3", version="2"))
     plant.cell.settle()
     assert (plant.state(), plant.actions()[-1][0]) == ("VersionMismatch", "poweredOn")
+
+
+def test_another_version_on_the_way_off() -> None:
+    """A control plane of a new version that takes up the way of a host off follows it to its end, whatever version its agent has."""
+    plant = Plant()
+    plant.power.heeds = False
+    plant.off()
+    plant.cell.settle()
+    plant.agents["h3"].login(plant.cell, a_login("h3", version="2"))
+    plant.cell.live(2)
+    assert plant.state() == "PoweringOff"
+    plant.power.heeds = True
+    result_of(plant.power.switch_off(plant.host("h3")))
+    plant.cell.live(2)
+    assert plant.state() == "PoweredOff"
+    plant.on()
+    plant.cell.live(6)
+    assert plant.state() == "Normal"
 
 
 def test_a_drained_host() -> None:

@@ -6,8 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from tashi.errors import YourMistake
+from tashi.manager.convergence import AT_ONCE
+from tashi.manager.rebalancing import AT_ONCE as STEPS_AT_ONCE
+from tashi.manager.rebalancing import Rebalancing
 from tashi.model.orders import Migrate as MigrateOrder
 from tashi.model.orders import Receive
 from tashi.model.statistics import InstanceUse, Statistics
@@ -18,7 +22,7 @@ from tashi.scheduling.policies import Policy
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 from tashi.scheduling.terms import can_move, is_resting
 from tests.builders import ADMIN, a_spec, some_facts
-from tests.small_cell import FakeAgent, SmallCell
+from tests.small_cell import FakeAgent, SmallCell, result_of
 
 ALICE = Principal(name="alice", user_id=1000)
 
@@ -242,4 +246,29 @@ def test_plan_shows_and_apply_makes_moves() -> None:
     assert where(cell) == {"vm1": 2, "vm2": 2, "vm3": 2}
     assert cell.call(ALICE, "plan")["lines"] == ["nothing to do"]
     audit = [(event["who"], event["target"], event["result"]) for event in cell.events if event.get("verb") == "plan"]
-    assert audit == [("alice", "apply", "forbidden"), ("root", "apply, 3 moves", "OK")]
+    assert audit == [("alice", "", "forbidden"), ("root", "apply, 3 moves", "OK"), ("root", "apply, 1 moves", "conflict")]
+
+
+def test_two_who_apply_a_plan_at_once() -> None:
+    """Who comes second, while a large plan is being carried out, is told so, and nothing is noted as done that was not."""
+    cell, _ = a_cell(lambda snapshot: [("vm1", 2)], running=1, cores=(800, 8), auto_migrations=False)
+    for number in range(3 * AT_ONCE):
+        cell.create(a_spec(f"more{number}", hints={"targetHost": "h1"}), stanza=f"m{number}")
+    calls = [Deferred.fromCoroutine(cell.manager.verbs.call(ADMIN, "plan", {"apply": True})) for _ in range(2)]
+    cell.settle()
+    assert [action["action"] for action in result_of(calls[0])["actions"]].count("move") == 1
+    with pytest.raises(YourMistake, match="moves of an earlier plan are still to be made"):
+        result_of(calls[1])
+    assert [event["result"] for event in cell.events if event.get("verb") == "plan"] == ["OK", "conflict"]
+
+
+def test_steps_in_vain_do_not_hold_the_reactor() -> None:
+    """Of a programme of which nothing can be done any more a few steps are dropped at a time."""
+    cell, _ = a_cell(lambda snapshot: [], running=4 * STEPS_AT_ONCE, cores=(1000, 8), auto_migrations=False)
+    rebalancing = Rebalancing(cell.manager.cluster, cell.settings)
+    rebalancing.begin([Migrate(instance_id=number, host_id=9) for number in cell.manager.cluster.instances])
+    turns = 1
+    while rebalancing.is_moving:
+        rebalancing.proceed()
+        turns += 1
+    assert turns == 4

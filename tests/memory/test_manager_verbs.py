@@ -59,6 +59,21 @@ def test_many() -> None:
     assert _code(cell, ALICE, "destroyMany", basename="web") == "unknown-id"
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"name": "web-1"}, {"name": "a b"}, {"name": "db"}, {"name": "x", "cores": 0}, {"name": "x", "userId": 1001}]
+)
+def test_one_wrong_among_many_alike(wrong: dict[str, Any]) -> None:
+    """Of many that are alike each is looked at all the same, and one that is wrong is the end of all."""
+    cell = _cell()
+    cell.call(ALICE, "createVm", name="db", disks=DISKS)
+    wish = [{"name": f"web-{number}", "disks": DISKS} for number in range(3)]
+    assert _code(cell, ALICE, "createMany", instances=[*wish, {"disks": DISKS, **wrong}]) != "OK"
+    assert [row["name"] for row in cell.call(ALICE, "getInstances")] == ["db"]
+    rows = cell.call(ADMIN, "createMany", instances=[wish[0] | {"userId": 1000}, wish[1] | {"userId": 1001}, wish[2] | {"userId": 1001}])
+    assert [row["userId"] for row in rows] == [1000, 1001, 1001]
+    assert len({row["nics"][0]["mac"] for row in rows}) == 3
+
+
 MATRIX = [
     # verb, arguments, alice (owner), bob, a uid that is no user, admin
     ("getInstances", {}, "OK", "OK", "OK", "OK"),
@@ -85,13 +100,21 @@ MATRIX = [
     ("adaptNetworkBandwidth", {"instance": 1, "upspeed": 8}, "conflict", "forbidden", "forbidden", "conflict"),
     ("setHostConfig", {"hostId": 1, "elemName": "location", "value": "ie"}, "forbidden", "forbidden", "forbidden", "OK"),
     ("registerUser", {"name": "carol"}, "forbidden", "forbidden", "forbidden", "OK"),
+    ("plan", {}, "OK", "OK", "OK", "OK"),
+    ("plan", {"apply": True}, "forbidden", "forbidden", "forbidden", "OK"),
+    ("snapshot", {}, "forbidden", "forbidden", "forbidden", "OK"),
+    ("powerOff", {"host": "h1"}, "forbidden", "forbidden", "forbidden", "conflict"),
+    ("powerOn", {"host": "h1"}, "forbidden", "forbidden", "forbidden", "conflict"),
+    ("drainHost", {"host": "h1"}, "forbidden", "forbidden", "forbidden", "OK"),
+    ("setHostState", {"host": "h1", "state": "Drained"}, "forbidden", "forbidden", "forbidden", "OK"),
+    ("unregisterHost", {"hostId": "h1"}, "forbidden", "forbidden", "forbidden", "conflict"),
     ("unregisterUser", {"userId": 1001}, "forbidden", "forbidden", "forbidden", "OK"),
 ]
 
 
 @pytest.mark.parametrize(("verb", "arguments", "owner", "other", "unknown", "admin"), MATRIX)
 def test_who_may_do_what(verb: str, arguments: dict[str, Any], owner: str, other: str, unknown: str, admin: str) -> None:
-    """The table above holds, and a refused change is in the audit trail."""
+    """The table above holds, and what is refused is in the audit trail."""
     for who, expected in ((ALICE, owner), (BOB, other), (NOBODY, unknown), (ADMIN, admin)):
         cell = _cell()
         cell.call(ALICE, "createVm", name="web", disks=DISKS)

@@ -34,6 +34,7 @@ class Commands:
         self.origins: list[Origin] = []
         self.waiting = 0
         self.broken = False
+        self.hosts = 1
 
     def identify(self, jid: str) -> Principal | None:
         return PEOPLE.get(jid)
@@ -67,8 +68,9 @@ class Commands:
             raise RuntimeError("secret")
         return {"instances": [{"id": after + 1}], "next": None}
 
-    def explain(self, who: Principal, reference: int | str) -> str:
-        return f"{reference} is on node1"
+    async def explain(self, who: Principal, reference: int | str) -> str:
+        lines = [f"{reference} is on node1", *(f"node{number}: 512 MB short of memory" for number in range(2, self.hosts + 1))]
+        return "\n".join(lines)
 
     def queued(self, jid: str) -> int:
         return self.waiting
@@ -210,6 +212,14 @@ class SinkTests(TestCase):
         assert self.ask("explain vm1")["message"] == "vm1 is on node1"
         assert "createcompute" in self.ask("HELP")["message"]
         assert "alice" in self.ask("whoami", "alice@example.org")["message"]
+
+    def test_a_long_explanation(self) -> None:
+        """Of thousands of hosts as many are named as one message holds, and the others are counted."""
+        self.commands.hosts = 5_000
+        lines = self.ask("explain vm1")["message"].splitlines()
+        assert lines[:2] == ["vm1 is on node1", "node2: 512 MB short of memory"]
+        assert lines[-1] == f"and {5_000 - (len(lines) - 1)} more hosts; `tashi explain` names them all"
+        assert len(lines) > 1_000
 
     def test_wrong_reads(self) -> None:
         """A read of what is not there, or without a name, is answered with an error."""

@@ -49,7 +49,7 @@ def test_settings_of_a_file_can_be_overridden(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("text", "words", "problem"),
     [
-        ("host node1 2c 2G", ["--set", "scheduler=Primitiv"], "scheduler=Primitiv is no policy; did you mean Primitive?"),
+        ("host node1 2c 2G", ["--set", "scheduler=Primitiv"], "scheduler = Primitiv is no policy; installed are Balanced"),
         ("host node1 2c 2G", ["--set", "densPack=1"], "--set: there is no setting densPack; did you mean densePack?"),
         ("host node1 2c 2G", ["--set", "densePack=so"], "--set: densePack is so, which is neither True nor False"),
         ("host node1 2c 2G", ["--set", "densePack"], "--set densePack has no value; write --set NAME=VALUE"),
@@ -78,13 +78,26 @@ def test_words_that_do_not_go_together(words: list[str], capsys: pytest.CaptureF
 
 def test_a_plan_that_breaks_a_rule(cluster: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan of a policy that breaks a rule is shown, its faults are told, and the exit code says so."""
-    monkeypatch.setattr(
-        "tashi.scheduling.policies.POLICIES", {**POLICIES, "Mad": lambda _: Plan(actions=(Place(instance_id=1, host_id=9),))}
-    )
+    monkeypatch.setattr("tashi.policy_plugins.POLICIES", {**POLICIES, "Mad": lambda _: Plan(actions=(Place(instance_id=1, host_id=9),))})
     assert main(["plan", "--from", str(cluster), "--set", "scheduler=Mad"]) == 1
     out, err = capsys.readouterr()
     assert out == "place web on (9)\n"
     assert err == "this plan breaks a rule: instance 1 is sent to host 9, which there is not\n"
+
+
+def test_another_package_s_policy(cluster: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policy of an installed package plans for a file as for a cell; when it fails that is told in words."""
+    site = cluster.parent
+    (site / "idlers.py").write_text("from tashi.scheduling.plan import Plan\ndef idle(snapshot): return Plan()\ndef bad(snapshot): 1 / 0\n")
+    about = site / "idlers-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: idlers\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[tashi.policies]\nIdle = idlers:idle\nBad = idlers:bad\n")
+    monkeypatch.syspath_prepend(site)
+    assert main(["plan", "--from", str(cluster), "--set", "scheduler=Idle"]) == 0
+    assert capsys.readouterr().out == "nothing to do\n"
+    assert main(["plan", "--from", str(cluster), "--set", "scheduler=Bad"]) == 1
+    assert capsys.readouterr().err == "the policy Bad failed: ZeroDivisionError: division by zero\n"
 
 
 def test_no_such_file(capsys: pytest.CaptureFixture[str]) -> None:

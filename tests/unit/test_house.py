@@ -14,11 +14,11 @@ FLOORS: Final = (
     ("bedrock", "tashi tashi.errors tashi.model tashi.scheduling tashi.manager.reconcile tashi.manager.settings tashi.wire.codec "
                 "tashi.xmpp.grammar occi occi.categories occi.compute occi.json_text occi.parse occi.render "
                 "tashi.node.domain tashi.node.network.cards tashi.node.network.packets tashi.network.addresses"),
-    ("contracts", "tashi.interfaces tashi.config tashi.files tashi.programs"),
+    ("contracts", "tashi.interfaces tashi.config tashi.files tashi.programs tashi.policy_plugins"),
     ("cellars", "tashi.store tashi.users tashi.images tashi.network tashi.power tashi.node"),
     ("hall", "tashi.manager"),
     ("doors", "occi.sink tashi.xmpp tashi.wire tashi.client tashi.compat"),
-    ("wiring", "tashi.app tashi.policy_plugins"),
+    ("wiring", "tashi.app"),
     ("attic", "tashi.tap tashi.node_tap tashi.sandbox"),
 )  # fmt: skip
 """From the ground up: rooms by the modules they hold; the longest name that fits is a module's room. Imports go down or stay."""
