@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tashi.manager import squeezing
 from tashi.manager.cluster import Cluster
 from tashi.manager.lookup import the_instance
 from tashi.manager.picture import Picture
@@ -24,8 +25,8 @@ class Explanation:
         host = self._cluster.host_name(instance.host_id)
         if host is not None:
             head += f" on {host}, placed there by {instance.placed_why or 'an earlier version'}"
-        if instance.reason:
-            head += f"; {instance.reason}"
+        for words in filter(None, (squeezing.fault(instance), squeezing.words(instance))):
+            head += f"; {words}"
         rule = RULES.get(snapshot.settings.policy)
         lines = [head, *explain(snapshot, instance, rule(snapshot.settings) if rule is not None else None)]
         if not snapshot.hosts:
