@@ -15,7 +15,7 @@ from tests.integration.cells import ROOT, Peer, RunningCell, compute, running_ce
 pytestmark = pytest.mark.integration
 SETTINGS = (
     "Scheduler.scheduler=Balanced",
-    "Scheduler.scheduleDelay=0.5",
+    "Scheduler.scheduleDelay=0.2",
     "Scheduler.minimalVmMemory=256",
     "SlaClasses.silver=priority+50 memory=512",
     "XMPP.provisionTimeout=2",
@@ -111,6 +111,8 @@ async def _ask_why(cell: RunningCell) -> dict[str, list[str]]:
             words = (await asyncio.to_thread(cell.cli, "explain", "--instance", name)).rstrip("\n")
             assert (await alice.ask(cell.sink, f'explain "{name}"'))["message"] == words
             answers[name] = words.partition(") ")[2].splitlines()
+        huge = await ism.ask(cell.sink, compute("huge", memory_size=5000))
+        assert huge["message"].startswith("no host of this cell could ever hold huge: node1: 904 MB short of memory; node2: 904 MB")
         await _delete(ism, cell, "left", "right", "small", number)
     return answers
 
