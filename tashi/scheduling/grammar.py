@@ -193,7 +193,7 @@ def setting(name: str, text: str) -> tuple[str, Any]:
     """The field of SchedulingSettings that has this name in the configuration, and its value; KeyError when there is none."""
     field = _SETTINGS[name.lower()]
     kind = type(getattr(_DEFAULTS, field))
-    value = {bool: truth, int: whole, float: number}.get(kind, str)(text)
+    value: Any = {bool: truth, int: whole, float: number}.get(kind, str)(text)
     if kind in (int, float):
         least, most = RANGES.get(field, _NOT_NEGATIVE)
         if not least <= value <= most:
