@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tashi.manager import squeezing
 from tashi.manager.cluster import Cluster
 from tashi.manager.lookup import the_instance
 from tashi.manager.picture import Picture
@@ -31,8 +32,8 @@ class Explanation:
         host = self._cluster.host_name(instance.host_id)
         if host is not None:
             head += f" on {host}, placed there by {instance.placed_why or 'an earlier version'}"
-        if instance.reason:
-            head += f"; {instance.reason}"
+        for state in filter(None, (squeezing.fault(instance), squeezing.words(instance))):
+            head += f"; {state}"
         rule = RULES.get(snapshot.settings.policy)
 
         def words() -> str:

@@ -23,6 +23,7 @@ from tashi.scheduling.terms import can_move
 WHO: Final = "the scheduler"
 SHRINK: Final = "shrink"
 GROW: Final = "grow"
+_SHRUNK: Final = "shrunk from "
 
 
 def shrink(tx: Transaction, instance: Instance, action: Shrink) -> Instance | None:
@@ -53,8 +54,7 @@ def ended(before: Instance, after: Instance, refused: str, now: float) -> Instan
         return after
     after = msgspec.structs.replace(after, resize_failed_at=now if refused else 0.0)
     if task.verb == SHRINK and not refused:
-        words = f"shrunk from {before.shrunk_from} to {after.resources.memory} MB {before.shrunk_why}"
-        return msgspec.structs.replace(after, reason=words)
+        return msgspec.structs.replace(after, reason=words(after))
     if task.verb == GROW and refused:
         return msgspec.structs.replace(after, memory_limit=task.adapt.memory)
     # what counts is what it was given: a balloon may stand a little short of that for ever
@@ -66,6 +66,19 @@ def ended(before: Instance, after: Instance, refused: str, now: float) -> Instan
 def why(task: Task, instance: Instance) -> str:
     """Why the scheduler had the task done; empty: it was somebody else's."""
     return {SHRINK: instance.shrunk_why, GROW: "there is room again"}.get(task.verb, "")
+
+
+def words(instance: Instance) -> str:
+    """How much of its memory the instance has, and why; empty when it has all."""
+    now = instance.resources.memory
+    if instance.shrunk_from is None or instance.shrunk_from == now:
+        return ""
+    return f"{_SHRUNK}{instance.shrunk_from} to {now} MB {instance.shrunk_why}"
+
+
+def fault(instance: Instance) -> str:
+    """What went wrong with what was asked of it last: its reason, when that says more than that it is shrunk."""
+    return "" if instance.reason.startswith(_SHRUNK) else instance.reason
 
 
 def refuse_limit(instance: Instance) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from tashi.manager.cluster import Cluster
+from tashi.manager.squeezing import fault
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.states import InstanceState
@@ -62,7 +63,7 @@ class Waiting:
     def _look(self, waiter: _Waiter, instance: Instance) -> None:
         """Let one that waits see the instance, unless that is still to be sent away from a host that is being emptied."""
         host = self._cluster.hosts.get(instance.host_id or 0)
-        leaves = host is not None and host.draining and instance.state is InstanceState.Running and not instance.reason
+        leaves = host is not None and host.draining and instance.state is InstanceState.Running and not fault(instance)
         if not (leaves and waiter.until == "migrated"):
             waiter.look(instance)
 
@@ -82,9 +83,9 @@ class _Waiter:
             self.settle(instance.id, self.until == "gone", state.name, instance.reason)
         elif self.until == "adapted":
             if not instance.tasks:
-                self.settle(instance.id, not instance.reason, state.name, instance.reason)
+                self.settle(instance.id, not fault(instance), state.name, instance.reason)
         elif self.until == "migrated" and state is InstanceState.Running:
-            self.settle(instance.id, not instance.reason, state.name, instance.reason)
+            self.settle(instance.id, not fault(instance), state.name, instance.reason)
         elif state in _AT_REST and self.until != "gone":
             self.settle(instance.id, state.name == self.until, state.name, instance.reason)
 

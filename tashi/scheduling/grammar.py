@@ -200,7 +200,12 @@ def setting(name: str, text: str) -> tuple[str, Any]:
     """The field of SchedulingSettings that has this name in the configuration, and its value; KeyError when there is none."""
     field = _SETTINGS[name.lower()]
     kind = type(getattr(_DEFAULTS, field))
-    return field, {bool: truth, int: whole, float: number}.get(kind, str)(text)
+    value: Any = {bool: truth, int: whole, float: number}.get(kind, str)(text)
+    if kind in (int, float):
+        least, most = RANGES.get(field, _NOT_NEGATIVE)
+        if not least <= value <= most:
+            raise Malformed(f"is not from {least:g} to {most:g}" if most < math.inf else f"is not at least {least:g}")
+    return field, value
 
 
 def _camel(field: str) -> str:
@@ -213,6 +218,17 @@ SETTING_NAMES: Final[Mapping[str, str]] = {
     for field in SchedulingSettings.__struct_fields__
 }
 """How the configuration calls the fields of SchedulingSettings."""
+_NOT_NEGATIVE: Final = (0.0, math.inf)
+RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "cpu_cores_over_rate": (1, 1000),
+    "cpu_speed_over_rate": (1, 1000),
+    "min_gain": (0, 1),
+    "hold_rounds": (1, math.inf),
+    "most_moves": (1, math.inf),
+    "most_moves_per_host": (1, math.inf),
+    "optimal_seconds": (0.01, math.inf),
+}
+"""The least and the most that a number of SchedulingSettings may be, as in the configuration; any other may be 0 or more."""
 _SETTINGS: Final = {
     **{name.lower(): field for field, name in SETTING_NAMES.items()},
     "cpucoresovercommit": "cpu_cores_over_rate",

@@ -6,9 +6,11 @@ from random import Random
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from tashi.errors import YourMistake
 from tashi.manager import squeezing
+from tashi.manager.draining import Draining
 from tashi.model.instance import Instance, Resources
 from tashi.model.orders import Adapt, Deed, Start
 from tashi.model.user import Principal, User
@@ -18,8 +20,8 @@ from tashi.scheduling.plan import Grow, Plan, Postpone, Shrink
 from tashi.scheduling.primitive import plan
 from tashi.scheduling.snapshot import Snapshot
 from tashi.scheduling.squeezing import RETRY_AFTER, grow, squeeze
-from tests.builders import ISM, a_spec, some_facts
-from tests.small_cell import FakeAgent, SmallCell
+from tests.builders import ADMIN, ISM, a_spec, some_facts
+from tests.small_cell import FakeAgent, SmallCell, result_of
 
 ALICE = Principal(name="alice", user_id=1000)
 GOLD = 1002
@@ -137,6 +139,34 @@ def test_the_whole_story() -> None:
         (1000, 512, "memory: 1000 -> 512, to make room for gold (priority 100, its own is 0)"),
         (512, 1000, "memory: 512 -> 1000, there is room again"),
     ]
+
+
+def test_no_fault_of_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To be shrunk is no failure of what somebody waits for: a change that is made, or a move off a host that is being emptied."""
+    cell = _shrunk()
+    (row,) = result_of(Deferred.fromCoroutine(cell.manager.verbs.call(ADMIN, "waitFor", {"ids": [1], "until": "adapted"})))
+    assert row["ok"] and row["reason"].startswith("shrunk from 1000")
+    monkeypatch.setattr(Draining, "run", lambda self: None)  # it finds nothing yet
+    cell.call(ADMIN, "drainHost", host="h1")
+    wait = Deferred.fromCoroutine(cell.manager.verbs.call(ADMIN, "waitFor", {"ids": [1], "until": "migrated"}))
+    cell.settle()
+    assert not wait.called
+
+
+def test_explained_as_long_as_it_is_so() -> None:
+    """explain says once why a guest has less than its memory, whatever else has been done to it since."""
+    cell = _shrunk()
+    words = "shrunk from 1000 to 512 MB to make room for gold (priority 100, its own is 0)"
+    assert cell.call(ALICE, "explain", instance="low").count(words) == 1
+    cell.call(ALICE, "adaptCpuShare", instance="low", share=500)
+    cell.work()
+    assert cell.instance("low").reason == ""
+    assert cell.call(ALICE, "explain", instance="low").count(words) == 1
+    cell.delete("gold")
+    cell.work()
+    _plan(cell)
+    cell.work()
+    assert "shrunk" not in cell.call(ALICE, "explain", instance="low")
 
 
 def test_given_back_in_parts() -> None:

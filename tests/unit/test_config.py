@@ -153,6 +153,7 @@ def test_the_client_follows_its_environment() -> None:
         ("[Servers]\nnode1 = 3\n", ":2: [Servers] node1: there is no such key: expected such as 1 = 3"),
         ("[Client]\nclusterManagerPort = 70000\n", ":2: [Client] clusterManagerPort: expected at most 65535"),
         ("[Client]\nclusterManagerPort = ٣\n", "[Client] clusterManagerPort: expected a whole number, 1 to 65535"),
+        ("[Scheduler]\nloadExpression = memUsage +* 2\n", ":2: [Scheduler] loadExpression: character 11, '*': expected a number"),
         ("[Scheduler]\nscheduleDelay = -1\n", "[Scheduler] scheduleDelay: expected a number, s, at least 0.01"),
         ("[XMPP]\nlayoutInterval = nan\n", "[XMPP] layoutInterval: expected a number"),
         ("[XMPP]\nlayoutInterval = inf\n", "[XMPP] layoutInterval: expected a number"),

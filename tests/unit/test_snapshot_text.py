@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,13 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tashi.config.options import options_of
+from tashi.config.sections.scheduling import Scheduler
+from tashi.config.values import ENDLESS
 from tashi.errors import YourMistake
 from tashi.model.host import Host
 from tashi.model.instance import Becoming, Instance, Migration, Nic, Residue, Resources, Task
 from tashi.model.sla import SlaClass
 from tashi.model.states import HostState, InstanceState
 from tashi.scheduling.entries import KINDS
-from tashi.scheduling.grammar import Line, quoted
+from tashi.scheduling.grammar import RANGES, SETTING_NAMES, Line, quoted
 from tashi.scheduling.load import HostUsage
 from tashi.scheduling.plan import Figures, Grow, Migrate, Place, Plan, Postpone, PowerOff, PowerOn, Refusal, Shrink
 from tashi.scheduling.policies import POLICIES
@@ -110,6 +114,9 @@ def test_what_is_lost_is_carried_along() -> None:
         ("set mingian=1", "line 1, character 5: there is no setting mingian; did you mean minGain?"),
         ("set minGain=x", "line 1, character 5: minGain is x, which is no number"),
         ("set minGain=inf", "line 1, character 5: minGain is inf, which is no number"),
+        ("set minGain=7", "line 1, character 5: minGain is 7, which is not from 0 to 1"),
+        ("set maxMoves=0", "line 1, character 5: maxMoves is 0, which is not at least 1"),
+        ("set cooldown=-1", "line 1, character 5: cooldown is -1, which is not at least 0"),
         ("set maxMoves=1.5", "line 1, character 5: maxMoves is 1.5, which is no whole number"),
         ("set autoMigrations=maybe", "line 1, character 5: autoMigrations is maybe, which is neither True nor False"),
         ("set scheduler", "line 1, character 5: scheduler has no value"),
@@ -261,7 +268,7 @@ def _with_everything(snapshot: Snapshot, chance: Random) -> Snapshot:
     hosts = {host_id: _any_host(host, chance) for host_id, host in snapshot.hosts.items()}
     placed = {host_id: tuple(_any_instance(one, chance, hosts) for one in group) for host_id, group in snapshot.placed.items()}
     ours = {host_id: [one.id for one in group] for host_id, group in placed.items()}
-    own = msgspec.structs.replace(snapshot.settings, min_gain=chance.random(), most_moves=chance.randint(0, 9))
+    own = msgspec.structs.replace(snapshot.settings, min_gain=chance.random(), most_moves=chance.randint(1, 9))
     return msgspec.structs.replace(
         snapshot,
         hosts=hosts,
@@ -354,3 +361,12 @@ def test_a_person_s_snapshot_and_a_program_s_take_the_same_room() -> None:
     """One that migrates is among the guests of both hosts when it is read."""
     snapshot = read("host a 8c 8G\nhost b 8c 8G\nvm x 2c 1G on a moving-to=b\n")
     assert {host_id: [one.name for one in guests] for host_id, guests in guests_of(snapshot).items()} == {1: ["x"], 2: ["x"]}
+
+
+def test_settings_have_the_ranges_of_the_configuration() -> None:
+    """What a number of [Scheduler] may be, it may be in a file, too, and nothing else."""
+    forms = {option.name: option.form for option in options_of(Scheduler)}
+    for field, name in SETTING_NAMES.items():
+        if name in forms and type(getattr(SchedulingSettings(), field)) in (int, float):
+            most = forms[name].maximum
+            assert RANGES.get(field, (0, math.inf)) == (forms[name].minimum, math.inf if most in (None, ENDLESS) else most), name
