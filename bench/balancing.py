@@ -20,11 +20,11 @@ from bench.clusters import cluster
 from bench.figures import Figure
 from tashi.model.host import HostFacts
 from tashi.model.instance import Instance
-from tashi.scheduling.balancing import rebalance
 from tashi.scheduling.check import check
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.load import HostUsage, load_of
-from tashi.scheduling.moves import Moves
+from tashi.scheduling.moving.balancing import rebalance
+from tashi.scheduling.moving.moves import Moves
 from tashi.scheduling.plan import Migrate, Plan
 from tashi.scheduling.snapshot import Snapshot
 

@@ -18,10 +18,10 @@ from bench.clusters import ODD, POWERS_OF_TWO, cluster, instance
 from bench.figures import Figure
 from tashi.model.host import Host, HostFacts
 from tashi.scheduling.check import check
-from tashi.scheduling.consolidating import rebalance
+from tashi.scheduling.consolidating.emptying import rebalance
+from tashi.scheduling.consolidating.layout import Layout
+from tashi.scheduling.consolidating.packing import best_fit, decreasing, first_fit, scarcity
 from tashi.scheduling.fleet import Fleet
-from tashi.scheduling.layout import Layout
-from tashi.scheduling.packing import best_fit, decreasing, first_fit, scarcity
 from tashi.scheduling.plan import Plan
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 

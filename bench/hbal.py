@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tashi.scheduling.ganeti import write
 from tashi.scheduling.snapshot import Snapshot
+from tashi.scheduling.text.ganeti import write
 
 _INITIAL: Final = re.compile(r"Initial score: ([0-9.]+)")
 _MOVE: Final = re.compile(r"\s*\d+\. tashi-(\d+)-\S+\s+\S+\s+=> (\S+)\s+([0-9.]+) ")

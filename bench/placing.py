@@ -21,13 +21,13 @@ import msgspec
 
 from bench.clusters import cluster, instance
 from bench.figures import Figure, share
-from tashi.scheduling import ganeti
 from tashi.scheduling.check import check
 from tashi.scheduling.fleet import Fleet
-from tashi.scheduling.placing import place
+from tashi.scheduling.placing.choosing import place
 from tashi.scheduling.plan import Place, Plan
 from tashi.scheduling.policies import POLICIES, RULES
 from tashi.scheduling.snapshot import Snapshot
+from tashi.scheduling.text import ganeti
 
 HOSTS: Final = 5_000
 INSTANCES: Final = 30_000

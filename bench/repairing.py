@@ -18,7 +18,7 @@ from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.states import HostState
 from tashi.scheduling.check import check
-from tashi.scheduling.ordering import in_order
+from tashi.scheduling.moving.ordering import in_order
 from tashi.scheduling.plan import Migrate, Plan
 from tashi.scheduling.policies import POLICIES
 from tashi.scheduling.snapshot import Snapshot

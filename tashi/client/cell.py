@@ -228,7 +228,7 @@ class Cell:
         return [{"instance": instance, "text": await self._call("explain", instance=arguments.reference(instance))}]
 
     async def snapshot(self) -> str:
-        """The cluster as a scheduler sees it now, as text: `tashi.scheduling.text.read` makes a snapshot of it."""
+        """The cluster as a scheduler sees it now, as text: `tashi.scheduling.text.reading.read` makes a snapshot of it."""
         return str((await self._call("snapshot"))["text"])
 
     async def plan(self, apply: bool = False) -> Row:

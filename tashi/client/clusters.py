@@ -23,10 +23,10 @@ def read_file(path: str) -> Snapshot:
     first = next((line for line in text.splitlines() if line.strip()), "")
     try:
         if "|" in first.split(maxsplit=1)[0] if first else False:
-            from tashi.scheduling import ganeti
+            from tashi.scheduling.text import ganeti
 
             return ganeti.read(text)
-        from tashi.scheduling.text import read
+        from tashi.scheduling.text.reading import read
 
         return read(text)
     except YourMistake as mistake:
@@ -36,9 +36,9 @@ def read_file(path: str) -> Snapshot:
 def as_text(snapshot: Snapshot, format: str) -> str:
     """The cluster in the format "tashi" or "ganeti"; YourMistake when it cannot be said there."""
     if format == "ganeti":
-        from tashi.scheduling import ganeti
+        from tashi.scheduling.text import ganeti
 
         return ganeti.write(snapshot)
-    from tashi.scheduling.writing import write
+    from tashi.scheduling.text.writing import write
 
     return write(snapshot)

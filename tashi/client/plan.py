@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
 def _plan_here(path: str, settings: Sequence[str], output: str) -> int:
     from tashi.policy_plugins import policy_named
     from tashi.scheduling import policies
-    from tashi.scheduling.words import plan_as_rows, plan_in_words
+    from tashi.scheduling.text.words import plan_as_rows, plan_in_words
 
     snapshot = read_file(path)
     wanted = dict(map(_setting, settings))
@@ -64,7 +64,7 @@ def _print(plan: Row, output: str) -> None:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    from tashi.scheduling.grammar import SETTING_NAMES, Malformed, did_you_mean, setting
+    from tashi.scheduling.text.grammar import SETTING_NAMES, Malformed, did_you_mean, setting
 
     name, sign, value = text.partition("=")
     if not sign:

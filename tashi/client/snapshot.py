@@ -58,7 +58,7 @@ async def ask(format: str, reactor: Any, socket: str | None = None) -> int:
     if format == "tashi":
         sys.stdout.write(text)
     else:
-        from tashi.scheduling.text import read
+        from tashi.scheduling.text.reading import read
 
         _put(read(text), format)
     return 0

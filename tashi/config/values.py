@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tashi.scheduling import expression
+from tashi.scheduling.placing import expression
 
 MASK = "******"
 # What fits a signed 32-bit column: a bound for the machine, of which people are told only when they pass it.

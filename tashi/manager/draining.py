@@ -23,8 +23,8 @@ from tashi.model.events import host_action
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.states import WITHOUT_POWER, HostState, InstanceState
-from tashi.scheduling.evacuating import evacuate
 from tashi.scheduling.fleet import Fleet
+from tashi.scheduling.moving.evacuating import evacuate
 from tashi.scheduling.plan import Migrate
 from tashi.scheduling.policies import RULES
 from tashi.scheduling.snapshot import Snapshot

@@ -17,7 +17,7 @@ from tashi.model.events import audit_record
 from tashi.model.names import shown
 from tashi.model.user import Principal
 from tashi.scheduling.plan import Migrate
-from tashi.scheduling.words import plan_as_rows, plan_in_words
+from tashi.scheduling.text.words import plan_as_rows, plan_in_words
 
 
 class Proposals:

@@ -18,9 +18,9 @@ from tashi.manager.settings import ManagerSettings
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.states import InstanceState
-from tashi.scheduling.calm import Calm
+from tashi.scheduling.moving.calm import Calm
+from tashi.scheduling.moving.programme import Programme, Step, programme
 from tashi.scheduling.plan import Migrate, Plan
-from tashi.scheduling.programme import Programme, Step, programme
 from tashi.scheduling.terms import can_move, is_ready
 
 _ON_THE_WAY: Final = frozenset({InstanceState.MigratePrep, InstanceState.MigrateTrans})

@@ -10,7 +10,7 @@ from tashi.manager.cluster import Cluster
 from tashi.manager.operations import require_admin
 from tashi.model.user import Principal
 from tashi.scheduling.snapshot import Snapshot
-from tashi.scheduling.writing import write
+from tashi.scheduling.text.writing import write
 
 InThread = Callable[[Callable[[], str]], Awaitable[str]]
 

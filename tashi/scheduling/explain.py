@@ -6,7 +6,7 @@ import msgspec
 
 from tashi.model.instance import Instance
 from tashi.scheduling.fleet import Fleet
-from tashi.scheduling.placing import Rule
+from tashi.scheduling.placing.choosing import Rule
 from tashi.scheduling.snapshot import Snapshot
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from tashi.scheduling.evacuating import evacuate
 from tashi.scheduling.fleet import Fleet
-from tashi.scheduling.moves import Moves
-from tashi.scheduling.placing import Placing, Rule
+from tashi.scheduling.moving.evacuating import evacuate
+from tashi.scheduling.moving.moves import Moves
+from tashi.scheduling.placing.choosing import Placing, Rule
 from tashi.scheduling.plan import Action, Plan, Postpone, PowerOff
 from tashi.scheduling.powering import Reserve, power
 from tashi.scheduling.snapshot import Snapshot

@@ -8,15 +8,16 @@ from typing import Final
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.host import Host
 from tashi.model.instance import Instance
-from tashi.scheduling import balancing, consolidating
 from tashi.scheduling.check import check
+from tashi.scheduling.consolidating import emptying as consolidating
 from tashi.scheduling.filters import EVER, objection
-from tashi.scheduling.placing import Rule
+from tashi.scheduling.moving import balancing
+from tashi.scheduling.placing.choosing import Rule
+from tashi.scheduling.placing.primitive import Primitive
+from tashi.scheduling.placing.rules import Balanced, Consolidated
 from tashi.scheduling.plan import Plan, Refusal
 from tashi.scheduling.planning import Betterment, planned
-from tashi.scheduling.primitive import Primitive
 from tashi.scheduling.room import Room
-from tashi.scheduling.rules import Balanced, Consolidated
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 
 Policy = Callable[[Snapshot], Plan]

@@ -10,8 +10,8 @@ from typing import Final
 
 from tashi.scheduling.check import check
 from tashi.scheduling.policies import POLICIES
-from tashi.scheduling.text import read
-from tashi.scheduling.words import plan_in_words
+from tashi.scheduling.text.reading import read
+from tashi.scheduling.text.words import plan_in_words
 
 CLUSTERS: Final = Path(__file__).parent
 

@@ -39,7 +39,7 @@ def test_the_recipient_is_told_every_step_of_a_migration(slow: RunningCell) -> N
     percents = [event["progress"] for event in progress]
     assert len(percents) >= 2 and all(0 <= percent <= 100 for percent in percents) and percents[0] < percents[-1]
     assert all(f"{event['progress']} %" in event["description"] for event in progress)
-    assert (moved["from"], moved["to"], moved["host"], moved["reason"]) == ("node1", "node2", "node2", "")
+    assert (moved["from"], moved["to"], moved["host"], moved["reason"]) == ("node1", "node2", "node2", "a move asked by root")
     guest.wait_for_beats(1)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet import reactor
 
 from tashi.client import plan, snapshot
-from tashi.scheduling.text import read
+from tashi.scheduling.text.reading import read
 from tests.memory.test_client_command import ClientCase
 
 TEXT = "# tashi snapshot 1\nhost 1 node1 2c 2G\nvm 1 web 1c 1G on node1\n" + "".join(f"# {number}\n" for number in range(99))

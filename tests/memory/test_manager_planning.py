@@ -11,7 +11,7 @@ from twisted.logger import globalLogPublisher
 
 from tashi.manager.convergence import AT_ONCE
 from tashi.model.instance import Disk
-from tashi.scheduling import primitive
+from tashi.scheduling.placing import primitive
 from tashi.scheduling.plan import Place, Plan, PowerOff
 from tashi.scheduling.policies import Policy
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot

@@ -16,7 +16,7 @@ from tashi.model.orders import Migrate as MigrateOrder
 from tashi.model.orders import Receive
 from tashi.model.statistics import InstanceUse, Statistics
 from tashi.model.user import Principal
-from tashi.scheduling import primitive
+from tashi.scheduling.placing import primitive
 from tashi.scheduling.plan import Migrate, Plan
 from tashi.scheduling.policies import Policy
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tashi.errors import YourMistake
-from tashi.scheduling.text import read
+from tashi.scheduling.text.reading import read
 from tests.builders import ADMIN, ALICE
 from tests.small_cell import FakeAgent, SmallCell
 

@@ -16,8 +16,8 @@ from tashi.model.orders import Adapt, Deed, Start
 from tashi.model.user import Principal, User
 from tashi.scheduling.check import check
 from tashi.scheduling.fleet import Fleet
+from tashi.scheduling.placing.primitive import plan
 from tashi.scheduling.plan import Grow, Plan, Postpone, Shrink
-from tashi.scheduling.primitive import plan
 from tashi.scheduling.snapshot import Snapshot
 from tashi.scheduling.squeezing import RETRY_AFTER, grow, squeeze
 from tests.builders import ADMIN, ISM, a_spec, some_facts

@@ -11,7 +11,7 @@ import pytest
 from tashi.client.command import main
 from tashi.scheduling.plan import Place, Plan
 from tashi.scheduling.policies import POLICIES
-from tashi.scheduling.text import read
+from tashi.scheduling.text.reading import read
 from tests.clusters import CLUSTERS
 
 WHY = "Primitive: 0 instances there before, the only host that fits"

@@ -41,7 +41,7 @@ ONE_ROOM: Final = {
     "dns": ("tashi.network.",),
     "ldaptor": ("tashi.users.ldap",),
     "argcomplete": ("tashi.client.",),
-    "ortools": ("tashi.scheduling.optimal",),
+    "ortools": ("tashi.scheduling.consolidating.",),
     "cryptography": ("tashi.wire.certificates", "tashi.xmpp.", "tashi.sandbox.certificates"),
 }
 """A third party's library and the modules (by how their names begin) that may know it."""

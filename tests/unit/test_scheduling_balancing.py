@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from tashi.model.instance import Nic
 from tashi.model.states import HostState
-from tashi.scheduling import balancing
-from tashi.scheduling.balancing import imbalance, rebalance
 from tashi.scheduling.check import check
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.load import HostUsage
-from tashi.scheduling.moves import Moves
+from tashi.scheduling.moving import balancing
+from tashi.scheduling.moving.balancing import imbalance, rebalance
+from tashi.scheduling.moving.moves import Moves
 from tashi.scheduling.plan import Plan
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 from tests.builders import a_host, a_snapshot, an_instance, some_facts

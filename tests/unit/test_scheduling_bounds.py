@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tashi.scheduling.bounds import as_integers, covering, lower_bound, martello_toth, with_residents
+from tashi.scheduling.consolidating.bounds import as_integers, covering, lower_bound, martello_toth, with_residents
 
 amounts = st.integers(1, 12)
 

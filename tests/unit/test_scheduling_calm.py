@@ -7,9 +7,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tashi.scheduling.calm import Calm
+from tashi.scheduling.moving.calm import Calm
+from tashi.scheduling.moving.programme import Programme, Step, programme
 from tashi.scheduling.plan import Migrate
-from tashi.scheduling.programme import Programme, Step, programme
 
 INTERVAL = 10.0
 MOVES = st.lists(st.tuples(st.integers(1, 8), st.integers(1, 5)), max_size=12)

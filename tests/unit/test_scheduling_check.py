@@ -15,7 +15,7 @@ from tashi.model.instance import Disk, Instance, Migration, Nic, Residue, Task
 from tashi.model.sla import SlaClass
 from tashi.model.states import HostState, InstanceState
 from tashi.scheduling.check import check
-from tashi.scheduling.ordering import in_order
+from tashi.scheduling.moving.ordering import in_order
 from tashi.scheduling.plan import Action, Grow, Migrate, Place, Plan, Postpone, PowerOff, PowerOn, Shrink
 from tashi.scheduling.policies import POLICIES
 from tashi.scheduling.snapshot import Snapshot

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tashi.scheduling.text import read
-from tashi.scheduling.writing import write
+from tashi.scheduling.text.reading import read
+from tashi.scheduling.text.writing import write
 from tests.clusters import CLUSTERS, planned
 
 FILES = sorted(CLUSTERS.glob("*.txt"))

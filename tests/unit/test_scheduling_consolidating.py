@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from tashi.model.states import HostState, InstanceState
 from tashi.scheduling.check import check
-from tashi.scheduling.consolidating import rebalance
+from tashi.scheduling.consolidating.emptying import rebalance
 from tashi.scheduling.fleet import Fleet
-from tashi.scheduling.moves import Moves
+from tashi.scheduling.moving.moves import Moves
 from tashi.scheduling.plan import Plan
 from tashi.scheduling.snapshot import Snapshot
 from tests.builders import a_snapshot

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from tashi.model.instance import Instance, Migration, Residue, Task
 from tashi.model.states import HostState, InstanceState
 from tashi.scheduling.check import check
-from tashi.scheduling.evacuating import Pairs, evacuate
 from tashi.scheduling.filters import FOR_A_MOVE
 from tashi.scheduling.fleet import Column, Fleet
+from tashi.scheduling.moving.evacuating import Pairs, evacuate
 from tashi.scheduling.plan import Plan
 from tashi.scheduling.snapshot import Snapshot
 from tashi.scheduling.terms import can_leave

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tashi.config import ConfigError, load
 from tashi.errors import BAD_ARGUMENT, YourMistake
-from tashi.scheduling.expression import ENDLESS, VARIABLES, parse
+from tashi.scheduling.placing.expression import ENDLESS, VARIABLES, parse
 
 USES = (3.0, 5.0, 7.0)
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tashi.errors import BAD_ARGUMENT, YourMistake
 from tashi.model.states import HostState
-from tashi.scheduling.ganeti import read, write
 from tashi.scheduling.load import HostUsage
 from tashi.scheduling.snapshot import Snapshot
+from tashi.scheduling.text.ganeti import read, write
 from tests.builders import a_snapshot, an_instance
 from tests.strategies import snapshots
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tashi.scheduling.check import check
-from tashi.scheduling.consolidating import rebalance
+from tashi.scheduling.consolidating.emptying import rebalance
+from tashi.scheduling.consolidating.knapsack import Knapsack
+from tashi.scheduling.consolidating.optimal import MISSING
+from tashi.scheduling.consolidating.patterns import Group, cost, fewest
 from tashi.scheduling.fleet import Fleet
-from tashi.scheduling.knapsack import Knapsack
-from tashi.scheduling.moves import Moves
-from tashi.scheduling.optimal import MISSING
-from tashi.scheduling.optimal_patterns import Group, cost, fewest
+from tashi.scheduling.moving.moves import Moves
 from tashi.scheduling.plan import Plan
 from tashi.scheduling.snapshot import Snapshot
 from tests.builders import a_snapshot
@@ -121,9 +121,9 @@ def test_the_least_memory_moves() -> None:
 
 def test_without_the_solver_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where ortools is missing the plan is made without it, with a remark that names the extra."""
-    for name in ("optimal_patterns", "optimal_moves"):
-        monkeypatch.setitem(sys.modules, f"tashi.scheduling.{name}", None)
-        monkeypatch.delattr(f"tashi.scheduling.{name}", raising=False)
+    for name in ("patterns", "seating"):
+        monkeypatch.setitem(sys.modules, f"tashi.scheduling.consolidating.{name}", None)
+        monkeypatch.delattr(f"tashi.scheduling.consolidating.{name}", raising=False)
     moves = moved(a_snapshot("h1 8c 16G | a 1c 1G", "h2 8c 16G | b 1c 4G"))
     assert moves.remarks == (MISSING, "1 host, lower bound 1")
     assert len(moves.moves) == 1

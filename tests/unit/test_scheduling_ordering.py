@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tashi.model.instance import Disk
 from tashi.model.states import HostState, InstanceState
 from tashi.scheduling.filters import FOR_A_MOVE, objection
-from tashi.scheduling.ordering import Ordered, in_order
+from tashi.scheduling.moving.ordering import Ordered, in_order
 from tashi.scheduling.room import rooms_of
 from tashi.scheduling.snapshot import Snapshot
 from tests.builders import a_snapshot, an_instance

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tashi.scheduling.packing import Packed, best_fit, decreasing, first_fit, scarcity
+from tashi.scheduling.consolidating.packing import Packed, best_fit, decreasing, first_fit, scarcity
 
 amounts = st.integers(0, 6)
 kinds = st.lists(st.tuples(st.tuples(amounts, amounts), st.integers(0, 5)), min_size=1, max_size=5)

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from tashi.model.host import Host
 from tashi.model.instance import Instance, Migration
 from tashi.scheduling.check import check
-from tashi.scheduling.expression import parse
 from tashi.scheduling.filters import FOR_A_MOVE, NOW, objection
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.load import HostUsage, demand, load_of
-from tashi.scheduling.placing import place
+from tashi.scheduling.placing.choosing import place
+from tashi.scheduling.placing.expression import parse
 from tashi.scheduling.plan import Place, Plan, Postpone, Refusal
 from tashi.scheduling.policies import POLICIES, RULES
 from tashi.scheduling.room import Room, Rooms, rooms_of

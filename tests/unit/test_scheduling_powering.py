@@ -15,9 +15,9 @@ from tashi.model.instance import Disk, Instance, Migration
 from tashi.model.states import HostState
 from tashi.scheduling.check import check
 from tashi.scheduling.fleet import Fleet
+from tashi.scheduling.placing.primitive import plan
 from tashi.scheduling.plan import Plan, Postpone, PowerOff, PowerOn
 from tashi.scheduling.powering import power
-from tashi.scheduling.primitive import plan
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 from tashi.scheduling.terms import CAN_BE_POWERED_ON, is_ready
 from tests.builders import a_host, an_instance

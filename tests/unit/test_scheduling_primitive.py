@@ -8,9 +8,9 @@ from hypothesis import given, settings
 
 from tashi.model.instance import Disk
 from tashi.scheduling.check import check
+from tashi.scheduling.placing.primitive import plan
 from tashi.scheduling.plan import Place, Plan, Postpone, Refusal, in_words
 from tashi.scheduling.policies import POLICIES
-from tashi.scheduling.primitive import plan
 from tashi.scheduling.snapshot import Snapshot
 from tests.builders import a_snapshot, an_instance
 from tests.strategies import snapshots

@@ -15,8 +15,8 @@ from tashi.model.states import HostState, InstanceState
 from tashi.scheduling.check import check
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.load import demand
+from tashi.scheduling.placing.primitive import plan
 from tashi.scheduling.plan import Grow, Place, Plan, Postpone, Shrink
-from tashi.scheduling.primitive import plan
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 from tashi.scheduling.squeezing import RETRY_AFTER, grow, squeeze
 from tests.builders import a_host, an_instance

@@ -22,17 +22,17 @@ from tashi.model.host import Host
 from tashi.model.instance import Becoming, Instance, Migration, Nic, Residue, Resources, Task
 from tashi.model.sla import SlaClass
 from tashi.model.states import HostState, InstanceState
-from tashi.scheduling.entries import KINDS
-from tashi.scheduling.grammar import RANGES, SETTING_NAMES, Line, quoted
 from tashi.scheduling.load import HostUsage
 from tashi.scheduling.plan import Figures, Grow, Migrate, Place, Plan, Postpone, PowerOff, PowerOn, Refusal, Shrink
 from tashi.scheduling.policies import POLICIES
 from tashi.scheduling.room import guests_of
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 from tashi.scheduling.terms import persistent_disks
-from tashi.scheduling.text import read
-from tashi.scheduling.words import plan_as_rows, plan_in_words
-from tashi.scheduling.writing import write
+from tashi.scheduling.text.entries import KINDS
+from tashi.scheduling.text.grammar import RANGES, SETTING_NAMES, Line, quoted
+from tashi.scheduling.text.reading import read
+from tashi.scheduling.text.words import plan_as_rows, plan_in_words
+from tashi.scheduling.text.writing import write
 from tests.builders import a_snapshot
 from tests.strategies import snapshots
 

@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 
 from tashi.model.instance import Instance
+from tashi.scheduling.consolidating.layout import Layout
 from tashi.scheduling.fleet import Fleet
-from tashi.scheduling.layout import Layout
 from tashi.scheduling.load import demand
-from tashi.scheduling.ordering import in_order
+from tashi.scheduling.moving.ordering import in_order
 from tashi.scheduling.plan import Migrate
 from tashi.scheduling.snapshot import Snapshot
 

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tashi.model.instance import Instance
-from tashi.scheduling.balancing import imbalance
+from tashi.scheduling.consolidating.layout import Layout, fewest_hosts, movables
+from tashi.scheduling.consolidating.packing import Order, best_fit, decreasing, scarcity
+from tashi.scheduling.consolidating.rearranging import assigned, carried_out, matched, ordered, step
 from tashi.scheduling.filters import TO_BETTER
 from tashi.scheduling.fleet import Fleet
-from tashi.scheduling.layout import Layout, fewest_hosts, movables
-from tashi.scheduling.moves import Moves
-from tashi.scheduling.packing import Order, best_fit, decreasing, scarcity
+from tashi.scheduling.moving.balancing import imbalance
+from tashi.scheduling.moving.moves import Moves
 from tashi.scheduling.plan import Figures, Migrate
-from tashi.scheduling.rearranging import assigned, carried_out, matched, ordered, step
 from tashi.scheduling.terms import hypervisor_of, is_ready
 
 Weights = NDArray[np.float64]
@@ -46,7 +46,7 @@ def rebalance(fleet: Fleet) -> Moves:
     before, bound, remarks = _figures(fleet), fewest_hosts(fleet), list[str]()
     moves: list[Migrate] = []
     if fleet.snapshot.settings.optimal_consolidation:
-        from tashi.scheduling import optimal  # here, for it needs a solver that not everybody has installed
+        from tashi.scheduling.consolidating import optimal  # here, for it needs a solver that not everybody has installed
 
         moves, exact, remarks = optimal.consolidate(fleet)
         bound = max(bound, exact)

@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from tashi.model.instance import Instance
-from tashi.scheduling.expression import parse
 from tashi.scheduling.filters import TO_BETTER
 from tashi.scheduling.fleet import Column, Fleet
-from tashi.scheduling.kinds import Kinds
-from tashi.scheduling.moves import Moves
+from tashi.scheduling.moving.kinds import Kinds
+from tashi.scheduling.moving.moves import Moves
+from tashi.scheduling.placing.expression import parse
 from tashi.scheduling.plan import Figures, Migrate
 from tashi.scheduling.terms import is_ready
 

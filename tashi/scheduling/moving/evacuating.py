@@ -16,7 +16,7 @@ from tashi.model.instance import Instance
 from tashi.model.states import InstanceState
 from tashi.scheduling.filters import FOR_A_MOVE
 from tashi.scheduling.fleet import Column, Fleet
-from tashi.scheduling.placing import Rule
+from tashi.scheduling.placing.choosing import Rule
 from tashi.scheduling.plan import Migrate, Refusal, in_words
 from tashi.scheduling.terms import can_leave, hypervisor_of, wants_isolation
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tashi.scheduling.bounds import Integers
+from tashi.scheduling.consolidating.bounds import Integers
 
 Order = NDArray[np.intp]
 Mask = NDArray[np.bool_]

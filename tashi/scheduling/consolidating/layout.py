@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tashi.model.instance import Instance
-from tashi.scheduling.bounds import Integers, as_integers, with_residents
+from tashi.scheduling.consolidating.bounds import Integers, as_integers, with_residents
+from tashi.scheduling.consolidating.packing import Mask, Order
 from tashi.scheduling.filters import TO_BETTER
 from tashi.scheduling.fleet import Fleet
 from tashi.scheduling.load import demand
-from tashi.scheduling.packing import Mask, Order
 from tashi.scheduling.terms import GROUP, hypervisor_of, is_ready, is_true
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from tashi.model.states import HostState, InstanceState
-from tashi.scheduling.grammar import Line, Malformed, Sizes, did_you_mean, number, one_size, sizes, whole, wholes
+from tashi.scheduling.text.grammar import Line, Malformed, Sizes, did_you_mean, number, one_size, sizes, whole, wholes
 
 Fields = dict[str, Any]
 Converter = Callable[[str], Any]

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tashi.scheduling.bounds import Integers
+from tashi.scheduling.consolidating.bounds import Integers
 
 Pattern = tuple[tuple[int, int], ...]
 """Kinds, and how many of each."""

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.states import HostState, InstanceState
-from tashi.scheduling.entries import CONFIG, HINTS
-from tashi.scheduling.grammar import HEADER, SETTING_NAMES, quoted
 from tashi.scheduling.snapshot import Snapshot
 from tashi.scheduling.terms import persistent_disks
+from tashi.scheduling.text.entries import CONFIG, HINTS
+from tashi.scheduling.text.grammar import HEADER, SETTING_NAMES, quoted
 
 
 def write(snapshot: Snapshot, users: Mapping[int, str] | None = None) -> str:

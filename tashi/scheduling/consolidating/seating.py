@@ -13,9 +13,9 @@ import numpy as np
 from ortools.graph.python import linear_sum_assignment
 from ortools.sat.python import cp_model
 
-from tashi.scheduling.layout import Layout
-from tashi.scheduling.optimal_patterns import solver
-from tashi.scheduling.rearranging import Content
+from tashi.scheduling.consolidating.layout import Layout
+from tashi.scheduling.consolidating.patterns import solver
+from tashi.scheduling.consolidating.rearranging import Content
 
 _MOST: Final = 5_000
 """Kinds times hosts beyond which no other layout is looked for."""

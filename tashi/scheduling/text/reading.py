@@ -14,10 +14,10 @@ from tashi.model.host import Host, HostFacts
 from tashi.model.instance import Becoming, Disk, Instance, Migration, Nic, Residue, Resources, Task
 from tashi.model.sla import SlaClass
 from tashi.model.states import HostState, InstanceState
-from tashi.scheduling.entries import CONFIG, HINTS, KINDS, Entry, Fields, converted
-from tashi.scheduling.grammar import SETTING_NAMES, Line, Malformed, Sizes, did_you_mean, lines_of, number, setting, whole
 from tashi.scheduling.load import HostUsage
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
+from tashi.scheduling.text.entries import CONFIG, HINTS, KINDS, Entry, Fields, converted
+from tashi.scheduling.text.grammar import SETTING_NAMES, Line, Malformed, Sizes, did_you_mean, lines_of, number, setting, whole
 
 DEFAULT_USER: Final = 1000
 DEFAULT_SPEED: Final = 2000

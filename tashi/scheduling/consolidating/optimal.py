@@ -11,11 +11,11 @@ from typing import Final
 
 import numpy as np
 
-from tashi.scheduling.consolidating import packings
+from tashi.scheduling.consolidating.emptying import packings
+from tashi.scheduling.consolidating.layout import Layout, movables
+from tashi.scheduling.consolidating.rearranging import Content, assigned, carried_out, ordered
 from tashi.scheduling.fleet import Fleet
-from tashi.scheduling.layout import Layout, movables
 from tashi.scheduling.plan import Migrate
-from tashi.scheduling.rearranging import Content, assigned, carried_out, ordered
 
 MISSING: Final = "optimalConsolidation needs ortools, which is not installed: pip install 'tashi[optimal]'; planned without it"
 _MOST_GROUPS: Final = 16
@@ -26,7 +26,8 @@ _MOST_BINS: Final = 1_500
 def consolidate(fleet: Fleet) -> tuple[list[Migrate], int, list[str]]:
     """The moves, which the fleet has made; the number of hosts below which no plan is (0: not known); and what is to be said."""
     try:
-        from tashi.scheduling import optimal_moves, optimal_patterns
+        from tashi.scheduling.consolidating import patterns as optimal_patterns
+        from tashi.scheduling.consolidating import seating as optimal_moves
     except ImportError:
         return [], 0, [MISSING]
     layout = Layout(fleet)

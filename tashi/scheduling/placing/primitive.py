@@ -10,7 +10,7 @@ from typing import Any
 
 from tashi.model.instance import Instance
 from tashi.scheduling.fleet import EVERYWHERE, Column, Fleet
-from tashi.scheduling.placing import Rule, place
+from tashi.scheduling.placing.choosing import Rule, place
 from tashi.scheduling.plan import Plan
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 from tashi.scheduling.terms import is_true

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from tashi.model.instance import Instance
-from tashi.scheduling.expression import parse
 from tashi.scheduling.fleet import EVERYWHERE, Column, Fleet
 from tashi.scheduling.load import demand
 from tashi.scheduling.machines import Machines
-from tashi.scheduling.placing import Rule
+from tashi.scheduling.placing.choosing import Rule
+from tashi.scheduling.placing.expression import parse
 from tashi.scheduling.snapshot import SchedulingSettings
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from ortools.linear_solver import pywraplp
 from ortools.sat.python import cp_model
 
-from tashi.scheduling.bounds import Integers
-from tashi.scheduling.knapsack import Knapsack, Pattern
-from tashi.scheduling.packing import Mask
+from tashi.scheduling.consolidating.bounds import Integers
+from tashi.scheduling.consolidating.knapsack import Knapsack, Pattern
+from tashi.scheduling.consolidating.packing import Mask
 
 Key = TypeVar("Key")
 SCALE: Final = 10**6
