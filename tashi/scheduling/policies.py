@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from tashi.errors import INTERNAL, OurFault
+from tashi.errors import INTERNAL, OurFault, TashiError
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.scheduling.check import check
@@ -48,6 +48,8 @@ def ask(policy: Policy, name: str, snapshot: Snapshot) -> tuple[Plan, Sequence[s
         if not isinstance(plan, Plan):
             raise TypeError(f"it made a {type(plan).__name__} instead of a plan")
         return plan, check(plan, snapshot)
+    except TashiError as error:
+        raise OurFault(INTERNAL, f"the policy {name} failed: {error.message}") from error
     except Exception as error:  # a policy may be anybody's
         raise OurFault(INTERNAL, f"the policy {name} failed: {type(error).__name__}: {error}") from error
 

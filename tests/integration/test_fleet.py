@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ def places(cell: RunningCell) -> dict[str, list[str]]:
 def domains(cell: RunningCell, host: str) -> list[str]:
     try:
         return cell.domains(host)
-    except Exception:  # it is off
+    except subprocess.CalledProcessError:  # it is off
         return []
 
 

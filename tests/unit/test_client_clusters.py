@@ -145,3 +145,10 @@ def test_the_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
         main([verb, "--help"])
     assert ended.value.code == 0
     assert "--from FILE" in capsys.readouterr().out
+
+
+def test_a_load_expression_that_is_none_is_said_where_it_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    """A --set that no policy understands is told with its character, and in nobody's Python."""
+    assert main(["plan", "--from", str(CLUSTERS / "balanced.txt"), "--set", "loadExpression=memUsage +* 2"]) == 1
+    told = capsys.readouterr().err
+    assert "[Scheduler] loadExpression: character 11, '*': expected" in told and "YourMistake" not in told

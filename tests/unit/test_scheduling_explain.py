@@ -74,3 +74,9 @@ def test_what_is_explained_is_what_would_be(snapshot: Snapshot) -> None:
     for group in snapshot.placed.values():
         for instance in group:
             assert len(explain(snapshot, instance, RULE["Balanced"])) == len(snapshot.hosts) - 1
+
+
+def test_a_load_next_to_nothing_is_a_number_all_the_same() -> None:
+    """On hosts that are hardly used two loads can be told apart."""
+    rule = RULE["Balanced"]
+    assert [rule.number(score) for score in (0.62, 0.6, 0.0, 0.000488, 0.00147)] == ["0.62", "0.60", "0.00", "0.00049", "0.0015"]

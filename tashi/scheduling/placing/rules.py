@@ -33,12 +33,12 @@ class Balanced(Rule):
         return load / self._whole_of(fleet.machines)[places]
 
     def number(self, score: float) -> str:
-        """``0.62``."""
-        return f"{score:.2f}"
+        """``0.62``; of a load that is next to nothing two digits that say something: ``0.00049``."""
+        return f"{score:.2f}" if score >= 0.01 or not score else f"{score:.2g}"
 
     def figure(self, score: float) -> str:
         """``load 0.62``."""
-        return f"load {score:.2f}"
+        return f"load {self.number(score)}"
 
     def _whole_of(self, machines: Machines) -> Column:
         """The load of hosts that are used up."""
