@@ -163,7 +163,7 @@ class FakeAgent:
         if isinstance(deed, Suspend) and number not in self.domains and deed.saved in self._saved():
             return Seen.SAVED, outcome
         if number not in self.domains:
-            return Seen.GONE, {"reason": "vanished"}
+            return Seen.GONE, {"reason": "vanished", "done": True}
         self.domains[number] = deed.generation
         match deed:
             case _ if refused:

@@ -163,6 +163,8 @@ def step_for(instance: Instance | None, host_id: int, observation: Observation) 
         return None
     if observation.seen not in _MEANING or (observation.seen is Seen.SAVED and not _is_outcome(instance, observation)):
         return None  # a host that is at a suspension yet is told to finish it
+    if instance.state is InstanceState.Suspending and observation.seen is Seen.GONE and not observation.done:
+        return None  # an agent that was killed may have had it saved; the host that is ordered to save it tells
     happening, reason = _MEANING[observation.seen], observation.reason
     if observation.refused and instance.state in _REFUSABLE and _is_outcome(instance, observation):
         happening, reason = Happening.FAILED, observation.refused
@@ -172,8 +174,7 @@ def step_for(instance: Instance | None, host_id: int, observation: Observation) 
 
 
 def _needs_its_outcome(instance: Instance, observation: Observation) -> bool:
-    """Whether only the last order's outcome counts: one that is to be suspended may be gone because somebody's Suspend, of which nothing
-    was heard, has worked; ordered again, it tells."""
+    """Whether only the last order's outcome counts."""
     if instance.state is InstanceState.Suspending:
         return observation.seen is Seen.GONE
     return instance.state in (InstanceState.Destroying, InstanceState.Restarting)

@@ -20,39 +20,16 @@ from twisted.python.failure import Failure
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
 from tashi.model.instance import Nic, domain_uuid
-from tashi.model.orders import Deed, Destroy, Migrate, Observation, Order, PrepareDisks, Seen, Start, Suspend
+from tashi.model.orders import Deed, Destroy, Observation, Order, Seen
 from tashi.node.carry_out import LONGEST_REASON, carry_out
 from tashi.node.faults import HypervisorAway
+from tashi.node.life import ALIVE, Life, interval, is_news, same, takes_long
 
 MOST_ENDED: Final = 10_000
-PROGRESS_SECONDS: Final = 1.0
 STUCK_SECONDS: Final = 5.0
 """A deed that takes longer although it should not waits for a guest whose process does not answer."""
 SHORTEST_WAIT: Final = 0.2
 LONGEST_WAIT: Final = 10.0
-_ALIVE: Final = (Seen.RUNNING, Seen.PAUSED)
-
-
-class _Life:
-    """What is known of one instance on this host."""
-
-    def __init__(self, instance_id: int, domain: str) -> None:
-        self.instance_id = instance_id
-        self.domain = domain
-        self.generation = -1
-        self.destroying = False  # the order of this generation is a Destroy
-        self.done: Observation | None = None  # the outcome of the deed of this generation, once there is one
-        self.waiting: Order | None = None
-        self.busy = False
-        self.at: Order | None = None  # what takes long and is under way
-        self.percent: int | None = None
-        self.order: Order | None = None  # the last that was begun
-        self.hint: Seen | None = None  # what libvirt said last, if nobody has looked since
-        self.look = False
-        self.asked = False  # somebody waits to be told, even what was told before
-        self.ended = ""  # how, as libvirt said
-        self.last: Observation | None = None
-        self.changed = 0
 
 
 class Executor:
@@ -76,8 +53,8 @@ class Executor:
         self._tell = tell
         self._cell = ""
         self._nics: dict[int, tuple[Nic, ...]] = {}  # as they were learnt
-        self._lives: dict[int, _Life] = {}
-        self._by_domain: dict[str, _Life] = {}
+        self._lives: dict[int, Life] = {}
+        self._by_domain: dict[str, Life] = {}
         self._ended: dict[int, None] = {}  # ids, longest ended first
         self._changes = 0
         self._returning: Deferred[Any] | None = None
@@ -112,7 +89,7 @@ class Executor:
         """Tell with an instance what was found out of its network cards."""
         life = self._lives.get(instance_id)
         self._nics[instance_id] = nics
-        if life is not None and life.last is not None and life.last.seen in _ALIVE and not life.busy:
+        if life is not None and life.last is not None and life.last.seen in ALIVE and not life.busy:
             self._note(life, self._answering(life, life.last))
 
     def notice(self, domain: str | None, seen: Seen | None = None, ended: str = "") -> None:
@@ -155,11 +132,13 @@ class Executor:
             if destroying and life.busy:
                 self._clock.callLater(0 if life.at is not None else STUCK_SECONDS, self._end, life)
             self._proceed(life)
+        elif life.busy and life.waiting is None and not life.has_begun(order):
+            life.waiting = order  # an agent before this one had it; what is under way is only a look
         elif not life.busy and life.waiting is None:  # otherwise its outcome is still to come
             if isinstance(order, Deed) and life.done is None:
                 life.waiting = order  # whoever ran here before us may not have got to it
                 self._proceed(life)
-            elif life.last is None or life.last.seen in _ALIVE:
+            elif life.last is None or life.last.seen in ALIVE:
                 life.look = life.asked = True
                 self._proceed(life)
             elif destroying and life.last.seen is Seen.FAILED:
@@ -168,11 +147,11 @@ class Executor:
             else:
                 self._tell(life.last)
 
-    def _new_life(self, instance_id: int, domain: str) -> _Life:
-        life = self._lives[instance_id] = self._by_domain[domain] = _Life(instance_id, domain)
+    def _new_life(self, instance_id: int, domain: str) -> Life:
+        life = self._lives[instance_id] = self._by_domain[domain] = Life(instance_id, domain)
         return life
 
-    def _proceed(self, life: _Life) -> None:
+    def _proceed(self, life: Life) -> None:
         """Begin what is next for this instance, if anything is."""
         if life.busy or self._stopped or self._returning is not None:
             return
@@ -180,16 +159,16 @@ class Executor:
             order, life.waiting = life.waiting, None
             life.busy, life.look = True, False
             run = self._run
-            if _takes_long(order):
+            if takes_long(order):
                 run, life.at, life.percent = self._run_long, order, None
-                self._clock.callLater(_interval(order), self._ask_progress, life, order)
+                self._clock.callLater(interval(order), self._ask_progress, life, order)
             elif isinstance(order, Deed):
                 self._clock.callLater(STUCK_SECONDS, self._look_if_stuck, life, order)
             life.order = order
             run(carry_out, self._hypervisor, self._cell, order).addCallbacks(
                 self._finished, self._failed, callbackArgs=(life,), errbackArgs=(life, order)
             ).addErrback(self._broken)
-        elif life.look or _is_news(life.hint, life.last):
+        elif life.look or is_news(life.hint, life.last):
             life.busy, life.look, life.hint = True, False, None
             self._run(self._hypervisor.settle, self._cell, life.domain).addCallbacks(
                 self._looked_at, self._failed, callbackArgs=(life,), errbackArgs=(life, None)
@@ -197,50 +176,54 @@ class Executor:
         else:
             life.hint = None
 
-    def _end(self, life: _Life) -> None:
+    def _end(self, life: Life) -> None:
         """What is under way and keeps a Destroy waiting is to end."""
         if life.busy and life.destroying and life.waiting is not None and not self._stopped:
             self._run(self._hypervisor.abort, self._cell, life.domain).addErrback(self._broken)
 
-    def _look_if_stuck(self, life: _Life, order: Deed) -> None:
+    def _look_if_stuck(self, life: Life, order: Deed) -> None:
         if life.busy and life.order is order and life.waiting is None and life.last is not None and not self._stopped:
             self._tell(msgspec.structs.replace(life.last, stuck=True, done=False))
 
-    def _ask_progress(self, life: _Life, order: Order) -> None:
+    def _ask_progress(self, life: Life, order: Order) -> None:
         if life.at is order and not self._stopped:
             # an abort that came before there was anything to end is said again
             call = self._hypervisor.abort if life.destroying else self._hypervisor.progress
             asked = self._run(call, self._cell, life.domain)
             asked.addCallback(self._tell_progress, life, order).addErrback(self._broken)
-            asked.addBoth(lambda ignored: self._clock.callLater(_interval(order), self._ask_progress, life, order))
+            asked.addBoth(lambda ignored: self._clock.callLater(interval(order), self._ask_progress, life, order))
 
-    def _tell_progress(self, percent: int | None, life: _Life, order: Order) -> None:
+    def _tell_progress(self, percent: int | None, life: Life, order: Order) -> None:
         if life.at is order and life.waiting is None and percent is not None and percent != life.percent:
             life.percent = percent
-            seen = life.last.seen if life.last is not None and life.last.seen in _ALIVE else Seen.EXPECTED
+            seen = life.last.seen if life.last is not None and life.last.seen in ALIVE else Seen.EXPECTED
             self._tell(Observation(instance_id=life.instance_id, generation=order.generation, seen=seen, progress=percent))
 
-    def _finished(self, observation: Observation | None, life: _Life) -> None:
+    def _finished(self, observation: Observation | None, life: Life) -> None:
         life.busy, life.at = False, None
         if observation is None:
             life.asked = True
-            self._looked_at(None, life)
+            self._looked_at(None, life, done=True)
             return
         if observation.done and observation.generation == life.generation:
             life.done = observation
         self._note(life, observation)
         self._proceed(life)
 
-    def _looked_at(self, observation: Observation | None, life: _Life) -> None:
+    def _looked_at(self, observation: Observation | None, life: Life, *, done: bool = False) -> None:
+        """Note what was seen; ``done``: an order found no domain, which is its outcome."""
         life.busy = False
         if observation is not None:
             self._note(life, self._answering(life, observation))
-        elif life.asked or (life.last is not None and life.last.seen in _ALIVE):
-            reason = life.ended or "vanished"
-            self._note(life, Observation(instance_id=life.instance_id, generation=life.generation, seen=Seen.GONE, reason=reason))
+        elif life.asked or (life.last is not None and life.last.seen in ALIVE):
+            generation = life.order.generation if done and life.order is not None else life.generation
+            gone = Observation(
+                instance_id=life.instance_id, generation=generation, seen=Seen.GONE, reason=life.ended or "vanished", done=done
+            )
+            self._note(life, gone)
         self._proceed(life)
 
-    def _answering(self, life: _Life, observation: Observation) -> Observation:
+    def _answering(self, life: Life, observation: Observation) -> Observation:
         """A domain that was to be destroyed and is still there is seen in answer to that order; after a deed, in answer to it."""
         if life.destroying and observation.generation < life.generation:
             return msgspec.structs.replace(observation, generation=life.generation)
@@ -251,7 +234,7 @@ class Executor:
             )
         return observation
 
-    def _failed(self, failure: Failure, life: _Life, order: Order | None) -> None:
+    def _failed(self, failure: Failure, life: Life, order: Order | None) -> None:
         """A call that gave no outcome: libvirt is away, or the program is at fault. Nothing is told; the order will be repeated."""
         life.busy, life.at = False, None
         if failure.check(HypervisorAway):
@@ -267,22 +250,22 @@ class Executor:
         if not failure.check(CancelledError):
             self.log.failure("an outcome was lost", failure)
 
-    def _note(self, life: _Life, observation: Observation) -> None:
+    def _note(self, life: Life, observation: Observation) -> None:
         """Keep what was seen, and tell it unless it was told or a newer order made it void."""
         self._changes += 1
         life.changed = self._changes
         known = life.last
-        nics = self._nics.get(life.instance_id) or observation.nics or (known.nics if known is not None and known.seen in _ALIVE else ())
+        nics = self._nics.get(life.instance_id) or observation.nics or (known.nics if known is not None and known.seen in ALIVE else ())
         observation = msgspec.structs.replace(observation, at=self._clock.seconds(), reason=observation.reason[:LONGEST_REASON], nics=nics)
         life.last = observation
-        if observation.seen not in _ALIVE:
+        if observation.seen not in ALIVE:
             self._nics.pop(life.instance_id, None)
             self._forget_oldest(life)
-        if life.waiting is None and (life.asked or not _same(known, observation)):
+        if life.waiting is None and (life.asked or not same(known, observation)):
             life.asked = False
             self._tell(observation)
 
-    def _forget_oldest(self, life: _Life) -> None:
+    def _forget_oldest(self, life: Life) -> None:
         self._ended.pop(life.instance_id, None)
         self._ended[life.instance_id] = None
         while len(self._ended) > MOST_ENDED:
@@ -303,19 +286,19 @@ class Executor:
                 self._proceed(life)
                 continue
             life.generation = max(life.generation, observation.generation)
-            if observation.seen in _ALIVE:
+            if observation.seen in ALIVE:
                 self._note(life, self._answering(life, observation))
             else:
                 life.look = True  # to clear it away
                 self._proceed(life)
         for life in list(self._lives.values()):
-            unseen = life.instance_id not in listed and life.last is not None and life.last.seen in _ALIVE
+            unseen = life.instance_id not in listed and life.last is not None and life.last.seen in ALIVE
             if unseen and not life.busy and life.changed <= since:
                 life.look = True
                 self._proceed(life)
-            if life.last is not None and (life.changed > since or _same(life.last, listed.get(life.instance_id))):
+            if life.last is not None and (life.changed > since or same(life.last, listed.get(life.instance_id))):
                 listed[life.instance_id] = life.last
-        told = [each for each in listed.values() if each.seen in (*_ALIVE, Seen.SAVED) or (each.seen is Seen.GONE and each.reason)]
+        told = [each for each in listed.values() if each.seen in (*ALIVE, Seen.SAVED) or (each.seen is Seen.GONE and each.reason)]
         return [self._answering(self._lives[each.instance_id], each) for each in told]
 
     def _wait_for_hypervisor(self) -> None:
@@ -332,26 +315,3 @@ class Executor:
         self._returning = None
         for life in list(self._lives.values()):
             self._proceed(life)
-
-
-def _takes_long(order: Order) -> bool:
-    """Whether it may take minutes: then it has a thread apart, says how far it is, and ends when the instance is to be destroyed."""
-    return isinstance(order, PrepareDisks | Migrate | Suspend) or (isinstance(order, Start) and bool(order.saved))
-
-
-def _interval(order: Order) -> float:
-    """Seconds between two questions how far it is: a copy comes to its end without being watched, and is told less often."""
-    return 2 * PROGRESS_SECONDS if isinstance(order, PrepareDisks) else PROGRESS_SECONDS
-
-
-def _is_news(hint: Seen | None, known: Observation | None) -> bool:
-    if hint is None or known is None:
-        return hint is not None
-    return hint is not known.seen and (known.seen in _ALIVE or hint in _ALIVE)
-
-
-def _same(known: Observation | None, observation: Observation | None) -> bool:
-    """Whether both tell the same, at whatever time; one without network cards says nothing of them."""
-    if known is None or observation is None:
-        return False
-    return msgspec.structs.replace(known, at=0.0) == msgspec.structs.replace(observation, at=0.0, nics=observation.nics or known.nics)

@@ -104,6 +104,9 @@ class FakeHypervisor:
         domain = self._domains.get(order.uuid)
         if domain is not None and domain.cell != cell:
             raise OurFault(INTERNAL, "the domain has the instance's UUID but is not this cell's; it was left alone")
+        if domain is not None and domain.seen is Seen.GONE and domain.reason and domain.order.generation == order.generation:
+            del self._domains[order.uuid]
+            return _observation(domain)
         if domain is None or domain.seen is Seen.GONE:
             for disk in order.disks:
                 if disk.uri not in self.images:

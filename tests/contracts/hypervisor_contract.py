@@ -50,6 +50,8 @@ class HypervisorContract:
     """The promises of `tashi.interfaces.IHypervisor`; ``boot.img`` is an image of the host."""
 
     hypervisor: IHypervisor
+    keeps_what_has_ended = True
+    """Whether a domain that has ended is known until somebody clears it away."""
 
     def end(self, domain: str) -> str:
         """Let the domain end by itself; the word for how it ended."""
@@ -82,6 +84,18 @@ class HypervisorContract:
         again = self.hypervisor.start(CELL, an_order(generation=5))
         assert (again.generation, again.seen) == (5, Seen.RUNNING)
         assert self.listed()[7].generation == 5
+
+    def test_start_of_what_has_ended(self) -> None:
+        """A13: a Start that comes again after its domain has run and ended says how it ended, and starts nothing."""
+        order = an_order()
+        self.hypervisor.start(CELL, order)
+        how = self.end(order.uuid)
+        if not self.keeps_what_has_ended:
+            return
+        ended = self.hypervisor.start(CELL, order)
+        assert (ended.generation, ended.seen, ended.reason) == (3, Seen.GONE, how)
+        assert self.listed() == {}
+        assert self.hypervisor.start(CELL, an_order(generation=4)).seen is Seen.RUNNING
 
     def test_destroy(self) -> None:
         """A destroyed domain is gone; destroying it again does no harm, and it can be started anew."""

@@ -44,6 +44,8 @@ class FakeHypervisorTests(HypervisorContract, TestCase):
 class TestDriverTests(HypervisorContract, TestCase):
     """Libvirt's test driver, a host of its own for each test."""
 
+    keeps_what_has_ended = False
+
     def setUp(self) -> None:
         """A node file and an image directory."""
         directory = Path(tempfile.mkdtemp(prefix="tashi-node-"))

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tashi.errors import OurFault
 from tashi.model.disks import DiskCopy
 from tashi.model.instance import Disk, Nic, Resources, domain_uuid
-from tashi.model.orders import Adapt, Deed, Destroy, Observation, Pause, PrepareDisks, Reset, Seen, Shutdown, Start
+from tashi.model.orders import Adapt, Deed, Destroy, Observation, Pause, PrepareDisks, Reset, Seen, Shutdown, Start, Suspend
 from tashi.node.executor import Executor
 from tashi.node.fake import FakeHypervisor
 
@@ -387,6 +387,29 @@ class DeedTests(ExecutorCase):
         self.assertEqual(self.told[-1], self.sight(Seen.RUNNING, done=True))
         self.executor.give([deed(Reset, generation=3)])
         self.assertEqual(self.host.resets, 2)
+
+    def test_an_order_during_a_look(self) -> None:
+        """A13: a Suspend that comes while its domain is only looked at is carried out, and its outcome is told."""
+        self.begin()
+        self.host.do(CELL, deed(Reset))  # by an agent before this one, which had the order already
+        self.host._listeners.clear()
+        self.executor = self.an_executor()
+        self.successResultOf(Deferred.fromCoroutine(self.executor.survey()))
+        self.told.clear()
+        self.calls.held = True
+        suspend = Suspend(instance_id=1, generation=2, uuid=uuid_of(1), saved="suspend/1_vm1")
+        self.host.do(CELL, suspend)  # by libvirt, which the killed agent had asked
+        self.executor.give([suspend])
+        self.calls.let_go()
+        self.calls.let_go()
+        self.assertEqual([(told.seen, told.done) for told in self.told], [(Seen.SAVED, True)])
+
+    def test_outcome_without_a_domain(self) -> None:
+        """A Suspend that finds neither a domain nor its memory is told as done: the domain has ended."""
+        self.begin()
+        self.host._domains.clear()
+        self.executor.give([Suspend(instance_id=1, generation=2, uuid=uuid_of(1), saved="suspend/1_vm1")])
+        self.assertEqual([(told.seen, told.generation, told.done) for told in self.told], [(Seen.GONE, 2, True)])
 
     def test_away(self) -> None:
         """A deed waits until libvirt is back."""

@@ -111,6 +111,10 @@ class Machine(FakeHypervisor):
         """The orders of all domains whose memory is kept."""
         return [domain.order for domain in self._shared.saved.values()]
 
+    def occupying(self) -> list[Start]:
+        """The orders of the domains that take cores and memory: all but those that have ended and are not cleared away yet."""
+        return [domain.order for domain in self._domains.values() if domain.seen is not Seen.GONE]
+
     def all(self) -> list[Start]:
         """The orders of all domains there are."""
         return [domain.order for domain in self._domains.values()]

@@ -27,10 +27,14 @@ PEACE = 240
 """Seconds in which they do not, and everything settles."""
 MAKE_GOOD = (90, 120, 150)
 """Seconds of peace after which what was suspended, paused or drained is to run again."""
-SEEDS = int(os.environ.get("TASHI_SEEDS", "40"))
+SEEDS = int(os.environ.get("TASHI_SEEDS", "50"))
+"""Seeds to run, from 0; `TASHI_FIRST_SEED` moves the first."""
+FIRST_SEED = int(os.environ.get("TASHI_FIRST_SEED", "0"))
+FAILED_ONCE = (617, 837, 1216, 2317, 3714)
+"""Seeds that found a fault; they always run."""
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", [*FAILED_ONCE, *range(FIRST_SEED, FIRST_SEED + SEEDS)])
 def test_whatever_happens_a_cell_keeps_its_promises(seed: int) -> None:
     """Killed managers and agents, pulled plugs, lost links, full disks, failing starts and moves, and commands that come twice end well."""
     world = World(seed)
@@ -103,7 +107,7 @@ def _always_true(cell: Cell) -> None:
     domains = Counter(uuid for agent in cell.agents for uuid in agent.machine.active())
     assert [uuid for uuid, count in domains.items() if count > 1] == [], "an instance runs on two hosts"
     for agent in cell.agents:
-        orders, facts = agent.machine.all(), agent.machine.offer
+        orders, facts = agent.machine.occupying(), agent.machine.offer
         assert sum(order.memory for order in orders) <= facts.memory
         assert sum(order.cores for order in orders) <= facts.cores
 

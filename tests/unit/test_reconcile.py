@@ -131,7 +131,7 @@ def test_only_the_outcome_tells_of_a_suspension() -> None:
     for what, happening in ((Seen.SAVED, Happening.SEEN_SAVED), (Seen.GONE, Happening.SEEN_GONE)):
         assert step_for(instance, 2, seen(instance, what, done=True)) == Step(instance_id=7, happening=happening)
         assert step_for(instance, 2, seen(instance, what, done=True, generation=4)) is None
-    assert step_for(instance, 2, seen(instance, Seen.SAVED)) is None
+        assert step_for(instance, 2, seen(instance, what)) is None
     refused = seen(instance, done=True, refused="no room")
     assert step_for(instance, 2, refused) == Step(instance_id=7, happening=Happening.FAILED, reason="no room")
 

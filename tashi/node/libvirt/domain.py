@@ -67,6 +67,12 @@ def renewed(domain: Any, mark: Mark, generation: int, where: int = libvirt.VIR_D
     return mark
 
 
+def has_run(domain: Any) -> bool:
+    """Return whether a domain that is shut off has run: libvirt knows how it ended, and that is no failed start."""
+    state, why = domain.state()
+    return state == libvirt.VIR_DOMAIN_CRASHED or (why in _REASONS and why != libvirt.VIR_DOMAIN_SHUTOFF_FAILED)
+
+
 def seen_of(domain: Any, mark: Mark) -> Observation:
     """What is seen of the domain with this mark."""
     state, why = domain.state()

@@ -43,7 +43,7 @@ from tashi.node.domain.xml import Mark, domain_xml, nics_of
 from tashi.node.libvirt.adapt import adapt, tell_scheduler
 from tashi.node.libvirt.cards import CardReader
 from tashi.node.libvirt.connection import LibvirtConnection, gone_meanwhile, is_alive
-from tashi.node.libvirt.domain import ENDED, PAUSED, canonical, find, mark_of, own_mark, renewed, seen_of
+from tashi.node.libvirt.domain import ENDED, PAUSED, canonical, find, has_run, mark_of, own_mark, renewed, seen_of
 from tashi.node.libvirt.events import Listener
 from tashi.node.libvirt.host import HostReader
 from tashi.node.libvirt.jobs import Jobs
@@ -121,6 +121,10 @@ class LibvirtHypervisor:
                     self._bridges.arrived(domain.XMLDesc)  # whoever started it may not have got to that
                     where = libvirt.VIR_DOMAIN_AFFECT_LIVE | (libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0)
                     return seen_of(domain, renewed(domain, mark, order.generation, where))
+                if mark.generation == order.generation and has_run(domain) and not self._saved.is_saved(order.saved):
+                    ended = self._look_at(domain, mark)
+                    self._remove(domain, keep_console=True)
+                    return ended
                 if order.saved:
                     domain.undefineFlags(_UNDEFINE)  # the rest of a resume that was cut short; its disks are still needed
                 else:

@@ -1,0 +1,62 @@
+"""What is known of one instance on this host, and how an observation compares with the one before it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from tashi.model.orders import Migrate, Observation, Order, PrepareDisks, Seen, Start, Suspend
+
+PROGRESS_SECONDS: Final = 1.0
+ALIVE: Final = (Seen.RUNNING, Seen.PAUSED)
+
+
+class Life:
+    """What is known of one instance on this host."""
+
+    def __init__(self, instance_id: int, domain: str) -> None:
+        self.instance_id = instance_id
+        self.domain = domain
+        self.generation = -1
+        self.destroying = False  # the order of this generation is a Destroy
+        self.done: Observation | None = None  # the outcome of the deed of this generation, once there is one
+        self.waiting: Order | None = None
+        self.busy = False
+        self.at: Order | None = None  # what takes long and is under way
+        self.percent: int | None = None
+        self.order: Order | None = None  # the last that was begun
+        self.hint: Seen | None = None  # what libvirt said last, if nobody has looked since
+        self.look = False
+        self.asked = False  # somebody waits to be told, even what was told before
+        self.ended = ""  # how, as libvirt said
+        self.last: Observation | None = None
+        self.changed = 0
+
+    def has_begun(self, order: Order) -> bool:
+        """Return whether this order, or a newer one, was begun here: then its outcome is known or still to come."""
+        return self.order is not None and self.order.generation >= order.generation
+
+
+def takes_long(order: Order) -> bool:
+    """Whether it may take minutes: then it has a thread apart, says how far it is, and ends when the instance is to be destroyed."""
+    return isinstance(order, PrepareDisks | Migrate | Suspend) or (isinstance(order, Start) and bool(order.saved))
+
+
+def interval(order: Order) -> float:
+    """Seconds between two questions how far it is: a copy comes to its end without being watched, and is told less often."""
+    return 2 * PROGRESS_SECONDS if isinstance(order, PrepareDisks) else PROGRESS_SECONDS
+
+
+def is_news(hint: Seen | None, known: Observation | None) -> bool:
+    """Return whether a hint of the hypervisor says something else than what is known."""
+    if hint is None or known is None:
+        return hint is not None
+    return hint is not known.seen and (known.seen in ALIVE or hint in ALIVE)
+
+
+def same(known: Observation | None, observation: Observation | None) -> bool:
+    """Whether both tell the same, at whatever time; one without network cards says nothing of them."""
+    if known is None or observation is None:
+        return False
+    return msgspec.structs.replace(known, at=0.0) == msgspec.structs.replace(observation, at=0.0, nics=observation.nics or known.nics)
