@@ -9,7 +9,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # the programs that the cell and the tests run, and what builds libvirt's Python binding
 PACKAGES := \
 	libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils prosody iproute2 util-linux bindfs \
-	busybox-static syslinux mtools dosfstools kmod cpio xfsprogs lvm2 libxml2-utils ipmitool openipmi \
+	busybox-static syslinux mtools dosfstools kmod cpio xfsprogs lvm2 libxml2-utils ipmitool openipmi faketime \
 	python3 python3-venv python3-dev libvirt-dev pkg-config gcc
 
 .PHONY: deps run test bench lint packages

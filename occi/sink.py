@@ -28,6 +28,7 @@ from occi.parse import (
     parse_update,
     resource_id_in,
 )
+from tashi.clocks import Clock
 from tashi.errors import BUSY, EXPIRED, FORBIDDEN, INTERNAL, UNKNOWN_VERB, OurFault, TashiError, YourMistake
 from tashi.interfaces import ICommands
 from tashi.model.names import shown
@@ -46,7 +47,7 @@ class Sink:
 
     def __init__(
         self,
-        clock: Any,
+        wall: Clock,
         commands: ICommands,
         *,
         max_command_age: float,
@@ -56,7 +57,7 @@ class Sink:
         reply: Callable[[IncomingMessage, str], None] = lambda message, body: None,
     ) -> None:
         self.reply = reply
-        self._clock = clock
+        self._wall = wall
         self._commands = commands
         self._max_command_age = max_command_age
         self._max_queued = max_queued
@@ -115,7 +116,7 @@ class Sink:
         try:
             self._commands.refuse(who, origin, error, resource_id)
         except Exception:  # the outbox is out of order: say it at once, or the sender waits for nothing
-            self.reply(message, render.refusal(origin.verb, self._clock.seconds(), self._our_fault(message)))
+            self.reply(message, render.refusal(origin.verb, self._wall.seconds(), self._our_fault(message)))
 
     def _admit(self, who: Principal, message: IncomingMessage, verb: str) -> None:
         """YourMistake when this command is not to be looked at."""
@@ -132,7 +133,7 @@ class Sink:
     def _check_age(self, message: IncomingMessage) -> None:
         if message.delayed_at is None:
             return
-        age = self._clock.seconds() - message.delayed_at
+        age = self._wall.seconds() - message.delayed_at
         if age > self._max_command_age:
             raise YourMistake(
                 EXPIRED, f"the command was {age:.0f} s on its way, more than {self._max_command_age:g} s; nothing was done, send it again"
@@ -175,13 +176,13 @@ class Sink:
         try:
             self._check_age(message)
             data = await self._look_up(who, verb, argument)
-            body = render.answer(verb, self._clock.seconds(), **data)
+            body = render.answer(verb, self._wall.seconds(), **data)
             if len(body.encode()) > render.MAX_REPLY:
                 raise ValueError(f"an answer to {verb} of {len(body)} characters")
         except YourMistake as mistake:
-            body = render.refusal(verb, self._clock.seconds(), mistake)
+            body = render.refusal(verb, self._wall.seconds(), mistake)
         except Exception:
-            body = render.refusal(verb, self._clock.seconds(), self._our_fault(message))
+            body = render.refusal(verb, self._wall.seconds(), self._our_fault(message))
         self.reply(message, body)
 
     async def _look_up(self, who: Principal, verb: str, argument: str) -> dict[str, Any]:

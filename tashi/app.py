@@ -20,6 +20,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.spread import pb
 
 from tashi import __version__
+from tashi.clocks import WallClock, use_monotonic_time
 from tashi.config import Config, ConfigError, load
 from tashi.config import SlaClass as ConfiguredClass
 from tashi.config.sections.scheduling import Scheduler
@@ -44,6 +45,7 @@ _SWITCH_SECONDS = 0.0005
 
 def control_plane(reactor: Any, config: Config | None = None) -> Service:
     """The control plane of one cell; ends the program with words when the configuration cannot be used."""
+    use_monotonic_time(reactor)
     sys.setswitchinterval(_SWITCH_SECONDS)
     config = config or _loaded("ClusterManager", "Agent")
     return ControlPlane(reactor, config)
@@ -53,6 +55,7 @@ def node_agent(reactor: Any, config: Config | None = None) -> Service:
     """The agent of this machine; ends the program with words when the configuration does not allow one."""
     from tashi.node.service import make_service
 
+    use_monotonic_time(reactor)
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         return make_service(config or _loaded("NodeManager"), reactor)
@@ -139,7 +142,7 @@ class ControlPlane(Service):
         local = endpoints.UNIXServerEndpoint(self._reactor, str(path), mode=0o666)
         self._ports.append(await local.listen(factory))
         if service.tls:
-            pem = certificates.prepare(self._config.state_dir, self._reactor.seconds())
+            pem = certificates.prepare(self._config.state_dir, WallClock().seconds())
             options = ssl.PrivateCertificate.loadPEM(pem.read_text()).options()
             public: Any = endpoints.SSL4ServerEndpoint(self._reactor, service.port, options, interface=service.host)
         elif service.host in _LOOPBACK:

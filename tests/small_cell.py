@@ -44,6 +44,17 @@ class Process:
         self.alive = False
 
 
+class Wall:
+    """The time of day: it goes with the clock, and jumps when a test moves ``offset``."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.offset = 0.0
+
+    def seconds(self) -> float:
+        return self._clock.seconds() + self.offset
+
+
 class Images:
     """Two images, called tashi and other, and whatever persistent disk is named."""
 
@@ -80,6 +91,7 @@ class SmallCell:
     ) -> None:
         self.clock = Clock()
         self.clock.advance(1_800_000_000)
+        self.wall = Wall(self.clock)
         self.store = store or MemoryStore()
         self.settings = ManagerSettings(**{"trusted": frozenset({ISM.jid}), **settings})
         self.publishing = publishing
@@ -109,6 +121,7 @@ class SmallCell:
             publishing=self.publishing,
             make_power=self._make_power,
             in_thread=self.in_thread,
+            wall=self.wall,
         )
         result_of(self.manager.open())
         self.manager.startService()

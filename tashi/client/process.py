@@ -16,6 +16,10 @@ def run_to_end(work: Callable[[Any], Coroutine[Any, Any, int]]) -> int | None:
     from twisted.internet.defer import CancelledError, Deferred
     from twisted.python.failure import Failure
 
+    from tashi.clocks import use_monotonic_time
+
+    use_monotonic_time(reactor)
+
     outcome: list[int | Failure] = []
 
     def start() -> None:

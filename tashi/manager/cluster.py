@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from twisted.logger import Logger
 
+from tashi.clocks import AwakeClock, Clock
 from tashi.interfaces import Change
 from tashi.manager.journal import Journal
 from tashi.manager.records import Records
@@ -22,20 +23,18 @@ from tashi.model.request import Origin, Outgoing, Request
 from tashi.model.user import User
 
 
-class Clock(Protocol):
-    """Seconds since the epoch: the reactor's, or a test's."""
-
-    def seconds(self) -> float: ...
-
-
 class Cluster(Records):
-    """All that one cell knows, and the only way to change it: ``with cluster.transaction("name") as tx``."""
+    """All that one cell knows, and the only way to change it: ``with cluster.transaction("name") as tx``.
+
+    ``clock`` measures (the reactor's, monotonic), ``wall`` gives the time of day, which stands in records and events.
+    """
 
     log = Logger()
 
-    def __init__(self, clock: Clock, journal: Journal, source: str, *, publishing: bool) -> None:
-        super().__init__()
+    def __init__(self, clock: Clock, journal: Journal, source: str, *, publishing: bool, wall: Clock) -> None:
+        super().__init__(AwakeClock(clock))
         self.clock = clock
+        self.wall = wall
         self.journal = journal
         self.source = source
         self.publishing = publishing
@@ -55,8 +54,17 @@ class Cluster(Records):
         self.settings.update(tables["settings"])
         for name in ("hosts", "users", "instances", "requests", "outbox"):
             for key, record in tables[name].items():
-                self.apply(name, key, record)
+                self.apply(name, key, self._rebased(record))
         self._stored_outbox.update(self.outbox)
+
+    def _rebased(self, record: Any) -> Any:
+        """The record as this process takes it over: its monotonic times are of another process, so what rests begins its rest anew."""
+        if not isinstance(record, Instance) or not (record.moved_at or record.resize_failed_at):
+            return record
+        now = self.clock.seconds()
+        return msgspec.structs.replace(
+            record, moved_at=now if record.moved_at else 0.0, resize_failed_at=now if record.resize_failed_at else 0.0
+        )
 
     @contextmanager
     def transaction(self, name: str) -> Iterator[Transaction]:
@@ -116,7 +124,8 @@ class Transaction:
     def __init__(self, cluster: Cluster, name: str) -> None:
         self.cluster = cluster
         self.name = name
-        self.now = cluster.clock.seconds()
+        self.now = cluster.wall.seconds()
+        """The time of day, for what is shown and stored; waits are measured by the cluster's clocks."""
         self._changes: dict[tuple[str, int], Any] = {}
         self._history: list[Instance] = []
         self._told: list[tuple[Event | None, Outgoing | None]] = []

@@ -22,17 +22,17 @@ class Deadlines:
 
     def check(self) -> None:
         """Answer what is overdue, and say of which guests there is no more to be hoped for."""
-        now = self._cluster.clock.seconds()
-        grown_old = [number for number in sorted(self._cluster.in_grace) if (self._cluster.instances[number].grace_until or now) <= now]
+        now, grace = self._cluster.awake.seconds(), self._settings.shutdown_grace
+        grown_old = [number for number, since in sorted(self._cluster.in_grace.items()) if since + grace <= now]
         if grown_old:
             with self._cluster.transaction("end_grace") as tx:
                 for number in grown_old:
-                    end_grace(tx, self._cluster.instances[number], self._settings.shutdown_grace)
+                    end_grace(tx, self._cluster.instances[number], grace)
         open_ids = {number for group in self._cluster.open_requests.values() for number in group}
         overdue = [
             request
             for request in (self._cluster.requests[number] for number in sorted(open_ids))
-            if request.deadline is not None and request.deadline <= now
+            if request.deadline is not None and self._cluster.request_since[request.id] + request.deadline - request.accepted_at <= now
         ]
         if overdue:
             with self._cluster.transaction("time_out_requests") as tx:
@@ -41,8 +41,8 @@ class Deadlines:
 
     def forget(self) -> None:
         """Drop requests whose stanza can no longer come again; call it about once a minute."""
-        before = self._cluster.clock.seconds() - self._remembered
-        old = [request.id for request in self._cluster.requests.values() if request.done_at is not None and request.done_at < before]
+        before, since = self._cluster.awake.seconds() - self._remembered, self._cluster.request_since
+        old = [request.id for request in self._cluster.requests.values() if request.done_at is not None and since[request.id] < before]
         if old:
             with self._cluster.transaction("forget_requests") as tx:
                 for number in old:

@@ -33,9 +33,6 @@ from tashi.model.names import check_hostname
 from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report, Seen
 from tashi.model.states import TABLE, Happening, HostState, InstanceState, is_legal
 
-LONGEST_GAP = 10.0
-"""Seconds between two looks at the leases, beyond which the time between them does not count."""
-
 
 class Hosts:
     """`tashi.interfaces.INodeDoor`: what agents may say, and the watch over their leases."""
@@ -66,11 +63,10 @@ class Hosts:
         self._links: dict[int, INodeLink] = {}
         self._heard: dict[int, float] = {}
         self._listing: dict[int, set[int]] = {}
-        self._checked: float | None = None
 
     def begin(self) -> None:
         """After a restart nothing is known of any host: each has a lease to come back in before its instances are Orphaned."""
-        now = self._cluster.clock.seconds()
+        now = self._cluster.awake.seconds()
         with self._cluster.transaction("forget_hosts") as tx:
             for host in self._cluster.hosts.values():
                 self._heard[host.id] = now
@@ -112,7 +108,7 @@ class Hosts:
         self._dispatch.host_gone(host.id)
         if former is not None:
             former.close()
-        self._heard[host.id] = self._cluster.clock.seconds()
+        self._heard[host.id] = self._cluster.awake.seconds()
         self.log.info("host {name} ({id}) has logged in", name=host.name, id=host.id)
         return NodeWelcome(host_id=host.id, cell=str(self._cell), lease=self._settings.expire_host_time)
 
@@ -121,7 +117,7 @@ class Hosts:
         host = self._cluster.hosts.get(host_id)
         if host is None or self._links.get(host_id) is not link:
             return
-        self._heard[host_id] = self._cluster.clock.seconds()
+        self._heard[host_id] = self._cluster.awake.seconds()
         listed = self._listed(host_id, report)
         with self._cluster.transaction("take_report") as tx:
             if not host.up or host.facts != report.facts or (listed and host.decayed):
@@ -179,12 +175,8 @@ class Hosts:
             link.close()
 
     def check_leases(self) -> None:
-        """Declare down what has been silent for longer than its lease; call it about once a second."""
-        now = self._cluster.clock.seconds()
-        gap = now - self._checked if self._checked is not None else 0.0
-        self._checked = now
-        if not 0 <= gap <= LONGEST_GAP:  # the clock jumped, or we slept: what was said meanwhile could not be heard
-            self._heard = {host_id: heard + gap for host_id, heard in self._heard.items()}
+        """Declare down what has been silent for longer than its lease; call it about once a second, after a turn of reading."""
+        now = self._cluster.awake.seconds()
         for host in list(self._cluster.hosts.values()):
             silent = now - self._heard.setdefault(host.id, now)
             if silent <= self._settings.expire_host_time:

@@ -139,7 +139,8 @@ def fail(tx: Transaction, instance: Instance, reason: str) -> Instance:
     words = f"not moved to {target}: {reason}"
     changes: dict[str, Any] = {"migration": None, "residue": residue, "generation": instance.generation + 1}
     if instance.migration.verb == REBALANCE:
-        changes["moved_at"] = tx.now  # it rests after a vain attempt, too, or the same plan would try it again and again
+        # it rests after a vain attempt, too, or the same plan would try it again and again
+        changes["moved_at"] = tx.cluster.clock.seconds()
     return advance(tx, instance, Happening.MIGRATION_FAILED, reason=words, **changes)
 
 
@@ -221,7 +222,7 @@ def _at_target(tx: Transaction, instance: Instance, migration: Migration) -> dic
         "generation": generation,
         "residue": (*instance.residue, Residue(host_id=instance.host_id, generation=generation)),
         "placed_why": f"a move asked by {_asker(migration)}",
-        "moved_at": tx.now,
+        "moved_at": tx.cluster.clock.seconds(),
     }
 
 

@@ -152,7 +152,7 @@ class Powering:
             self._failed_off(host, why)
 
     async def _come_on(self, host_id: int) -> None:
-        clock, wake_timeout = self._cluster.clock, self._settings.wake_timeout
+        clock, wake_timeout = self._cluster.awake, self._settings.wake_timeout
         deadline, next_try = clock.seconds() + wake_timeout, clock.seconds()
         while host := self._still(host_id, HostState.PoweringOn):
             now = clock.seconds()
@@ -168,7 +168,7 @@ class Powering:
             await deferLater(self._reactor, POLL)
 
     async def _go_off(self, host_id: int) -> None:
-        clock, settings = self._cluster.clock, self._settings
+        clock, settings = self._cluster.awake, self._settings
         begun, asked = clock.seconds(), False
         while host := self._still(host_id, HostState.PoweringOff):
             on, now = await self._is_on(host), clock.seconds()

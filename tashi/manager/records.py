@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from tashi.clocks import AwakeClock
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.request import Origin, Outgoing, Request
@@ -17,9 +18,11 @@ from tashi.scheduling.terms import persistent_disks
 
 
 class Records:
-    """Tables and indexes; `tashi.manager.cluster` is what changes them."""
+    """Tables and indexes; `tashi.manager.cluster` is what changes them. ``awake`` measures how long things wait, from the moment they
+    are put here: after a restart every wait begins anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, awake: AwakeClock) -> None:
+        self.awake = awake
         self.instances: dict[int, Instance] = {}
         self.hosts: dict[int, Host] = {}
         self.users: dict[int, User] = {}
@@ -31,8 +34,8 @@ class Records:
         """Counts the changes of instances, hosts and users."""
         # indexes
         self.pending: set[int] = set()
-        self.in_grace: set[int] = set()
-        """Guests that have been asked to shut down and have time to do so."""
+        self.in_grace: dict[int, float] = {}
+        """Guests that have been asked to shut down and have time to do so, and since when by ``awake``."""
         self.by_name: dict[str, set[int]] = defaultdict(set)
         self.by_key: dict[tuple[str, str], int] = {}
         """Sender and resourceId, for the instances that still answer to it."""
@@ -53,6 +56,8 @@ class Records:
         """Who has, or asks for, each persistent disk."""
         self.by_jid: dict[str, User] = {}
         self.open_requests: dict[int, set[int]] = defaultdict(set)
+        self.request_since: dict[int, float] = {}
+        """Since when, by ``awake``, each request has been open, or has had its outcome."""
         self.stanzas: dict[tuple[str, str, str], int] = {}
         self.queued: dict[str, int] = defaultdict(int)
 
@@ -98,7 +103,8 @@ class Records:
                 self.loads[host_id].remove(old)
                 _discard(self.errands, host_id, old.id)
             self.pending.discard(old.id)
-            self.in_grace.discard(old.id)
+            if new is None or new.grace_until is None:
+                self.in_grace.pop(old.id, None)
             self.moving.discard(old.id)
             self.saved.discard(old.id)
             self.shrunk.discard(old.id)
@@ -126,8 +132,8 @@ class Records:
                 self.saved.add(new.id)
             if new.shrunk_from is not None:
                 self.shrunk.add(new.id)
-            if new.grace_until is not None:
-                self.in_grace.add(new.id)
+            if new.grace_until is not None and (old is None or old.grace_until != new.grace_until):
+                self.in_grace[new.id] = self.awake.seconds()
 
     def _index_request(self, old: Request | None, new: Request | None) -> None:
         if old is not None and old.done_at is None:
@@ -138,6 +144,10 @@ class Records:
                 del self.queued[old.origin.sender]
         if old is not None and new is None and self.stanzas.get(stanza_key(old.origin)) == old.id:
             del self.stanzas[stanza_key(old.origin)]
+        if old is not None and new is None:
+            del self.request_since[old.id]
+        if new is not None and (old is None or (old.done_at is None) != (new.done_at is None)):
+            self.request_since[new.id] = self.awake.seconds()
         if new is not None:
             if new.origin.stanza_id is not None:
                 self.stanzas[stanza_key(new.origin)] = new.id

@@ -9,8 +9,10 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from tashi.clocks import Clock, WallClock
 from tashi.images.directory import ImageDirectory
 from tashi.interfaces import IPower, IStore
 from tashi.manager.cluster import Cluster
@@ -80,10 +82,13 @@ class ClusterManager(Service):
         publishing: bool,
         make_power: Callable[[Callable[[Host], Awaitable[None]]], IPower | None] = lambda shut_down: None,
         in_thread: InThread | None = None,
+        wall: Clock | None = None,
     ) -> None:
         """``make_power`` makes the driver that switches hosts on and off, of a way to have a host's agent shut its machine down;
-        ``in_thread`` makes plans that would hold the reactor for too long; without it every plan is made in the reactor."""
+        ``in_thread`` makes plans that would hold the reactor for too long; without it every plan is made in the reactor;
+        ``wall`` gives the time of day, without it the machine's."""
         self._reactor = reactor
+        self._wall = wall or WallClock()
         self._store = store
         self._images = images
         self._settings = settings
@@ -99,7 +104,7 @@ class ClusterManager(Service):
         reactor, settings = self._reactor, self._settings
         tables = await self._store.load()
         self.journal = Journal(reactor, self._store)
-        cluster = self.cluster = Cluster(reactor, self.journal, "tashi", publishing=self._publishing)
+        cluster = self.cluster = Cluster(reactor, self.journal, "tashi", publishing=self._publishing, wall=self._wall)
         cluster.restore(tables)
         cell = uuid.UUID(cluster.setting("cell", lambda: str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))))
         cluster.source = f"tashi-{cell.hex[:8]}"
@@ -135,7 +140,11 @@ class ClusterManager(Service):
         deadlines, warnings = Deadlines(cluster, settings), SlaWarnings(cluster, settings)
         self.hosts.begin()
 
-        def each_second() -> None:
+        def each_second() -> Deferred[None]:
+            return deferLater(reactor, 0.0, judge)  # what others said before this moment is read first
+
+        def judge() -> None:
+            cluster.awake.look()
             self.hosts.check_leases()
             deadlines.check()
             warnings.check()

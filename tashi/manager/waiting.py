@@ -38,7 +38,7 @@ class Waiting:
                 waiter.settle(instance_id, until == "gone", "Exited", "it is gone")
             else:
                 self._look(waiter, instance)
-        call = self._reactor.callLater(timeout, waiter.time_up, self._cluster) if not waiter.done.called else None
+        call = self._reactor.callLater(timeout, self._read_first, waiter) if not waiter.done.called else None
         try:
             await waiter.done
         finally:
@@ -51,6 +51,10 @@ class Waiting:
                 else:
                     self._waiters.pop(instance_id, None)
         return [waiter.rows[instance_id] for instance_id in ids]
+
+    def _read_first(self, waiter: _Waiter) -> None:
+        """The time is up: what hosts have reported by now counts all the same."""
+        self._reactor.callLater(0, waiter.time_up, self._cluster)
 
     def _changed(self, record: Instance | Host) -> None:
         if isinstance(record, Instance):

@@ -70,7 +70,7 @@ def end_task(tx: Transaction, instance: Instance, observation: Observation) -> I
     after = msgspec.structs.replace(
         instance, tasks=tuple(rest), generation=instance.generation + bool(rest), reason=observation.refused, **changes
     )
-    after = squeezing.ended(instance, after, observation.refused, tx.now)
+    after = squeezing.ended(instance, after, observation.refused, tx.cluster.clock.seconds())
     tx.put_instance(after)
     if observation.refused:
         if task.request is None:

@@ -154,11 +154,11 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     becoming: Becoming | None = None
     residue: tuple[Residue, ...] = ()
     saved: str = ""  # where in the shared directory its memory is kept while it is suspended
-    grace_until: float | None = None  # when a guest that was asked to shut down should have done so
+    grace_until: float | None = None  # the time of day by which a guest that was asked to shut down should have done so
     shrunk_from: int | None = None  # MB its guest had before it was shrunk to make room; while it has less, only that takes room
     shrunk_why: str = ""  # in words, as long as it is shrunk
-    resize_failed_at: float = 0.0  # when its host last could not shrink it, or give it back what it had
-    moved_at: float = 0.0  # when it last came to another host, or was to by the scheduler's will and did not
+    resize_failed_at: float = 0.0  # monotonic: when its host last could not shrink it, or give it back what it had
+    moved_at: float = 0.0  # monotonic: when it last came to another host, or was to by the scheduler's will and did not
     broken_terms: tuple[str, ...] = ()  # those of its terms that are not kept where it is, and that somebody has been told of
 
     @property

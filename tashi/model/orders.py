@@ -147,7 +147,7 @@ class Seen(enum.StrEnum):
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """One sighting of one instance on the reporting host. ``at``: seconds since the epoch on the host's clock.
+    """One sighting of one instance on the reporting host. ``at``: seconds of the agent's monotonic clock.
 
     ``done``: the Deed of this generation has had its outcome; ``refused`` is why it could not be carried out, if it could not.
     """

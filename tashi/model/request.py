@@ -20,7 +20,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False
 class Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """A command accepted and owed one outcome: ``done_at`` is set by the transaction that writes the reply.
 
-    ``deadline`` is in seconds since the epoch.
+    Times are in seconds since the epoch and only shown: how long a request waits, which is from ``accepted_at`` to ``deadline``, is
+    measured by a clock that does not jump, anew after a restart.
     """
 
     id: int

@@ -9,6 +9,7 @@ The link is made again for ever. What was told and not acknowledged is told agai
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from twisted.python.failure import Failure
 from twisted.spread import pb
 from zope.interface import implementer
 
+from tashi.clocks import within
 from tashi.errors import OurFault, TashiError
 from tashi.interfaces import IHypervisor
 from tashi.model.host import HostFacts
@@ -40,7 +42,8 @@ from tashi.wire.codec import decode, encode
 
 PAGE_OBSERVATIONS: Final = 1000
 LONGEST_DELAY: Final = 30.0
-SILENT_PERIODS: Final = 3  # a link without an answer for so many report periods is dead
+SILENT_PERIODS: Final = 3  # a link over which the other machine acknowledges nothing for so many report periods is dead
+PATIENCE: Final = 90.0  # seconds for an answer: a control plane that was stopped for a minute is still the same one
 
 
 class _Mind(pb.Referenceable):
@@ -212,6 +215,7 @@ class NodeAgent(Service):
         transport: Any = broker.transport
         if isinstance(transport.getHost(), IPv4Address | IPv6Address):
             self._mac = mac_of(transport.getHost().host)
+            _limit_unacknowledged(transport, SILENT_PERIODS * self._period)
             transport.setTcpNoDelay(True)  # a report follows an acknowledgement closely, and shall not wait for its ACK
         broker.notifyOnDisconnect(lambda: self._disconnected(broker))
         Deferred.fromCoroutine(self._join(broker)).addErrback(self._drop, broker)
@@ -320,7 +324,15 @@ class NodeAgent(Service):
         self._flush_soon()
 
     def _in_time(self, answer: Deferred[Any]) -> Deferred[Any]:
-        return answer.addTimeout(SILENT_PERIODS * self._period, self._reactor)
+        return within(answer, max(SILENT_PERIODS * self._period, PATIENCE), self._reactor)
+
+
+def _limit_unacknowledged(transport: Any, seconds: float) -> None:
+    """Have the kernel end the connection when the other machine acknowledges nothing for this long. A program that is only stopped is
+    still acknowledged for by its kernel."""
+    sock = getattr(getattr(transport, "transport", transport), "socket", None)  # within TLS, or without
+    if sock is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * seconds))
 
 
 class _Refused(TashiError):

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import pb
 
+from tashi.clocks import within
 from tashi.errors import INTERNAL, TIMEOUT, OurFault, TashiError
 from tashi.model.orders import Order
 from tashi.model.questions import Answer, Question, Refused
@@ -41,14 +42,13 @@ class NodeLink:
                 call: Deferred[Any] = self._mind.callRemote("orders", encode(orders[start : start + ORDERS_A_CALL]))
             except pb.DeadReferenceError:
                 return
-            call.addTimeout(ACKNOWLEDGE_SECONDS, self._reactor)
-            call.addErrback(self._not_acknowledged)
+            within(call, ACKNOWLEDGE_SECONDS, self._reactor).addErrback(self._not_acknowledged)
 
     async def ask(self, question: Question) -> Answer:
         """See INodeLink."""
         try:
             call: Deferred[Any] = self._mind.callRemote("ask", encode(question))
-            text = await call.addTimeout(ANSWER_SECONDS, self._reactor)
+            text = await within(call, ANSWER_SECONDS, self._reactor)
         except OutOfTime:
             raise OurFault(TIMEOUT, f"its host has not answered within {ANSWER_SECONDS:g} s; try again later") from None
         except (pb.DeadReferenceError, pb.PBConnectionLost, ConnectionDone, ConnectionLost):

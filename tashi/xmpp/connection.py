@@ -50,7 +50,7 @@ _log = Logger()
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """How the connection is: ``since`` in seconds since the epoch; ``attempts`` failed in a row, the last for ``reason``."""
+    """How the connection is: ``since`` in seconds of the reactor's clock; ``attempts`` failed in a row, the last for ``reason``."""
 
     connected: bool = False
     jid: str = ""

@@ -21,6 +21,7 @@ from wokkel.pubsub import PubSubClient
 
 from occi.categories import Vocabulary
 from occi.sink import Sink
+from tashi.clocks import Clock, WallClock
 from tashi.errors import BAD_ARGUMENT, YourMistake
 from tashi.interfaces import ICommands, IOutbox
 from tashi.xmpp.connection import Connection
@@ -62,7 +63,12 @@ class XmppSettings(Protocol):
 
 
 def make_service(
-    reactor: Any, settings: XmppSettings, commands: ICommands, outbox: IOutbox, vocabulary: Vocabulary | None = None
+    reactor: Any,
+    settings: XmppSettings,
+    commands: ICommands,
+    outbox: IOutbox,
+    vocabulary: Vocabulary | None = None,
+    wall: Clock | None = None,
 ) -> Service:
     """A service that serves the account of the settings; one that does nothing when XMPP is off.
 
@@ -73,7 +79,7 @@ def make_service(
     connection = make_connection(reactor, settings)
     pubsub = (settings.pubsub_service, settings.pubsub_node) if settings.pubsub_service else None
     sink = Sink(
-        reactor,
+        wall or WallClock(),
         commands,
         max_command_age=settings.max_command_age,
         max_queued=settings.max_queued_commands,

@@ -345,22 +345,6 @@ def test_a_host_that_changes_is_planned_as_it_is() -> None:
     assert cell.state("vm2") == "Running"
 
 
-@pytest.mark.parametrize("jump", [3600.0, -3600.0])
-def test_a_clock_that_jumps_orphans_nothing(jump: float) -> None:
-    """When the clock is set, or the machine has slept, hosts have their lease from then on; real silence counts as before."""
-    agent = FakeAgent("h1")
-    cell = _running(agent)
-    cell.live(5)
-    cell.clock.rightNow += jump
-    for call in cell.clock.calls:
-        call.time += jump  # what waits, waits as long as it would have
-    cell.live(20)
-    assert (cell.state(), cell.manager.cluster.hosts[1].up) == ("Running", True)
-    agent.lose_link()
-    cell.live(32)
-    assert cell.state() == "Orphaned"
-
-
 def test_a_host_that_dies_under_a_stuck_guest() -> None:
     """An instance whose guest did not answer any more is Orphaned with its host, as the others are."""
     agent = FakeAgent("h1")

@@ -151,14 +151,17 @@ def test_after_a_restart_a_silent_host_has_its_lease() -> None:
 
 
 def test_a_deadline_outlives_the_restart() -> None:
-    """A create that was not carried out in time is answered, though the manager was away when the time was up."""
+    """A create that was not carried out in time is answered, though the manager was away when the time was up: hosts have as long again to
+    come back and to tell what has become of it."""
     cell = SmallCell()
     cell.create(a_spec(resource_id="r"))
     cell.settle()
     cell.process.kill()
     cell.clock.advance(100)
     cell.restart()
-    cell.settle(2)
+    cell.live(44)
+    assert cell.replies == []
+    cell.live(3)
     assert [reply["code"] for reply in cell.replies] == ["no-suitable-host"]
 
 

@@ -29,7 +29,7 @@ from tashi.model.questions import (
     StopVnc,
 )
 from tashi.node.access.answers import Answers
-from tashi.node.agent import NodeAgent
+from tashi.node.agent import PATIENCE, NodeAgent
 from tashi.node.fake import FakeHypervisor
 from tashi.wire.codec import decode, encode
 from tests.fake_access import FakeAccess
@@ -233,7 +233,7 @@ class NodeAgentTests(SynchronousTestCase):
         self.plane.order(start(image="none.img"))
         self.go_on()
         self.plane.silent = False
-        self.go_on(3 * PERIOD + 5)
+        self.go_on(PATIENCE + 5)
         self.assertEqual(len(self.plane.logins), 2)
         self.assertEqual(self.seen(), [(1, 1, Seen.FAILED)] * 2)
 

@@ -59,10 +59,10 @@ class ConsoleLogs:
 
     def prune(self, living: Collection[str]) -> None:
         """Of the logs of domains that are no more, keep the newest that are not too old, too many or too long; looks now and then only."""
-        now = time.time()
-        if 0 <= now - self._pruned < PRUNE_SECONDS:
+        moment, now = time.monotonic(), time.time()  # files tell their age by the time of day
+        if moment - self._pruned < PRUNE_SECONDS:
             return
-        self._pruned = now
+        self._pruned = moment
         kept = size = 0
         for written, length, path in sorted(self._ended(living), reverse=True):
             kept, size = kept + 1, size + length
