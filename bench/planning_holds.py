@@ -135,7 +135,7 @@ async def _manager(reactor: Any) -> Any:
         store,
         images,
         ManagerSettings(expire_host_time=1e9),
-        join_secret="join",
+        join_secret="join".ljust(32, "!"),
         version="1",
         publishing=False,
         in_thread=lambda work: deferToThreadPool(reactor, pool, work),

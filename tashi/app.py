@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import sys
@@ -25,6 +24,7 @@ from tashi.config import Config, ConfigError, load
 from tashi.config import SlaClass as ConfiguredClass
 from tashi.config.sections.scheduling import Scheduler
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, TashiError, YourMistake
+from tashi.files import hold
 from tashi.images.directory import ImageDirectory
 from tashi.interfaces import IStore
 from tashi.manager.planner import InThread
@@ -181,13 +181,9 @@ class ControlPlane(Service):
 
 def _lock(state_dir: Path) -> IO[str]:
     """One control plane a state directory: two would give the same numbers twice."""
-    file = (state_dir / "lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OurFault(
-            INTERNAL, f"another control plane uses {state_dir}; stop it, or choose another [ClusterManagerService] stateDir"
-        ) from None
+    file = hold(state_dir / "lock")
+    if file is None:
+        raise OurFault(INTERNAL, f"another control plane uses {state_dir}; stop it, or choose another [ClusterManagerService] stateDir")
     return file
 
 

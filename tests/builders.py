@@ -17,6 +17,7 @@ from tashi.model.user import Principal, User
 from tashi.scheduling.snapshot import SchedulingSettings, Snapshot
 
 IMAGE = "tashi.img"
+JOIN_SECRET = "join".ljust(32, "!")
 ISM = Principal(name="ism@example.org", trusted=True, jid="ism@example.org")
 ADMIN = Principal(name="root", user_id=0, admin=True)
 ALICE = Principal(name="alice@example.org", user_id=1000, jid="alice@example.org")
@@ -75,7 +76,7 @@ def an_origin(stanza: str | None = "s1", verb: str = "createcompute", **fields: 
 
 def a_login(name: str = "h1", **fields: Any) -> NodeLogin:
     """How the agent of a new host names itself."""
-    return NodeLogin(**{"name": name, "secret": f"{name}'s secret".ljust(32, "!"), "join": "join", "version": "1", **fields})
+    return NodeLogin(**{"name": name, "secret": f"{name}'s secret".ljust(32, "!"), "join": JOIN_SECRET, "version": "1", **fields})
 
 
 def seen(instance: Instance, what: Seen = Seen.RUNNING, **fields: Any) -> Observation:

@@ -21,7 +21,7 @@ from tashi.model.request import Origin, Outgoing
 from tashi.model.user import Principal
 from tashi.scheduling.policies import POLICIES, Policy
 from tashi.store.memory import MemoryStore
-from tests.builders import ISM, USERS, a_spec, an_origin
+from tests.builders import ISM, JOIN_SECRET, USERS, a_spec, an_origin
 from tests.fake_agent import FakeAgent, result_of
 
 __all__ = ["FakeAgent", "Images", "Process", "SmallCell", "result_of"]
@@ -116,7 +116,7 @@ class SmallCell:
             Images(self.saved.discard),  # type: ignore[arg-type]
             self.settings,
             self.policy,
-            join_secret="join",
+            join_secret=JOIN_SECRET,
             version="1",
             publishing=self.publishing,
             make_power=self._make_power,

@@ -15,6 +15,7 @@ import msgspec
 from twisted.logger import Logger
 
 from tashi.errors import FORBIDDEN, YourMistake
+from tashi.files import SHORTEST_SECRET
 from tashi.interfaces import INodeLink
 from tashi.manager import migrations, restarts
 from tashi.manager.cluster import Cluster, Transaction
@@ -78,10 +79,11 @@ class Hosts:
         check_hostname("name", login.name)
         host = next((host for host in self._cluster.hosts.values() if host.name == login.name), None)
         secret_hash = hashlib.sha256(login.secret.encode()).hexdigest()
-        if len(login.secret) < 32:
+        if len(login.secret) < SHORTEST_SECRET:
             raise YourMistake(FORBIDDEN, "the agent's own secret is too short; remove the file node.secret in its state directory")
         if host is None or not host.secret_hash:
-            if not hmac.compare_digest(login.join.encode(), self._join_secret.encode()):
+            usable = len(self._join_secret) >= SHORTEST_SECRET
+            if not (usable and hmac.compare_digest(login.join.encode(), self._join_secret.encode())):
                 raise YourMistake(
                     FORBIDDEN,
                     f"host {login.name} is new, and its join secret is not this cell's; copy join.secret from the control plane's state "

@@ -5,29 +5,19 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from tashi.errors import INTERNAL, OurFault
-from tashi.files import write_whole
+from tashi.files import read_secret, write_whole
 
 
 def own_secret(state_directory: Path) -> str:
-    """The agent's own secret in hexadecimal, from ``node.secret``; made there the first time, readable by its owner only."""
+    """Return the agent's own secret from ``node.secret``, made there the first time. OurFault when it is unusable."""
     path = state_directory / "node.secret"
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         write_whole(path, secrets.token_hex(32))
-    return _read_private(path)
+    return read_secret(path, "remove it, unregister this host with `tashi unregisterHost`, and start the agent: it makes a new one")
 
 
 def join_secret(path: Path) -> str:
-    """The join secret in this file; '' when it is not there."""
+    """Return the join secret in this file; '' when there is no file. OurFault when it is unusable."""
     if not path.exists():
         return ""
-    return _read_private(path)
-
-
-def _read_private(path: Path) -> str:
-    try:
-        if path.stat().st_mode & 0o077:
-            raise OurFault(INTERNAL, f"{path} holds a secret and may be read by others; `chmod 600 {path}`")
-        return path.read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise OurFault(INTERNAL, f"the secret in {path} cannot be read: {error.strerror}") from None
+    return read_secret(path, "copy join.secret from the control plane's state directory again", follow=True)

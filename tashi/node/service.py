@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from twisted.application.service import Service
 from twisted.internet import ssl
@@ -19,6 +19,7 @@ from zope.interface import implementer
 from tashi import __version__
 from tashi.config import Config
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, YourMistake
+from tashi.files import hold
 from tashi.interfaces import IGuestAccess, IHypervisor
 from tashi.model.orders import NodeLogin
 from tashi.node.access.answers import Answers
@@ -42,6 +43,9 @@ def make_service(config: Config, reactor: Any) -> Service:
     settings = config.node_manager_service
     state = config.node_state_dir
     state.mkdir(parents=True, exist_ok=True)
+    lock = hold(state / "lock")
+    if lock is None:
+        raise OurFault(INTERNAL, f"another agent uses {state}; stop it, or choose another [NodeManagerService] stateDir")
     secret = own_secret(state)
     joining = Path(settings.join_secret_file or config.state_dir / "join.secret")
     name = settings.name or os.uname().nodename
@@ -68,7 +72,7 @@ def make_service(config: Config, reactor: Any) -> Service:
     )
     learning = AddressLearning(reactor, threads.run, hypervisor.cards, agent.executor)
     hypervisor.watch(lambda *hint: reactor.callFromThread(learning.look_soon))
-    return _NodeService((threads, long_calls, measuring), hypervisor, agent, learning)
+    return _NodeService(lock, (threads, long_calls, measuring), hypervisor, agent, learning)
 
 
 def make_hypervisor(config: Config) -> tuple[IHypervisor, IGuestAccess]:
@@ -142,7 +146,10 @@ class _VerifiedEndpoint:
 class _NodeService(Service):
     """Threads first, then what uses them; backwards at the end."""
 
-    def __init__(self, threads: Sequence[Threads], hypervisor: IHypervisor, agent: NodeAgent, learning: AddressLearning) -> None:
+    def __init__(
+        self, lock: IO[str], threads: Sequence[Threads], hypervisor: IHypervisor, agent: NodeAgent, learning: AddressLearning
+    ) -> None:
+        self._lock = lock
         self._threads = threads
         self._learning = learning
         self._hypervisor = hypervisor
@@ -167,6 +174,7 @@ class _NodeService(Service):
         for stopped in [threads.stop() for threads in self._threads]:
             await stopped
         self._hypervisor.close()
+        self._lock.close()
 
 
 def _is_loopback(host: str) -> bool:

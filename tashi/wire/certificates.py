@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tashi.files import write_whole
+from tashi.files import read_secret, write_whole
 
 MANAGER_NAME: Final = "tashi-cluster-manager"
 """The DNS name in the control plane's certificate; agents verify it whatever address they dial."""
@@ -103,11 +103,11 @@ def prepare(directory: Path, now: float) -> Path:
 
 
 def join_secret(directory: Path) -> str:
-    """The secret with which a new agent joins the cell; made when there is none."""
+    """Return the secret with which a new agent joins the cell, made when there is none. OurFault when it is unusable."""
     path = directory / "join.secret"
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         write_whole(path, secrets.token_hex(32).encode() + b"\n")
-    return path.read_text().strip()
+    return read_secret(path, "remove it and start again: a new one is made, which agents that have yet to join need")
 
 
 def _builder(

@@ -182,6 +182,36 @@ def test_two_on_one_state_directory(conf: Path, start: Callable[..., subprocess.
     assert answers(lambda: ended(*client, cwd=tmp_path, TASHI_CONF=str(conf))) == "root\n" and first.poll() is None
 
 
+def test_two_agents_on_one_state_directory(conf: Path, start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    """A second agent on the same state directory ends at once, in words; when the first was killed another may begin."""
+    with (conf / "Tashi.cfg").open("a") as file:
+        file.write(f"[NodeManagerService]\nstateDir = {tmp_path}/node\n[Libvirt]\nuri = test:///default\n")
+    first = start(*plane("tashi-node"), cwd=tmp_path, TASHI_CONF=str(conf))
+    until(lambda: (tmp_path / "node" / "node.secret").exists(), bool, 30)
+    second = ended(*plane("tashi-node"), cwd=tmp_path, TASHI_CONF=str(conf))
+    assert second.returncode == 1
+    assert f"tashi-node: the agent cannot start: another agent uses {tmp_path}/node; stop it, or" in second.stderr
+    assert "Traceback" not in second.stdout + second.stderr and first.poll() is None
+    first.kill()
+    first.wait(20)
+    third = start(*plane("tashi-node"), cwd=tmp_path, TASHI_CONF=str(conf))
+    assert third.stdout is not None
+    assert any("no link to the control plane" in line for line in third.stdout)
+
+
+@pytest.mark.parametrize("content", ["", "\n  \n", "hunter2\n"])
+def test_a7_a_join_secret_that_is_none(conf: Path, tmp_path: Path, content: str) -> None:
+    """A7: a control plane with an empty or short join secret ends at once, in words that name the file."""
+    (tmp_path / "state").mkdir()
+    path = tmp_path / "state" / "join.secret"
+    path.write_text(content)
+    path.chmod(0o600)
+    run = ended(*plane(), cwd=tmp_path, TASHI_CONF=str(conf))
+    assert run.returncode == 1
+    assert f"{path}: expected a secret of at least 32 characters" in run.stderr and "Traceback" not in run.stderr
+    assert "hunter2" not in run.stdout + run.stderr
+
+
 def test_a_port_that_is_taken(conf: Path, tmp_path: Path) -> None:
     """A port that somebody else listens on ends the start, in words that name it."""
     with socket.socket() as other:

@@ -47,6 +47,16 @@ def test_a_wrong_join_secret_is_refused() -> None:
     assert cell.manager.cluster.hosts == {}
 
 
+@pytest.mark.parametrize("secret", ["", "short", "s" * 31])
+def test_a7_an_unusable_join_secret_lets_nobody_in(secret: str) -> None:
+    """A7: a cell whose join secret could be guessed takes no host, whatever that host shows."""
+    cell = SmallCell()
+    cell.manager.hosts._join_secret = secret
+    with pytest.raises(YourMistake, match="its join secret is not this cell's"):
+        FakeAgent("h1").login(cell, a_login("h1", join=secret))
+    assert cell.manager.cluster.hosts == {}
+
+
 def test_the_first_login_pins_the_hosts_secret() -> None:
     """Afterwards that secret is needed, and alone is enough; it is not kept itself."""
     agent = FakeAgent("h1")

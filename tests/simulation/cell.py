@@ -11,7 +11,7 @@ from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
 from tashi.scheduling.policies import POLICIES
 from tashi.scheduling.snapshot import SchedulingSettings
-from tests.builders import ISM, USERS
+from tests.builders import ISM, JOIN_SECRET, USERS
 from tests.simulation.hosts import Agent
 from tests.simulation.world import SlowStore, World
 from tests.small_cell import Images, Process, result_of
@@ -49,7 +49,7 @@ class Cell:
             Images(self._forget_saved),  # type: ignore[arg-type]
             settings,
             lambda snapshot: POLICIES[policy](snapshot),  # as another package's, which is always asked in a thread
-            join_secret="join",
+            join_secret=JOIN_SECRET,
             version="1",
             publishing=True,
             in_thread=self._slowly,
