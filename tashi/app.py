@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.threadpool import ThreadPool
-from twisted.spread import pb
 
 from tashi import __version__
 from tashi.clocks import WallClock, use_monotonic_time
@@ -36,6 +36,9 @@ from tashi.power.drivers import make_power
 from tashi.scheduling.snapshot import SchedulingSettings
 from tashi.store.sqlite import SQLiteStore
 from tashi.wire import certificates
+from tashi.wire.admission import Admission
+from tashi.wire.broker import BrokerFactory
+from tashi.wire.gate import GateFactory, raise_descriptor_limit
 from tashi.wire.portal import Door
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -136,22 +139,23 @@ class ControlPlane(Service):
 
     async def _listen(self, manager: ClusterManager) -> None:
         service = self._config.cluster_manager_service
-        factory = pb.PBServerFactory(Door(self._reactor, manager.hosts, manager.verbs, manager.cluster.users))
+        raise_descriptor_limit()
+        brokers: Any = BrokerFactory(self._reactor, Door(self._reactor, manager.hosts, manager.verbs, manager.cluster.users))
+        admission = Admission(self._reactor)
         path = self._config.manager_socket
         path.unlink(missing_ok=True)
         local = endpoints.UNIXServerEndpoint(self._reactor, str(path), mode=0o666)
-        self._ports.append(await local.listen(factory))
+        self._ports.append(await local.listen(GateFactory(self._reactor, brokers, brokers, admission, for_users=True)))
+        inner: Any = brokers
         if service.tls:
             pem = certificates.prepare(self._config.state_dir, WallClock().seconds())
-            options = ssl.PrivateCertificate.loadPEM(pem.read_text()).options()
-            public: Any = endpoints.SSL4ServerEndpoint(self._reactor, service.port, options, interface=service.host)
-        elif service.host in _LOOPBACK:
-            public = endpoints.TCP4ServerEndpoint(self._reactor, service.port, interface=service.host)
-        else:
+            inner = TLSMemoryBIOFactory(ssl.PrivateCertificate.loadPEM(pem.read_text()).options(), False, brokers)
+        elif service.host not in _LOOPBACK:
             raise YourMistake(
                 BAD_ARGUMENT, f"[ClusterManagerService] tls = False is only for a loopback host, and host = {service.host}; set tls = True"
             )
-        self._ports.append(await public.listen(factory))
+        public = endpoints.TCP4ServerEndpoint(self._reactor, service.port, interface=service.host)
+        self._ports.append(await public.listen(GateFactory(self._reactor, inner, brokers, admission)))
 
     async def _close(self) -> None:
         if self._opening is not None:

@@ -118,6 +118,9 @@ class INodeDoor(Protocol):
     def report(self, host_id: int, link: INodeLink, report: Report) -> None:
         """What this host has to say; a report over a link that is no longer the host's is ignored."""
 
+    def malformed(self, host_id: int, link: INodeLink, why: str) -> None:
+        """This host sent a report that could not be read: it takes nothing new, and its notes say why, until it sends a good one."""
+
     def logout(self, host_id: int, link: INodeLink) -> None:
         """The link is gone; the host's lease runs on."""
 

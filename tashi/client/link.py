@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as OutOfTime
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
+from twisted.internet.task import deferLater
 from twisted.spread import banana, pb
 
 from tashi.client.unreachable import CannotReach
@@ -80,6 +82,18 @@ async def open_link(reactor: Any, path: str, seconds: float) -> Link:
     """Log in at the control plane behind the socket, within this many seconds."""
     if len(os.fsencode(path)) > _LONGEST_PATH:
         raise _unreachable(path, f"no socket's path is longer than {_LONGEST_PATH} bytes; name another in [Client] socket")
+    end = reactor.seconds() + seconds
+    while True:
+        try:
+            return await _log_in(reactor, path, max(0.1, end - reactor.seconds()))
+        except _ClosedBeforeLogin:
+            pause = random.uniform(0.1, 0.5)  # too many log in at this moment; each comes back at another one
+            if reactor.seconds() + pause >= end:
+                raise _unreachable(path, "it closes the connection before the login; too many clients log in") from None
+            await deferLater(reactor, pause)
+
+
+async def _log_in(reactor: Any, path: str, seconds: float) -> Link:
     factory = pb.PBClientFactory()
     # Not an endpoint: the module of endpoints loads TLS, which is a quarter of the time until the first answer.
     connector = reactor.connectUNIX(path, factory, timeout=seconds)
@@ -92,13 +106,20 @@ async def open_link(reactor: Any, path: str, seconds: float) -> Link:
         raise
 
 
+class _ClosedBeforeLogin(Exception):
+    """The control plane closed the connection, and nothing was asked of it yet."""
+
+
 def _unreachable(path: str, why: str) -> CannotReach:
     return CannotReach(f"cannot reach the control plane at {path}: {why}")
 
 
 async def _login(factory: pb.PBClientFactory) -> Any:
-    root = await factory.getRootObject()
-    avatar, text = await root.callRemote("login_user")
+    try:
+        root = await factory.getRootObject()
+        avatar, text = await root.callRemote("login_user")
+    except _GONE:
+        raise _ClosedBeforeLogin from None
     _result(text)
     return avatar
 

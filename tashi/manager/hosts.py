@@ -34,6 +34,8 @@ from tashi.model.names import check_hostname
 from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report, Seen
 from tashi.model.states import TABLE, Happening, HostState, InstanceState, is_legal
 
+_MALFORMED = "its agent sent a malformed report: "
+
 
 class Hosts:
     """`tashi.interfaces.INodeDoor`: what agents may say, and the watch over their leases."""
@@ -123,7 +125,9 @@ class Hosts:
         listed = self._listed(host_id, report)
         with self._cluster.transaction("take_report") as tx:
             if not host.up or host.facts != report.facts or (listed and host.decayed):
-                tx.put_host(msgspec.structs.replace(host, up=True, facts=report.facts, decayed=host.decayed and not listed))
+                notes = "" if listed and host.notes.startswith(_MALFORMED) else host.notes
+                decayed = host.decayed and not listed
+                tx.put_host(msgspec.structs.replace(host, up=True, facts=report.facts, decayed=decayed, notes=notes))
             for observation in report.observations:
                 instance = tx.instance(observation.instance_id)
                 if instance is not None and observation.progress is not None and instance.host_id == host_id:
@@ -154,6 +158,17 @@ class Hosts:
         if report.statistics is not None:
             self._usage.take(self._cluster.hosts[host_id], report.statistics)
         self._kick()
+
+    def malformed(self, host_id: int, link: INodeLink, why: str) -> None:
+        """See INodeDoor."""
+        host = self._cluster.hosts.get(host_id)
+        notes = f"{_MALFORMED}{why}"
+        if host is None or self._links.get(host_id) is not link or (host.decayed and host.notes == notes):
+            return
+        with self._cluster.transaction("refuse_report") as tx:
+            host = msgspec.structs.replace(host, decayed=True, notes=notes)
+            tx.put_host(host)
+            tx.tell(host_action("faulty", host, notes))
 
     def logout(self, host_id: int, link: INodeLink) -> None:
         """See INodeDoor."""

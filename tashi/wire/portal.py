@@ -8,24 +8,21 @@ Nobody else can call anything.
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.spread import pb
 from zope.interface import implementer
 
-from tashi.errors import FORBIDDEN, TashiError, YourMistake
+from tashi.errors import FORBIDDEN, INTERNAL, OurFault, TashiError, YourMistake
 from tashi.interfaces import INodeDoor
 from tashi.model.orders import NodeLogin
 from tashi.model.user import Principal, User
 from tashi.wire.answers import error_answer
 from tashi.wire.avatars import NodeAvatar, UserAvatar, VerbTable
+from tashi.wire.broker import BoundedBroker
 from tashi.wire.codec import decode, encode
 from tashi.wire.nodelink import NodeLink
 
@@ -47,13 +44,12 @@ class Door:
 
 
 class Threshold(pb.Referenceable):
-    """What a peer sees that has not logged in."""
+    """What a peer sees that has not logged in; one login a connection."""
 
-    log = Logger()
-
-    def __init__(self, door: Door, broker: Any) -> None:
+    def __init__(self, door: Door, broker: BoundedBroker) -> None:
         self._door = door
         self._broker = broker
+        self._inside = False
 
     def remote_login_node(self, login: bytes, mind: Any) -> Deferred[tuple[Any, bytes]]:
         """An agent says which host it speaks for."""
@@ -62,35 +58,54 @@ class Threshold(pb.Referenceable):
     def remote_login_user(self) -> tuple[Any, bytes]:
         """Somebody on this machine."""
         try:
+            self._refuse_second_login()
             who = self._peer()
+            self._enter(as_user=True)
         except TashiError as error:
+            self._note(error)
             return None, error_answer(error)
-        avatar = UserAvatar(self._door.verbs, who)
+        account = self._broker.gate.account if self._broker.gate is not None else None
+        avatar = UserAvatar(self._door.verbs, who, self._broker.factory.limited, account)
         self._broker.notifyOnDisconnect(avatar.logout)
         return avatar, encode({"user": {"userId": who.user_id, "name": who.name, "admin": who.admin}})
 
     async def _login_node(self, text: bytes, mind: Any) -> tuple[Any, bytes]:
         try:
+            self._refuse_second_login()
             if not isinstance(mind, pb.RemoteReference):
                 raise YourMistake(FORBIDDEN, "an agent logs in with an object that takes its orders")
             login: NodeLogin = decode(text, NodeLogin)
             link = NodeLink(self._door.reactor, mind, self._broker)
             welcome = await self._door.hosts.login(login, link)
+            self._enter(as_user=False)
         except TashiError as error:
-            self.log.warn("an agent at {peer} may not log in: {error}", peer=_peer_name(self._broker), error=error.message)
+            self._note(error)
             return None, error_answer(error)
         except Exception:
-            self.log.failure("a login failed")
-            raise UnauthorizedLogin() from None
-        avatar = NodeAvatar(self._door.hosts, welcome.host_id, link)
+            self._broker.factory.limited.failure(self._broker.source, "failed logins", "a login failed")
+            return None, error_answer(OurFault(INTERNAL, "the control plane failed at this login; its log says why"))
+        avatar = NodeAvatar(self._door.hosts, welcome.host_id, link, self._broker.factory.limited)
         self._broker.notifyOnDisconnect(avatar.logout)
         return avatar, encode(welcome)
 
+    def _note(self, error: TashiError) -> None:
+        source = self._broker.source
+        self._broker.factory.limited.warn(source, "refused logins", "refused a login from {source}: {error}", error=error.message)
+
+    def _refuse_second_login(self) -> None:
+        if self._inside:
+            raise YourMistake(FORBIDDEN, "this connection is logged in already; open another one for another login")
+
+    def _enter(self, *, as_user: bool) -> None:
+        if self._broker.gate is not None:
+            self._broker.gate.logged_in(as_user=as_user)
+        self._broker.logged_in()
+        self._inside = True
+
     def _peer(self) -> Principal:
-        handle = getattr(self._broker.transport, "socket", None)
-        if handle is None or handle.family != socket.AF_UNIX:
+        uid = self._broker.gate.uid if self._broker.gate is not None else None
+        if uid is None:
             raise YourMistake(FORBIDDEN, "users log in over the unix socket of the control plane's own machine; set [Client] socket")
-        _, uid, _ = struct.unpack("3i", handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
         user = self._door.users.get(uid)
         name = user.name if user else "root" if uid == 0 else f"uid {uid}"
         return Principal(name=name, user_id=uid, admin=uid == 0)
@@ -100,8 +115,3 @@ def _send_at_once(transport: Any) -> None:
     """Orders are short and follow each other: on TCP none shall wait for some 40 ms until another is acknowledged."""
     if isinstance(transport.getHost(), IPv4Address | IPv6Address):  # within TLS a transport's interfaces are not to be relied on
         transport.setTcpNoDelay(True)
-
-
-def _peer_name(broker: Any) -> str:
-    peer = broker.transport.getPeer() if broker.transport is not None else None
-    return str(getattr(peer, "host", peer))

@@ -19,7 +19,10 @@ from tashi.errors import OurFault
 from tashi.model.orders import NodeWelcome, Order, Report, Start
 from tashi.model.questions import CloseConsole, ConsoleOutput, Done, Question, Refused, StopVnc
 from tashi.model.states import InstanceState
+from tashi.wire.admission import Admission
+from tashi.wire.broker import BrokerFactory
 from tashi.wire.codec import PAGE_BYTES, decode, encode
+from tashi.wire.gate import GateFactory
 from tashi.wire.nodelink import ACKNOWLEDGE_SECONDS, ANSWER_SECONDS, NodeLink
 from tashi.wire.portal import Door
 from tests.builders import a_login, a_report, a_spec, an_instance, seen
@@ -55,17 +58,18 @@ class PortalTest(TestCase):
     async def setUp(self) -> None:
         self.cell = SmallCell()
         manager = self.cell.manager
-        self.factory = pb.PBServerFactory(Door(reactor, manager.hosts, manager.verbs, manager.cluster.users))
+        self.factory = BrokerFactory(reactor, Door(reactor, manager.hosts, manager.verbs, manager.cluster.users))
+        self.admission = Admission(reactor)
         self.brokers: list[pb.Broker] = []
         directory = tempfile.mkdtemp()
         os.chmod(directory, 0o755)
         self.addCleanup(shutil.rmtree, directory)
         self.path = os.path.join(directory, "socket")
-        for endpoint in (
-            endpoints.UNIXServerEndpoint(reactor, self.path, mode=0o666),
-            endpoints.TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"),
+        for endpoint, for_users in (
+            (endpoints.UNIXServerEndpoint(reactor, self.path, mode=0o666), True),
+            (endpoints.TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), False),
         ):
-            port = await endpoint.listen(self.factory)
+            port = await endpoint.listen(GateFactory(reactor, self.factory, self.factory, self.admission, for_users=for_users))
             self.addCleanup(port.stopListening)
         self.port = port.getHost().port
 
