@@ -6,7 +6,6 @@ import gc
 import os
 import sys
 from functools import partial
-from pathlib import Path
 from typing import IO, Any
 
 from twisted.application.service import MultiService, Service
@@ -23,8 +22,7 @@ from tashi.clocks import WallClock, use_monotonic_time
 from tashi.config import Config, ConfigError, load
 from tashi.config import SlaClass as ConfiguredClass
 from tashi.config.sections.scheduling import Scheduler
-from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, TashiError, YourMistake
-from tashi.files import hold
+from tashi.errors import BAD_ARGUMENT, TashiError, YourMistake
 from tashi.images.directory import ImageDirectory
 from tashi.interfaces import IStore
 from tashi.manager.planner import InThread
@@ -34,6 +32,7 @@ from tashi.model.sla import SlaClass
 from tashi.policy_plugins import policy_named
 from tashi.power.drivers import make_power
 from tashi.scheduling.snapshot import SchedulingSettings
+from tashi.store.lock import lock
 from tashi.store.sqlite import SQLiteStore
 from tashi.wire import certificates
 from tashi.wire.admission import Admission
@@ -46,12 +45,15 @@ _SWITCH_SECONDS = 0.0005
 """How long a thread that is done with the disk or libvirt waits for a busy reactor to let it go on; Python's own 5 ms add up."""
 
 
-def control_plane(reactor: Any, config: Config | None = None) -> Service:
-    """The control plane of one cell; ends the program with words when the configuration cannot be used."""
+def control_plane(reactor: Any, config: Config | None = None, *, accept_loss: bool = False) -> Service:
+    """The control plane of one cell; ends the program with words when the configuration cannot be used.
+
+    ``accept_loss``: start once with what is left of records that were lost.
+    """
     use_monotonic_time(reactor)
     sys.setswitchinterval(_SWITCH_SECONDS)
     config = config or _loaded("ClusterManager", "Agent")
-    return ControlPlane(reactor, config)
+    return ControlPlane(reactor, config, accept_loss)
 
 
 def node_agent(reactor: Any, config: Config | None = None) -> Service:
@@ -84,8 +86,10 @@ class ControlPlane(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, config: Config) -> None:
+    def __init__(self, reactor: Any, config: Config, accept_loss: bool = False) -> None:
+        """``accept_loss``: start once with what is left of records that were lost."""
         self.setName("tashi")
+        self._accept_loss = accept_loss
         self._reactor = reactor
         self._config = config
         self._lock: IO[str] | None = None
@@ -107,12 +111,12 @@ class ControlPlane(Service):
         config, reactor = self._config, self._reactor
         state_dir = config.state_dir
         state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)  # others may reach the socket in it, and list nothing
-        self._lock = _lock(state_dir)
+        self._lock = lock(state_dir)
         images = ImageDirectory(str(config.share_dir / "images"))
         xmpp_on = config.xmpp.enabled and bool(config.xmpp.jid)
         manager = ClusterManager(
             reactor,
-            _store(reactor, config),
+            _store(reactor, config, self._accept_loss),
             images,
             _settings(config),
             policy_named(config.scheduler.scheduler),
@@ -183,19 +187,8 @@ class ControlPlane(Service):
         self._reactor.callWhenRunning(self._reactor.stop)  # what fails at once fails before the reactor runs
 
 
-def _lock(state_dir: Path) -> IO[str]:
-    """One control plane a state directory: two would give the same numbers twice."""
-    file = hold(state_dir / "lock")
-    if file is None:
-        raise OurFault(INTERNAL, f"another control plane uses {state_dir}; stop it, or choose another [ClusterManagerService] stateDir")
-    return file
-
-
-def _store(reactor: Any, config: Config) -> IStore:
-    uri = str(config.sql.uri)
-    if uri.startswith("mysql:"):
-        raise YourMistake(BAD_ARGUMENT, "[SQL] uri names MySQL, which this version does not keep; use sqlite:///path or leave it empty")
-    return SQLiteStore(reactor, uri.removeprefix("sqlite://") or str(config.state_dir / "tashi.sqlite"))
+def _store(reactor: Any, config: Config, accept_loss: bool) -> IStore:
+    return SQLiteStore(reactor, str(config.database), config.marker, accept_loss=accept_loss)
 
 
 def _planning_thread(reactor: Any) -> InThread:

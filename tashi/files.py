@@ -15,7 +15,7 @@ SHORTEST_SECRET: Final = 32
 
 
 def write_whole(path: Path, content: bytes | str, mode: int = 0o600) -> None:
-    """Replace the file; unless ``mode`` says otherwise only its owner can read it. Raises OSError."""
+    """Replace the file durably; unless ``mode`` says otherwise only its owner can read it. Raises OSError."""
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
@@ -23,6 +23,16 @@ def write_whole(path: Path, content: bytes | str, mode: int = 0o600) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make what was renamed in this directory survive a power cut. Raises OSError."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def read_secret(path: Path, remedy: str, *, follow: bool = False) -> str:

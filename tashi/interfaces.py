@@ -10,10 +10,12 @@ import msgspec
 from tashi.errors import TashiError
 from tashi.model.host import Host, HostFacts
 from tashi.model.instance import InstanceSpec, InstanceUpdate, Resources
+from tashi.model.marks import Mark
 from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Offer, Order, PrepareDisks, Report, Seen, Start
 from tashi.model.questions import Answer, Question
 from tashi.model.request import Origin, Outgoing
 from tashi.model.statistics import Sample
+from tashi.model.store_status import StoreStatus
 from tashi.model.user import Principal
 from tashi.node.network.cards import Card
 
@@ -30,13 +32,23 @@ class IStore(Protocol):
     """Where the cluster's records survive. One writer; each commit is one transaction, durable when its awaitable fires."""
 
     def load(self) -> Awaitable[Mapping[str, Mapping[int | str, Any]]]:
-        """All live records by table and key; history is not among them. OurFault when the schema is newer than the program."""
+        """All live records by table and key; history is not among them. OurFault when the schema is newer than the program,
+        when records are missing, and when a record cannot be decoded."""
 
     def commit(self, changes: Sequence[Change]) -> Awaitable[None]:
         """Write all the changes or none; several calls are carried out in order."""
 
     def find_gone(self, *, instance_id: int | None = None, resource_id: str | None = None, name: str | None = None) -> Awaitable[Any]:
         """The last instance in history with this id, resourceId or name, or None."""
+
+    def mark(self) -> Mark:
+        """Return how far the committed records have come: what others may be told, to show it again when the store is loaded anew."""
+
+    def contains(self, mark: Mark) -> bool:
+        """Whether the commit of this mark is among the records; False: records were lost since."""
+
+    def status(self) -> StoreStatus:
+        """Return how the store is; it waits for nothing."""
 
     def close(self) -> Awaitable[None]:
         """Finish what is under way and let go of the database."""
@@ -104,6 +116,9 @@ class INodeLink(Protocol):
 
     def ask(self, question: Question) -> Awaitable[Answer]:
         """The agent's answer. TashiError in its words when it refuses, OurFault when it does not answer in time."""
+
+    def remember(self, mark: str) -> None:
+        """Have the agent keep this signed mark on its disk, in place of the one before, and show it at its next login."""
 
     def close(self) -> None:
         """Drop the link; the agent will come back."""

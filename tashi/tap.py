@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from twisted.application.service import Service
 from twisted.python import usage
 
 
 class Options(usage.Options):
-    """No options: see TashiDefaults.cfg, and $TASHI_CONF for a directory of your own."""
+    """Settings stand in files: see TashiDefaults.cfg, and $TASHI_CONF for a directory of your own."""
+
+    optFlags: ClassVar = [["accept-loss", None, "Start once with the records that are left, when the database has lost some."]]
 
     synopsis = "[twistd options] tashi\n\nThe settings come from Tashi.cfg and ClusterManager.cfg; `tashi config --check` shows them."
 
@@ -18,4 +22,4 @@ def makeService(options: Options) -> Service:
 
     from tashi.app import control_plane
 
-    return control_plane(reactor)
+    return control_plane(reactor, accept_loss=bool(options["accept-loss"]))

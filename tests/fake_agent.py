@@ -82,13 +82,16 @@ class FakeAgent:
         self.tells_arrivals = True
         """Whether it says by itself that an instance has arrived, or is to be asked."""
         self.closed = 0
+        self.mark = ""
+        """The last mark that the control plane told."""
         self._cell: SmallCell | None = None
         self._link: _Link | None = None
 
     def login(self, cell: SmallCell, login: NodeLogin | None = None, *, tell_all: bool = True) -> NodeWelcome:
         """Log in and say what runs here."""
         link = _Link(self)
-        welcome = result_of(cell.manager.hosts.login(login or a_login(self.name), link))
+        welcome = result_of(cell.manager.hosts.login(login or a_login(self.name, mark=self.mark), link))
+        self.mark = welcome.mark
         self.host_id, self._link, self._cell = welcome.host_id, link, cell
         if tell_all:
             self.tell(*self.all(), full=True)
@@ -222,6 +225,9 @@ class _Link:
         if isinstance(answer, Refused):
             raise TashiError(answer.code, answer.message)
         return answer
+
+    def remember(self, mark: str) -> None:
+        self._agent.mark = mark
 
     def close(self) -> None:
         self._agent.closed += 1

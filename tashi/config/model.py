@@ -68,6 +68,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.cluster_manager_service.state_dir or self.usual_state_dir).absolute()
 
     @property
+    def database(self) -> Path:
+        """The SQLite file of the control plane; ConfigError when [SQL] uri names another kind of database."""
+        uri = str(self.sql.uri)
+        if uri.startswith("mysql:"):
+            raise ConfigError("[SQL] uri names MySQL, which this version does not keep; use sqlite:///path or leave it empty")
+        return Path(uri.removeprefix("sqlite://") or self.state_dir / "tashi.sqlite").absolute()
+
+    @property
+    def marker(self) -> Path:
+        """The file beside the secrets that says how far the database had come."""
+        return self.state_dir / "tashi.mark"
+
+    @property
     def node_state_dir(self) -> Path:
         """Directory of the node's own key and files."""
         return Path(self.node_manager_service.state_dir or self.usual_state_dir / "node").absolute()

@@ -131,6 +131,7 @@ class Transaction:
         self._told: list[tuple[Event | None, Outgoing | None]] = []
         self._then: list[Callable[[], None]] = []
         self._next: dict[str, int] = {}
+        self._removed_settings: list[str] = []
         self._waiting: dict[int, list[int]] = {}
 
     def instance(self, instance_id: int) -> Instance | None:
@@ -150,6 +151,14 @@ class Transaction:
         number = max(least, self._next.get(kind, self.cluster.counters.get(kind, 0)) + 1)
         self._next[kind] = number
         return number
+
+    def step_over(self, kind: str, number: int) -> None:
+        """Give out only numbers of this kind above this one."""
+        self._next[kind] = max(number, self._next.get(kind, self.cluster.counters.get(kind, 0)))
+
+    def remove_setting(self, name: str) -> None:
+        """Forget a setting."""
+        self._removed_settings.append(name)
 
     def put_instance(self, instance: Instance) -> None:
         self._changes["instances", instance.id] = instance
@@ -221,6 +230,9 @@ class Transaction:
                     ordered.append(record)
             cluster.apply(table, key, record)
             changes.append(Change(table, key, record))
+        for setting in self._removed_settings:
+            cluster.settings.pop(setting, None)
+            changes.append(Change("settings", setting, None))
         changes.extend(Change("history", gone.id, gone) for gone in self._history)
         for row in rows:
             cluster.outbox[row.id] = row

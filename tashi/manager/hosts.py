@@ -21,6 +21,7 @@ from tashi.manager import migrations, restarts
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.dispatch import Dispatch
 from tashi.manager.lifecycle import advance, end
+from tashi.manager.marks import Marks
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.powering import arrived
 from tashi.manager.reconcile import Step, addresses_in, ends_task, step_for, steps_for_missing
@@ -53,6 +54,7 @@ class Hosts:
         kick: Callable[[], None],
         usage: Usage,
         cards: NetworkCards,
+        marks: Marks,
     ) -> None:
         self._cluster = cluster
         self._cards = cards
@@ -63,6 +65,7 @@ class Hosts:
         self._version = version
         self._kick = kick
         self._usage = usage
+        self._marks = marks
         self._links: dict[int, INodeLink] = {}
         self._heard: dict[int, float] = {}
         self._listing: dict[int, set[int]] = {}
@@ -96,6 +99,7 @@ class Hosts:
                 FORBIDDEN,
                 f"host {login.name} is pinned to another secret; if its agent was reinstalled, `tashi unregisterHost` it first",
             )
+        self._marks.compare(login.name, login.mark)
         with self._cluster.transaction("log_in_host") as tx:
             new = host is None
             if host is None:
@@ -114,7 +118,7 @@ class Hosts:
             former.close()
         self._heard[host.id] = self._cluster.awake.seconds()
         self.log.info("host {name} ({id}) has logged in", name=host.name, id=host.id)
-        return NodeWelcome(host_id=host.id, cell=str(self._cell), lease=self._settings.expire_host_time)
+        return NodeWelcome(host_id=host.id, cell=str(self._cell), lease=self._settings.expire_host_time, mark=self._marks.text())
 
     def report(self, host_id: int, link: INodeLink, report: Report) -> None:
         """See INodeDoor."""
@@ -183,6 +187,12 @@ class Hosts:
                 tx.put_host(host)
                 if host.state is not HostState.PoweringOff:
                     tx.tell(host_action("decayed", host, "its agent's connection is lost"))
+
+    def send_marks(self) -> None:
+        """Let every agent that is logged in remember how far the records have come; call it about once a minute."""
+        mark = self._marks.text()
+        for link in self._links.values():
+            link.remember(mark)
 
     def let_go(self, host_id: int) -> None:
         """The host has been switched off: whatever link there was leads nowhere."""

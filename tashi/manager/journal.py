@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from tashi.errors import TashiError
 from tashi.interfaces import Change, IStore
+from tashi.model.store_status import StoreStatus
 
 RETRY_SECONDS = 1.0
 SOON_SECONDS = 0.2
+LOG_SECONDS = 60.0
+"""How often a commit that goes on failing for one reason is logged."""
 
 
 class Journal:
@@ -34,6 +39,9 @@ class Journal:
         self._writing = False
         self._scheduled = False
         self._soon: DelayedCall | None = None
+        self._failing_since: float | None = None
+        self._why = ""
+        self._log_again_at = 0.0
 
     def write(self, changes: Sequence[Change], then: Sequence[Callable[[], None]] = ()) -> None:
         """Queue the changes; when they are durable, call each of ``then`` in the reactor."""
@@ -48,6 +56,16 @@ class Journal:
         self._changes.extend(changes)
         if self._changes and self._soon is None:
             self._soon = self._reactor.callLater(SOON_SECONDS, self._write_now)
+
+    def told_by(self, status: StoreStatus) -> StoreStatus:
+        """Return the status with what this journal knows: whether commits fail, since when and why."""
+        if self._failing_since is None:
+            return status
+        warning = f"the store takes no changes, and nothing is answered until it does: {self._why}"
+        away = self._reactor.seconds() - self._failing_since
+        return msgspec.structs.replace(
+            status, state="away", away_seconds=away, reason=self._why, warnings=(*status.warnings, warning)
+        )
 
     def _write_now(self) -> None:
         self._soon = None
@@ -78,14 +96,11 @@ class Journal:
         try:
             if changes:
                 await self._store.commit(changes)
-        except Exception:
-            self.log.failure(
-                "cannot write {count} changes to the store; nothing is answered until they are written, next try in {seconds} s",
-                count=len(changes),
-                seconds=RETRY_SECONDS,
-            )
+        except Exception as error:
+            self._note_failure(error, len(changes))
             self._reactor.callLater(RETRY_SECONDS, lambda: Deferred.fromCoroutine(self._commit(changes, then)).addErrback(self._broken))
             return
+        self._note_success()
         self._writing = False
         if self._changes or self._then:
             self._scheduled = True
@@ -95,6 +110,25 @@ class Journal:
                 call()
             except Exception:
                 self.log.failure("a follower of a commit failed")
+
+    def _note_failure(self, error: Exception, count: int) -> None:
+        """Log a failed commit: each new reason, and the same one once a minute."""
+        now, why = self._reactor.seconds(), str(error) or type(error).__name__
+        if self._failing_since is None:
+            self._failing_since = now
+        if why == self._why and now < self._log_again_at:
+            return
+        self._why, self._log_again_at = why, now + LOG_SECONDS
+        words = "cannot write {count} changes to the store: {why}; nothing is answered until they are written, tried again each second"
+        if isinstance(error, TashiError):
+            self.log.error(words, count=count, why=why)
+        else:
+            self.log.failure(words, count=count, why=why)
+
+    def _note_success(self) -> None:
+        if self._failing_since is not None:
+            self.log.warn("the store takes changes again after {seconds:.0f} s", seconds=self._reactor.seconds() - self._failing_since)
+            self._failing_since, self._why = None, ""
 
     def _broken(self, failure: Any) -> None:
         self.log.failure("the journal itself failed", failure=failure)

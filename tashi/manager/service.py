@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.task import deferLater
@@ -27,6 +28,7 @@ from tashi.manager.guarded import KickableLoop
 from tashi.manager.hosts import Hosts
 from tashi.manager.journal import Journal
 from tashi.manager.layout import Layout
+from tashi.manager.marks import Marks
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.outbox import Outbox
 from tashi.manager.picture import Picture
@@ -45,6 +47,7 @@ from tashi.manager.waiting import Waiting
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.states import InstanceState
+from tashi.model.store_status import StoreStatus
 from tashi.model.user import User
 from tashi.scheduling.policies import POLICIES, Policy
 
@@ -68,6 +71,7 @@ class ClusterManager(Service):
     usage: Usage
     powering: Powering
     picture: Picture
+    marks: Marks
 
     def __init__(
         self,
@@ -108,6 +112,8 @@ class ClusterManager(Service):
         cluster.restore(tables)
         cell = uuid.UUID(cluster.setting("cell", lambda: str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))))
         cluster.source = f"tashi-{cell.hex[:8]}"
+        marks = self.marks = Marks(cluster, self._store, str(cell))
+        marks.begin()
         if 0 not in cluster.users:
             with cluster.transaction("register_root") as tx:
                 tx.put_user(User(id=0, name="root"))
@@ -121,7 +127,7 @@ class ClusterManager(Service):
         explanation = Explanation(cluster, picture, self._planner.apart)
         self.layout = Layout(reactor, cluster, settings.layout_interval, settings.ratings, usage)
         self.outbox = Outbox(cluster)
-        self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick, usage, cards)
+        self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick, usage, cards, marks)
         power = self._make_power(questions.shut_down)
         self.powering = Powering(reactor, cluster, settings, power, self.hosts.let_go, planning.kick)
         convergence = Convergence(reactor, cluster, settings, picture, self._planner, self.powering)
@@ -153,6 +159,7 @@ class ClusterManager(Service):
             deadlines.forget()
             usage.forget()
             self.commands.tell_strangers()
+            self.hosts.send_marks()
 
         self._loops = [
             planning,
@@ -171,6 +178,10 @@ class ClusterManager(Service):
     def _forget_saved(self, record: Instance | Host) -> None:
         if isinstance(record, Instance) and record.saved and record.state is InstanceState.Exited:
             self.cluster.journal.when_written(lambda: self._images.forget_saved(record.saved))
+
+    def store_status(self) -> StoreStatus:
+        """Return how the store is, with warnings for the operator; it waits for nothing."""
+        return self.journal.told_by(msgspec.structs.replace(self._store.status(), warnings=self.marks.warnings))
 
     def startService(self) -> None:
         super().startService()

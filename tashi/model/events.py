@@ -60,6 +60,11 @@ def host_action(action: str, host: Host, reason: str = "") -> Event:
     }
 
 
+def cell_action(action: str, reason: str) -> Event:
+    """Something that concerns the whole cell, such as storeLost."""
+    return {"type": "cellAction", "description": f"{action}: {reason}", "action": action, "reason": reason}
+
+
 def sla_warning(instance: Instance, term: str, reason: str, host: str | None) -> Event:
     """A term of an instance is not kept where it is."""
     return {

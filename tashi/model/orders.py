@@ -178,17 +178,23 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class NodeLogin(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How an agent names itself: its own secret, and the cell's join secret while the host is new."""
+    """How an agent names itself: its own secret, and the cell's join secret while the host is new.
+
+    ``mark`` is the last one that the agent was told, as it was told (`tashi.model.marks`).
+    """
 
     name: str
     secret: str
     join: str = ""
     version: str = ""
+    mark: str = ""
 
 
 class NodeWelcome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a cell tells an agent that has logged in: the id of its host, the UUID of the cell, the lease in seconds."""
+    """What a cell tells an agent that has logged in: the id of its host, the UUID of the cell, the lease in seconds, and the mark
+    that the agent keeps on its disk."""
 
     host_id: int
     cell: str
     lease: float
+    mark: str = ""

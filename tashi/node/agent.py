@@ -63,6 +63,11 @@ class _Mind(pb.Referenceable):
         transport: Any = self._broker.transport
         return encode(await self._answers.answer(self.cell, getattr(transport.getHost(), "host", ""), decode(text, Question)))
 
+    def remote_remember(self, mark: bytes) -> bytes:
+        """Keep the mark in place of the one before."""
+        self._agent.remember(mark.decode())
+        return b"ok"
+
     def remote_orders(self, text: bytes) -> bytes:
         """Take orders; the answer means only that they are queued."""
         self._agent.take_orders(decode(text, list[Order]))
@@ -114,7 +119,7 @@ class _Way:
 class NodeAgent(Service):
     """One host's agent. ``login`` gives what it shows at the door; ``period``: seconds between two reports at most; ``answers``
     knows what is asked at once; ``stats_interval``: seconds between two looks at what instances use, 0: none, by calls that hang in
-    ``run_apart``."""
+    ``run_apart``; ``keep_mark`` keeps a mark of the cell's records for the next login."""
 
     log = Logger()
 
@@ -130,6 +135,7 @@ class NodeAgent(Service):
         run_long: Callable[..., Deferred[Any]] | None = None,
         stats_interval: float = 0.0,
         run_apart: Callable[..., Deferred[Any]] | None = None,
+        keep_mark: Callable[[str], None] = lambda mark: None,
     ) -> None:
         self._reactor = reactor
         self._login = login
@@ -151,6 +157,7 @@ class NodeAgent(Service):
         self._untold: dict[int, Observation] = {}
         self._cell = ""
         self._run_apart = run_apart or run
+        self._keep_mark = keep_mark
         self._sampling = Sampling(reactor, stats_interval, self._sample, self._tell_use)
         self._use: list[Statistics] = []  # the pages that are not sent yet
         self._flushing = False
@@ -180,6 +187,12 @@ class NodeAgent(Service):
     def take_orders(self, orders: Sequence[Order]) -> None:
         """Queue what the control plane wishes."""
         self.executor.give(orders)
+
+    def remember(self, mark: str) -> None:
+        """Keep a mark of the control plane's records, in a thread; without it only a loss of records is noticed less well."""
+        if mark:
+            kept = self._run(self._keep_mark, mark)
+            kept.addErrback(lambda failure: self.log.warn("cannot keep the mark: {why}", why=failure.getErrorMessage()))
 
     def tell(self, observation: Observation) -> None:
         """Report this with whatever else happens in this turn of the reactor."""
@@ -255,6 +268,7 @@ class NodeAgent(Service):
         self.log.info("logged in as host {id} of cell {cell}", id=welcome.host_id, cell=welcome.cell)
         self._cell = welcome.cell
         mind.cell = welcome.cell
+        self.remember(welcome.mark)
         self.executor.enter(welcome.cell)
         await self._list_all(broker, avatar)
         if broker is self._broker:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import Final
 
 from tashi.files import read_secret, write_whole
+from tashi.model.marks import MOST_TEXT
+
+_MARK: Final = "cell.mark"
 
 
 def own_secret(state_directory: Path) -> str:
@@ -21,3 +25,18 @@ def join_secret(path: Path) -> str:
     if not path.exists():
         return ""
     return read_secret(path, "copy join.secret from the control plane's state directory again", follow=True)
+
+
+def kept_mark(state_directory: Path) -> str:
+    """Return the last mark that the control plane told; '' when there is none, or none that can be read."""
+    try:
+        with (state_directory / _MARK).open(encoding="ascii") as file:
+            return file.read(MOST_TEXT)
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def keep_mark(state_directory: Path, mark: str) -> None:
+    """Keep a mark of the control plane for the next login; a longer text than a mark is not kept. Raises OSError."""
+    if mark.isascii() and len(mark) <= MOST_TEXT:
+        write_whole(state_directory / _MARK, mark)

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -25,7 +26,7 @@ from tashi.model.orders import NodeLogin
 from tashi.node.access.answers import Answers
 from tashi.node.access.logs import ConsoleLogs
 from tashi.node.agent import NodeAgent
-from tashi.node.credentials import join_secret, own_secret
+from tashi.node.credentials import join_secret, keep_mark, kept_mark, own_secret
 from tashi.node.network.address_learning import AddressLearning
 from tashi.node.network.bridges import Bridges
 from tashi.node.network.vlans import Vlans
@@ -51,7 +52,7 @@ def make_service(config: Config, reactor: Any) -> Service:
     name = settings.name or os.uname().nodename
 
     def login() -> NodeLogin:
-        return NodeLogin(name=name, secret=secret, join=join_secret(joining), version=__version__)
+        return NodeLogin(name=name, secret=secret, join=join_secret(joining), version=__version__, mark=kept_mark(state))
 
     threads = Threads(reactor, config.libvirt.threads, settings.call_timeout)
     long_calls = Threads(reactor, config.qemu.max_parallel_migrations, config.qemu.migrate_timeout + settings.call_timeout)
@@ -69,6 +70,7 @@ def make_service(config: Config, reactor: Any) -> Service:
         long_calls.run,
         settings.stats_interval,
         measuring.run,
+        partial(keep_mark, state),
     )
     learning = AddressLearning(reactor, threads.run, hypervisor.cards, agent.executor)
     hypervisor.watch(lambda *hint: reactor.callFromThread(learning.look_soon))

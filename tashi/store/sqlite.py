@@ -1,24 +1,47 @@
 """The embedded store: one SQLite file in the state directory, write-ahead log, every commit on the disk before it is told.
 
-One connection in one thread of its own; the reactor never waits for the disk.
+One connection in one thread of its own; the reactor never waits for the disk. A marker outside the file says how far it had come
+(`tashi.store.marker`); a database that has lost records is not opened.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.enterprise import adbapi
+from twisted.internet.base import DelayedCall
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 
+from tashi.clocks import WallClock
 from tashi.errors import INTERNAL, OurFault
 from tashi.interfaces import Change
 from tashi.model.instance import Instance
+from tashi.model.marks import CELL, Mark, reserved
+from tashi.model.store_status import StoreStatus
+from tashi.store import backups
+from tashi.store.marker import Marker
+from tashi.store.sqlite_file import State, examine, log_of
+from tashi.store.sqlite_loss import accept, drop_token, take_token
+from tashi.store.sqlite_schema import SCHEMA_VERSION, migrate
 from tashi.store.tables import HISTORY, RECORDS, from_text, to_text
 
-SCHEMA_VERSION: Final = 1
+__all__ = ["SCHEMA_VERSION", "SQLiteStore"]
+
+CHECKPOINT_SECONDS: Final = 5.0
+"""How long a commit may stand in the write-ahead log only; then it is copied into the database file, and the marker is sealed."""
+
+REMEDY: Final = (
+    "Nothing was changed. Restore a backup with `tashi db restore FILE`, or start once with the records that are left: "
+    "`tashi db accept-loss`, then start as usual (or `twistd -n tashi --accept-loss`)"
+)
+
 _PUT: Final = {table: f"INSERT OR REPLACE INTO {table} (id, record) VALUES (?, ?)" for table in RECORDS} | {
     HISTORY: "INSERT OR REPLACE INTO history (id, name, resource_id, record) VALUES (?, ?, ?, ?)"
 }
@@ -29,33 +52,66 @@ _FIND_GONE: Final = {
     "resource_id": "SELECT record FROM history WHERE resource_id = ? ORDER BY id DESC LIMIT 1",
     "name": "SELECT record FROM history WHERE name = ? ORDER BY id DESC LIMIT 1",
 }
+_BEGIN_RUN: Final = "INSERT INTO runs (first_commit, last_commit, id) VALUES (?, ?, ?)"
+_COUNT: Final = "UPDATE runs SET last_commit = ? WHERE first_commit = ?"
+_WORDS: Final = {
+    "SQLITE_FULL": "the disk is full; free some space",
+    "SQLITE_READONLY": "it cannot be written; look whether the file system is mounted read-only, and whose file it is",
+    "SQLITE_IOERR": "the disk failed; look into the kernel's log",
+    "SQLITE_CANTOPEN": "it cannot be opened; look whether its directory is there",
+    "SQLITE_BUSY": "another program holds it; stop that program",
+}
+"""What an error of SQLite means to an operator, by the beginning of its name."""
 
 
 class SQLiteStore:
-    """An IStore in the file at ``path``; ``:memory:`` works for tests."""
+    """An IStore in the file at ``path``; ``:memory:`` works for tests.
 
-    def __init__(self, reactor: Any, path: str) -> None:
+    ``marker``: where the marker is kept; None for none. ``accept_loss``: start once with what is left of a database.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, path: str, marker: Path | None = None, *, accept_loss: bool = False) -> None:
+        self._reactor = reactor
         self._path = path
-        self._closed = False
-        if path != ":memory:":
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))  # what SQLite makes beside it gets the same mode
+        self._marker = Marker(marker) if marker is not None else None
+        self._accept_loss = accept_loss
+        self._examined = self._closed = self._open = False
+        self._cell = self._run = ""
+        self._first = self._commits = self._checkpointed = 0
+        self._numbers: dict[str, int] = {}
+        self._runs: dict[str, int] = {}
+        self._checkpoint: DelayedCall | None = None
         self._pool = adbapi.ConnectionPool(
             "sqlite3", path, check_same_thread=False, cp_min=1, cp_max=1, cp_openfun=_configure, cp_reactor=reactor, cp_noisy=False
         )
 
     async def load(self) -> Mapping[str, Mapping[int | str, Any]]:
-        """See IStore; makes the tables of a new file."""
+        """See IStore; makes the tables of a new file. OurFault, with the files untouched, when records are missing."""
         try:
-            await self._pool.runWithConnection(_migrate, self._path)
-            return await self._pool.runInteraction(_load)
+            # Later the file is never opened but by SQLite: closing it would end the locks of our own connection.
+            if not self._examined and self._path != ":memory:":
+                await deferToThreadPool(self._reactor, self._pool.threadpool, self._examine)
+            self._examined = True
+            return await self._pool.runWithConnection(self._begin)
         except sqlite3.DatabaseError as error:
-            raise OurFault(
-                INTERNAL, f"the database {self._path} cannot be used: {error}; put its last copy in its place, or name another in [SQL] uri"
-            ) from error
+            words = "restore a backup with `tashi db restore FILE`, or name another file in [SQL] uri"
+            raise OurFault(INTERNAL, f"the database {self._path} cannot be used: {error}; {words}") from error
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """See IStore."""
-        await self._pool.runInteraction(_write, changes)
+        try:
+            await self._pool.runWithConnection(self._commit, changes)
+        except sqlite3.Error as error:
+            for name, words in _WORDS.items():
+                if str(getattr(error, "sqlite_errorname", "")).startswith(name):
+                    raise OurFault(INTERNAL, f"{self._path}: {words} ({error})") from error
+            raise
+        except OSError as error:
+            raise OurFault(INTERNAL, f"the marker of {self._path} cannot be written: {error}") from error
+        if self._checkpoint is None and not self._closed:
+            self._checkpoint = self._reactor.callLater(CHECKPOINT_SECONDS, self._checkpoint_now)
 
     async def find_gone(
         self, *, instance_id: int | None = None, resource_id: str | None = None, name: str | None = None
@@ -65,14 +121,134 @@ class SQLiteStore:
             if value is not None:
                 rows = await self._pool.runQuery(_FIND_GONE[key], (value,))
                 if rows:
-                    return from_text(HISTORY, rows[0][0])
+                    return from_text(HISTORY, rows[0][0], value)
         return None
+
+    def mark(self) -> Mark:
+        """See IStore."""
+        return Mark(cell=self._cell, run=self._run, commits=self._commits, numbers=dict(self._numbers))
+
+    def contains(self, mark: Mark) -> bool:
+        """See IStore."""
+        last = self._commits if mark.run == self._run else self._runs.get(mark.run, 0)
+        return mark.commits == 0 or last >= mark.commits
+
+    def status(self) -> StoreStatus:
+        """See IStore."""
+        path = Path(self._path)
+        last = backups.last(self._marker.path.parent) if self._marker is not None else None
+        return StoreStatus(
+            kind="sqlite",
+            path=self._path,
+            commits=self._commits,
+            bytes=_size(path),
+            log_bytes=_size(log_of(path)),
+            last_backup=last.at if last else None,
+            last_backup_file=last.file if last else "",
+        )
 
     async def close(self) -> None:
         """See IStore."""
-        if not self._closed:
-            self._closed = True
-            self._pool.close()
+        if self._closed:
+            return
+        self._closed = True
+        if self._checkpoint is not None and self._checkpoint.active():
+            self._checkpoint.cancel()
+        if self._open:
+            try:
+                await self._pool.runWithConnection(self._write_back, "TRUNCATE")
+            except (sqlite3.Error, OSError) as error:
+                self.log.warn("the write-ahead log of {path} stays as it is: {error}", path=self._path, error=str(error))
+        self._pool.close()
+        if self._marker is not None:
+            self._marker.close()
+
+    # in the store's thread
+
+    def _examine(self) -> None:
+        """Refuse a database that has lost records, unless the operator has accepted that."""
+        path = Path(self._path)
+        if self._marker is not None:
+            finding = examine(path, self._marker)
+            accepted = take_token(self._marker.path.parent, finding) or self._accept_loss
+            if finding.state is State.WHOLE:
+                if self._accept_loss:
+                    self.log.warn("--accept-loss has no effect: nothing is lost; start without it")
+            elif accepted:
+                aside = accept(path, finding, WallClock().seconds())
+                self.log.warn("records were lost, and that was accepted: {problem}", problem=finding.problem)
+                for kept in aside:
+                    self.log.warn("{file} was kept for you to look at", file=str(kept))
+            else:
+                raise OurFault(INTERNAL, f"the database {path} has lost records: {finding.problem}. {REMEDY}")
+            if finding.expected is None:
+                self._marker.seal(Mark(), 0)  # a marker that expects nothing: the first start may be cut short
+            self._numbers = dict(finding.mark.numbers)
+            self._checkpointed = finding.expected.checkpointed if finding.expected else 0
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))  # what SQLite makes beside it gets the same mode
+
+    def _begin(self, connection: Any) -> dict[str, dict[int | str, Any]]:
+        """Make the tables, begin a run, and read everything."""
+        self._open = True
+        migrate(connection, self._path)
+        tables = _load(connection)
+        self._runs = dict(connection.execute("SELECT id, last_commit FROM runs").fetchall())
+        self._commits = self._first = max(self._runs.values(), default=0) + 1
+        self._run = secrets.token_hex(8)
+        connection.execute(_BEGIN_RUN, (self._first, self._first, self._run))
+        connection.commit()
+        self._cell = str(tables["settings"].get(CELL, ""))
+        self._reserve([Change("counters", kind, number) for kind, number in tables["counters"].items()])
+        self._seal()
+        if self._marker is not None:
+            drop_token(self._marker.path.parent)
+        return tables
+
+    def _commit(self, connection: Any, changes: Sequence[Change]) -> None:
+        """Write the changes. The numbers in them are reserved first, and the commit is counted in the marker before anybody is told."""
+        known = self._cell, self._numbers
+        self._reserve(changes)
+        if known != (self._cell, self._numbers):
+            try:
+                self._seal()
+            except OSError:
+                self._cell, self._numbers = known
+                raise
+        _write(connection, changes)
+        connection.execute(_COUNT, (self._commits + 1, self._first))
+        connection.commit()
+        self._commits += 1
+        if self._marker is not None:
+            self._marker.note(self._commits)
+
+    def _reserve(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if change.table == "counters" and isinstance(change.record, int):
+                kind = str(change.key)
+                if change.record > self._numbers.get(kind, 0):
+                    self._numbers = self._numbers | {kind: reserved(kind, change.record)}
+            elif change.table == "settings" and change.key == CELL:
+                self._cell = str(change.record)
+
+    def _seal(self) -> None:
+        if self._marker is not None:
+            self._marker.seal(self.mark(), self._checkpointed)
+
+    def _write_back(self, connection: Any, mode: str = "PASSIVE") -> None:
+        """Copy the write-ahead log into the database file, as far as no reader is in the way."""
+        busy, frames, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        if not busy and frames == copied:
+            self._checkpointed = self._commits
+        self._seal()
+
+    # in the reactor
+
+    def _checkpoint_now(self) -> None:
+        self._checkpoint = None
+        work: Deferred[Any] = self._pool.runWithConnection(self._write_back)
+        work.addErrback(
+            lambda failure: self.log.warn("no checkpoint of {path}: {why}", path=self._path, why=failure.getErrorMessage())
+        )
 
 
 def _configure(connection: sqlite3.Connection) -> None:
@@ -81,28 +257,14 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA busy_timeout = 5000")
 
 
-def _migrate(connection: Any, path: str) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise OurFault(
-            INTERNAL,
-            f"{path} has schema version {version}, and this program knows versions up to {SCHEMA_VERSION}: "
-            "a newer Tashi wrote it; start that one, or choose another file with [SQL] uri",
-        )
-    for number in range(version + 1, SCHEMA_VERSION + 1):
-        script = resources.files("tashi.store").joinpath(f"schema/{number:04}.sql").read_text()
-        connection.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
+def _load(connection: Any) -> dict[str, dict[int | str, Any]]:
+    return {
+        table: {key: from_text(table, text, key) for key, text in connection.execute(select).fetchall()}
+        for table, select in _SELECT.items()
+    }
 
 
-def _load(transaction: Any) -> dict[str, dict[int | str, Any]]:
-    tables: dict[str, dict[int | str, Any]] = {}
-    for table, select in _SELECT.items():
-        transaction.execute(select)
-        tables[table] = {key: from_text(table, text) for key, text in transaction.fetchall()}
-    return tables
-
-
-def _write(transaction: Any, changes: Iterable[Change]) -> None:
+def _write(connection: Any, changes: Iterable[Change]) -> None:
     latest = {(change.table, change.key): change.record for change in changes}
     put: dict[str, list[tuple[Any, ...]]] = {}
     remove: dict[str, list[tuple[int | str]]] = {}
@@ -114,6 +276,13 @@ def _write(transaction: Any, changes: Iterable[Change]) -> None:
         else:
             put.setdefault(table, []).append((key, to_text(record)))
     for table, rows in put.items():
-        transaction.executemany(_PUT[table], rows)
+        connection.executemany(_PUT[table], rows)
     for table, keys in remove.items():
-        transaction.executemany(_REMOVE[table], keys)
+        connection.executemany(_REMOVE[table], keys)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tashi.errors import INTERNAL, OurFault
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.request import Outgoing, Request
@@ -25,8 +26,9 @@ RECORDS: Final[dict[str, type[Any]]] = {
 HISTORY: Final = "history"
 """Instances that are gone: written once, looked up rarely, never read whole."""
 
+_KINDS: Final[dict[str, type[Any]]] = {**RECORDS, HISTORY: Instance}
 _encoder = msgspec.json.Encoder()
-_decoders = {table: msgspec.json.Decoder(kind) for table, kind in {**RECORDS, HISTORY: Instance}.items()}
+_decoders = {table: msgspec.json.Decoder(kind) for table, kind in _KINDS.items()}
 
 
 def to_text(record: object) -> str:
@@ -34,6 +36,11 @@ def to_text(record: object) -> str:
     return _encoder.encode(record).decode()
 
 
-def from_text(table: str, text: str) -> Any:
-    """The record of a row of this table."""
-    return _decoders[table].decode(text)
+def from_text(table: str, text: str | bytes, key: object) -> Any:
+    """Return the record of a row of this table. OurFault, with the table and the key, when it is no such record."""
+    try:
+        return _decoders[table].decode(text)
+    except (msgspec.DecodeError, TypeError) as error:
+        expected = f"table {table}, key {key}: expected a record of type {_KINDS[table].__name__}"
+        remedy = "`tashi db check` lists all such rows; restore a backup with `tashi db restore FILE`"
+        raise OurFault(INTERNAL, f"{expected}, got damaged text ({error}); {remedy}") from None

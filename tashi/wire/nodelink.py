@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -59,6 +60,12 @@ class NodeLink:
         if isinstance(answer, Refused):
             raise TashiError(answer.code, answer.message)
         return answer
+
+    def remember(self, mark: str) -> None:
+        """See INodeLink."""
+        with contextlib.suppress(pb.DeadReferenceError):
+            call: Deferred[Any] = self._mind.callRemote("remember", mark.encode())
+            call.addErrback(lambda failure: None)  # an older agent does not know marks; a lost link is noticed elsewhere
 
     def close(self) -> None:
         """See INodeLink."""

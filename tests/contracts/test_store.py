@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+import msgspec
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
@@ -25,6 +26,10 @@ class StoreContract:
 
     async def reopened(self, store: IStore) -> IStore:
         """The store as the next process finds it."""
+        raise NotImplementedError
+
+    async def damage(self, store: IStore, table: str, key: int) -> None:
+        """Make the text of this row another's."""
         raise NotImplementedError
 
     async def test_a_new_store_has_every_table_and_nothing_in_it(self) -> None:
@@ -111,6 +116,35 @@ class StoreContract:
             await commit
         self.assertEqual((await store.load())["counters"], {"instance": 19})
 
+    async def test_a_mark_is_contained_until_its_commit_is_lost(self) -> None:
+        """Every mark that was told is among the records, in this life and in the next; one of commits that were never made is not."""
+        store = self.make()
+        await store.load()
+        marks = [store.mark()]
+        for number in range(3):
+            await store.commit([Change("counters", "instance", number), Change("settings", "cell", "c")])
+            marks.append(store.mark())
+        self.assertEqual([mark.commits - marks[0].commits for mark in marks], [0, 1, 2, 3])
+        self.assertEqual((marks[-1].cell, marks[-1].numbers["instance"]), ("c", 1000))
+        store = await self.reopened(store)
+        await store.load()
+        last = marks[-1]
+        self.assertEqual([store.contains(mark) for mark in (*marks, store.mark())], [True] * 5)
+        self.assertFalse(store.contains(msgspec.structs.replace(last, commits=last.commits + 1)))
+        self.assertFalse(store.contains(msgspec.structs.replace(last, run="another")))
+
+    async def test_a_record_that_cannot_be_decoded_is_named(self) -> None:
+        """Damaged text in a row is one error with the table, the key and what to do."""
+        store = self.make()
+        await store.load()
+        await store.commit([Change("instances", 7, an_instance(7)), Change("history", 8, an_instance(8, "gone"))])
+        await self.damage(store, "instances", 7)
+        await self.damage(store, "history", 8)
+        with self.assertRaisesRegex(OurFault, "table instances, key 7: expected a record of type Instance.*tashi db restore FILE"):
+            await store.load()
+        with self.assertRaisesRegex(OurFault, "table history, key .*: expected a record of type Instance.*tashi db check"):
+            await store.find_gone(name="gone")
+
     async def test_ten_thousand_rows_are_one_commit(self) -> None:
         """A large batch is written and read whole."""
         store = self.make()
@@ -127,6 +161,10 @@ class MemoryStoreTest(StoreContract, TestCase):
 
     async def reopened(self, store: IStore) -> IStore:
         return store
+
+    async def damage(self, store: IStore, table: str, key: int) -> None:
+        assert isinstance(store, MemoryStore)
+        store.rows[table][key] = '{"id": 7, "name": 8}'
 
 
 class SQLiteStoreTest(StoreContract, TestCase):
@@ -145,6 +183,9 @@ class SQLiteStoreTest(StoreContract, TestCase):
     async def reopened(self, store: IStore) -> IStore:
         await store.close()
         return self.make()
+
+    async def damage(self, store: IStore, table: str, key: int) -> None:
+        self.rows(f"""UPDATE {table} SET record = '{{"id": 7, "name"' WHERE id = {key}""")
 
     def rows(self, statement: str) -> list[Any]:
         """What another program finds in the file."""

@@ -62,7 +62,7 @@ class ControlPlane(pb.Root):
         if self.refusal:
             return None, encode({"error": {"code": "forbidden", "message": self.refusal}})
         self.minds.append(mind)
-        return Avatar(self), encode(NodeWelcome(host_id=4, cell=CELL, lease=30.0))
+        return Avatar(self), encode(NodeWelcome(host_id=4, cell=CELL, lease=30.0, mark="mark at login"))
 
     def order(self, *orders: Any) -> None:
         """Send orders over the newest link."""
@@ -123,6 +123,8 @@ class NodeAgentTests(SynchronousTestCase):
         self.plane = ControlPlane()
         self.wire = Wire(self.plane)
         self.host = FakeHypervisor(images=["a.img"])
+        self.marks: list[str] = []
+        self.disk_full = False
         self.agent = self.an_agent()
 
     def an_agent(self) -> NodeAgent:
@@ -131,10 +133,24 @@ class NodeAgentTests(SynchronousTestCase):
         self.access = FakeAccess({uuid_of(1)})
         answers = Answers(self.clock, self.access, maybeDeferred)
         agent = NodeAgent(
-            self.clock, self.wire, lambda: login, self.host, maybeDeferred, PERIOD, answers, stats_interval=self.stats_interval
+            self.clock,
+            self.wire,
+            lambda: login,
+            self.host,
+            maybeDeferred,
+            PERIOD,
+            answers,
+            stats_interval=self.stats_interval,
+            keep_mark=self.keep_mark,
         )
         self.addCleanup(lambda: agent.running and agent.stopService())
         return agent
+
+    def keep_mark(self, mark: str) -> None:
+        """As a file of the state directory, on a disk that may be full."""
+        if self.disk_full:
+            raise OSError("no space left")
+        self.marks.append(mark)
 
     def go_on(self, seconds: float = 0.0) -> None:
         """Let time pass, and everything that is then to be said be said."""
@@ -162,6 +178,17 @@ class NodeAgentTests(SynchronousTestCase):
         self.begin()
         self.assertEqual(self.plane.logins, [NodeLogin(name="node1", secret="s" * 64, join="j", version="1")])
         self.assertEqual(self.plane.reports, [Report(facts=self.host.facts(), full=True)])
+
+    def test_marks_are_kept(self) -> None:
+        """A9: the mark of the login, and each that is told later, is kept for the next login; a full disk ends no link."""
+        self.begin()
+        self.plane.minds[-1].callRemote("remember", b"mark a minute later")
+        self.go_on()
+        self.assertEqual(self.marks, ["mark at login", "mark a minute later"])
+        self.disk_full = True
+        self.plane.minds[-1].callRemote("remember", b"another")
+        self.go_on(3 * PERIOD)
+        self.assertEqual(len(self.plane.logins), 1)
 
     def test_order(self) -> None:
         """An order is carried out and its outcome reported."""

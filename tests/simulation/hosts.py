@@ -136,6 +136,9 @@ class Link:
         """Let this happen at the other end, if the link holds until then."""
         self._world.clock.callLater(self._latency, lambda: what() if self.alive else None)
 
+    def remember(self, mark: str) -> None:
+        self.carry(lambda: setattr(self._agent, "mark", mark))
+
     def close(self) -> None:
         self._agent.lose_link()
 

@@ -1,0 +1,77 @@
+"""What agents keep of the cell's records, and what is done when records were lost.
+
+Each agent keeps a signed `Mark` on its disk and shows it when it logs in. A mark that the store does not contain means that the
+whole state directory went back in time, its own marker with it. Nobody but this cell can make a mark, so a hostile agent can show
+an old one at most.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import msgspec
+from twisted.logger import Logger
+
+from tashi.interfaces import IStore
+from tashi.manager.cluster import Cluster
+from tashi.model.events import cell_action
+from tashi.model.marks import GENERATION_STEP, LOSS, Loss, Mark, sign, verify
+
+
+class Marks:
+    """Tells marks, compares those that come back, and steps over every number that lost records may have given out."""
+
+    log = Logger()
+
+    def __init__(self, cluster: Cluster, store: IStore, cell: str) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._cell = cell
+        self._key = cluster.setting("markKey", lambda: secrets.token_hex(32))
+        self.warnings: tuple[str, ...] = ()
+        """What an operator should know of losses since the start."""
+
+    def begin(self) -> None:
+        """Deal with a loss that the store knows of: after a restore, or when the operator has accepted one."""
+        text = self._cluster.settings.get(LOSS)
+        if text is not None:
+            self._step_over(msgspec.json.decode(text, type=Loss))
+
+    def text(self) -> str:
+        """The mark of what is committed now, signed, for an agent to keep."""
+        mark = self._store.mark()
+        return sign(msgspec.structs.replace(mark, cell=self._cell), self._key)
+
+    def compare(self, host: str, text: str) -> None:
+        """Look whether the records contain the mark that this host's agent was told."""
+        if not text:
+            return
+        mark = verify(text, self._key)
+        if mark is None:
+            self.log.info("host {host} shows a mark that these records did not make; it is ignored", host=host)
+        elif not self._store.contains(mark) and not self._has_stepped_over(mark):
+            now = self._store.mark().commits
+            reason = (
+                f"host {host} was told of commit {mark.commits}, and these records, now at commit {now}, do not have it: "
+                "the state directory is an older copy"
+            )
+            self._step_over(Loss(reason=reason, numbers=mark.numbers))
+
+    def _has_stepped_over(self, mark: Mark) -> bool:
+        return all(self._cluster.counters.get(kind, 0) >= number for kind, number in mark.numbers.items())
+
+    def _step_over(self, loss: Loss) -> None:
+        """Give out only numbers above those that were given out by the lost records, and tell of the loss.
+
+        An instance keeps the generation that it was started with, so that what its host reports of any later generation counts;
+        its next order is newer than all of them.
+        """
+        with self._cluster.transaction("step_over_loss") as tx:
+            for kind, number in loss.numbers.items():
+                tx.step_over(kind, number)
+            for instance in self._cluster.instances.values():
+                tx.put_instance(msgspec.structs.replace(instance, generation=instance.generation + GENERATION_STEP))
+            tx.tell(cell_action("storeLost", loss.reason))
+            tx.remove_setting(LOSS)
+        self.log.warn("records were lost: {reason}; new numbers begin above the old ones", reason=loss.reason)
+        self.warnings = (*self.warnings, f"records were lost: {loss.reason}")[-3:]

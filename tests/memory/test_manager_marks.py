@@ -1,0 +1,145 @@
+"""Records that went back in time: the manager steps over every number that was given out, and says so (O1, A9)."""
+
+from __future__ import annotations
+
+import copy
+
+import msgspec
+
+from tashi.model.marks import GENERATION_STEP, LOSS, MOST_TEXT, Loss, Mark, reserved, sign, verify
+from tashi.store.memory import MemoryStore
+from tests.builders import a_login, a_spec
+from tests.small_cell import FakeAgent, SmallCell
+
+
+def _cell_with(*agents: FakeAgent) -> SmallCell:
+    """A cell with one running instance, and what its store held then."""
+    cell = SmallCell(hosts=agents)
+    cell.create(a_spec("web"), stanza="a")
+    cell.work()
+    return cell
+
+
+def _taken_back(cell: SmallCell, earlier: MemoryStore) -> None:
+    """The manager ends, and starts again with the rows of an earlier moment."""
+    assert isinstance(cell.store, MemoryStore)
+    cell.store.rows, cell.store.runs = earlier.rows, earlier.runs
+    cell.restart()
+
+
+def _losses(cell: SmallCell) -> list[dict[str, object]]:
+    return [event for event in cell.events if event["type"] == "cellAction"]
+
+
+def test_o1_a_loss_that_the_store_knows_of_is_stepped_over_once() -> None:
+    """O1: after a restore the next id, event and generation are above the old ones; storeLost is told once, and a restart tells nothing."""
+    agent = FakeAgent("h1")
+    cell = _cell_with(agent)
+    before = cell.instance("web")
+    assert isinstance(cell.store, MemoryStore)
+    loss = Loss(reason="restored from a file", numbers={"instance": 1000, "event": 100_000, "outbox": 100_000, "request": 100_000})
+    cell.store.rows["settings"][LOSS] = msgspec.json.encode(msgspec.json.encode(loss).decode()).decode()
+    cell.restart()
+    cell.create(a_spec("next"), stanza="b")
+    cell.work()
+    (lost,) = _losses(cell)
+    assert (lost["action"], lost["reason"], lost["seq"]) == ("storeLost", "restored from a file", 100_001)
+    assert cell.replies[-1]["ids"] == [1001]
+    assert cell.instance("web").generation == before.generation + GENERATION_STEP
+    assert cell.state("web") == "Running", "what its host reports of an older order counts"
+    cell.restart()
+    assert len(_losses(cell)) == 1
+    assert cell.instance("web").generation == before.generation + GENERATION_STEP
+    assert cell.manager.store_status().warnings == ()
+
+
+def test_orders_after_a_loss_are_newer_than_those_that_were_lost() -> None:
+    """A delete is carried out although the host had later orders than the records know of."""
+    agent = FakeAgent("h1")
+    cell = _cell_with(agent)
+    earlier = copy.deepcopy(cell.store)
+    assert isinstance(earlier, MemoryStore)
+    agent.domains[1] += 5  # the host has heard of later orders
+    earlier.rows["settings"][LOSS] = msgspec.json.encode(msgspec.json.encode(Loss(reason="restored")).decode()).decode()
+    _taken_back(cell, earlier)
+    assert cell.state("web") == "Running"
+    cell.delete("web")
+    cell.work()
+    assert (cell.state("web"), agent.domains) == ("none", {})
+
+
+def test_a_state_directory_that_went_back_is_noticed_by_an_agent_s_mark() -> None:
+    """A9: marker and database agree, both old; the first host that logs in shows a later mark, and numbers step above it."""
+    agent = FakeAgent("h1")
+    cell = SmallCell(hosts=[agent])
+    cell.settle()
+    earlier = copy.deepcopy(cell.store)
+    assert isinstance(earlier, MemoryStore)
+    for name in ("a", "b", "c"):
+        cell.create(a_spec(name), stanza=name)
+        cell.work()
+    cell.live(61)
+    told = len(cell.events)
+    agent.domains.clear()
+    _taken_back(cell, earlier)
+    (lost,) = _losses(cell)
+    assert "host h1 was told of commit" in str(lost["reason"]) and "the state directory is an older copy" in str(lost["reason"])
+    assert cell.manager.store_status().warnings == (f"records were lost: {lost['reason']}",)
+    assert lost["seq"] == 100_001 > told
+    cell.create(a_spec("d"), stanza="d")
+    cell.work()
+    assert cell.replies[-1]["ids"] == [1001]
+    # a second host that knows as much is no news
+    cell.join(FakeAgent("h2"))
+    other = FakeAgent("h3")
+    other.mark = sign(Mark(run="run-0", commits=10**6, numbers={"instance": 1000}), cell.manager.cluster.settings["markKey"])
+    cell.join(other)
+    assert len(_losses(cell)) == 1
+
+
+def test_a_hostile_agent_cannot_make_a_mark() -> None:
+    """A mark that this cell did not sign, or no mark at all, neither stops the cell nor moves its numbers."""
+    cell = SmallCell(hosts=[FakeAgent("h1")])
+    key = cell.manager.cluster.settings["markKey"]
+    good = cell.agents[0].mark
+    absurd = Mark(run="x", commits=10**300, numbers={"instance": 10**300})
+    forged = [
+        sign(absurd, "another key"),
+        "0" * 64 + " " + sign(absurd, key).partition(" ")[2],
+        good[:-1],
+        good.replace('"commits":', '"commits":9'),
+        "x" * 10**6,
+        "\x00é " * 10,
+    ]
+    for number, mark in enumerate(forged):
+        agent = FakeAgent(f"e{number}")
+        agent.login(cell, a_login(agent.name, mark=mark))
+    cell.settle()
+    assert _losses(cell) == []
+    cell.create(a_spec("web"), stanza="a")
+    cell.work()
+    assert cell.replies[-1]["ids"] == [1]
+
+
+def test_agents_are_told_marks_as_time_goes_by() -> None:
+    """An agent that stays logged in keeps a mark that is at most a minute old."""
+    agent = FakeAgent("h1")
+    cell = SmallCell(hosts=[agent])
+    at_login = agent.mark
+    cell.create(a_spec("web"), stanza="a")
+    cell.work()
+    assert agent.mark == at_login
+    cell.live(61)
+    mark = verify(agent.mark, cell.manager.cluster.settings["markKey"])
+    earlier = verify(at_login, cell.manager.cluster.settings["markKey"])
+    assert mark is not None and earlier is not None
+    assert mark.commits > earlier.commits and mark.numbers["instance"] == 1000
+
+
+def test_a_mark_survives_its_signature_only_unchanged() -> None:
+    """What was signed is read back, and is short enough to be kept."""
+    mark = Mark(cell="c" * 36, run="r" * 16, commits=10**15, numbers=dict.fromkeys(("instance", "host", "user", "event"), 10 ** 15))
+    text = sign(mark, "key")
+    assert verify(text, "key") == mark and len(text) < MOST_TEXT
+    assert verify(text, "other") is None
+    assert [reserved("instance", number) for number in (0, 1, 999, 1000, 1001)] == [1000, 1000, 1000, 2000, 2000]
