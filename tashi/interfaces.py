@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from tashi.errors import TashiError
+from tashi.model.causes import Cause
 from tashi.model.host import Host, HostFacts
 from tashi.model.instance import InstanceSpec, InstanceUpdate, Resources
 from tashi.model.marks import Mark
@@ -148,9 +149,9 @@ class IHypervisor(Protocol):
     domain are made one after another, those about different domains at once.
     """
 
-    def watch(self, listener: Callable[[str | None, Seen | None, str], None]) -> None:
-        """Call the listener, from any thread, with the UUID of a domain whose life changed, what it seems to be now, and how it ended;
-        with None first when anything may have changed unseen. It is a hint: `settle` tells."""
+    def watch(self, listener: Callable[[str | None, Seen | None, Cause | None], None]) -> None:
+        """Call the listener, from any thread, with the UUID of a domain whose life changed, what it seems to be now, and why; with None
+        first when anything may have changed unseen. It is a hint: `settle` tells."""
 
     def facts(self) -> HostFacts:
         """What this machine offers now; the first call may take three seconds."""
@@ -169,9 +170,9 @@ class IHypervisor(Protocol):
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """Do this to the domain, which answers to this order from now on; nothing when it is not there or has ended, which `settle`
-        tells. Done again it does no harm; a Reset is done once for each generation. Of an Adapt all is done or nothing, and what the
-        hypervisor then has is returned; of a Depart or Receive the Offer, of a Suspend SAVED. A Migrate or Suspend returns when it is
-        at its end."""
+        tells. An Unpause continues a domain that its host has saved, too; one that cannot run is refused. Done again it does no
+        harm; a Reset is done once for each generation. Of an Adapt all is done or nothing, and what the hypervisor then has is
+        returned; of a Depart or Receive the Offer, of a Suspend SAVED. A Migrate or Suspend returns when it is at its end."""
 
     def progress(self, cell: str, domain_uuid: str) -> int | None:
         """Percent done of what is under way on this domain and takes long; None: nothing is. What has come to a standstill or takes too
@@ -181,8 +182,13 @@ class IHypervisor(Protocol):
         """End soon, as failed, whatever is under way on this domain, which is to be destroyed; a call that waits for a guest whose process
         does not answer ends with the domain."""
 
-    def settle(self, cell: str, domain_uuid: str) -> Observation | None:
-        """What is seen of this domain; one that has ended is told GONE and nothing of it is left. None: there is no such domain."""
+    def settle(self, cell: str, domain_uuid: str, cause: Cause | None = None) -> Observation | None:
+        """What is seen of this domain; one that has ended is told GONE and nothing of it is left. None: there is no such domain.
+        ``cause``: what was last known of why it does not run. Only where that, or what is found, is an end are its disks removed. One
+        that its host has saved, or that was reverted, has not ended; one that was migrated away is told GONE and left alone."""
+
+    def resume_if_room(self, cell: str, domain_uuid: str) -> None:
+        """Continue this domain if it is paused because there was no space for its disks, and there is some again."""
 
     def domains(self, cell: str) -> Sequence[Observation]:
         """One observation for every domain of the cell on this machine; GONE for one that has ended and is not settled yet, with

@@ -24,7 +24,7 @@ from tashi.manager.lifecycle import advance, end
 from tashi.manager.marks import Marks
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.powering import arrived
-from tashi.manager.reconcile import Step, addresses_in, ends_task, step_for, steps_for_missing
+from tashi.manager.reconcile import Step, addresses_in, ends_task, step_after, step_for, steps_for_missing
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.usage import Usage
 from tashi.manager.wishes import end_task
@@ -136,7 +136,8 @@ class Hosts:
                 instance = tx.instance(observation.instance_id)
                 if instance is not None and observation.progress is not None and instance.host_id == host_id:
                     migrations.tell_progress(tx, instance, observation.progress)
-                if instance is not None and migrations.take(tx, instance, host_id, observation) is not None:
+                if instance is not None and (moved := migrations.take(tx, instance, host_id, observation)) is not None:
+                    self._take_pause(tx, moved, host_id, observation)
                     continue
                 if instance is not None and ends_task(instance, host_id, observation):
                     instance = end_task(tx, instance, observation)
@@ -146,6 +147,8 @@ class Hosts:
                 step = step_for(instance, host_id, observation)
                 if step is not None:
                     self._take(tx, step)
+                    if step.happening is Happening.FAILED:
+                        self._take_pause(tx, tx.instance(step.instance_id), host_id, observation)
                 elif instance is None and observation.seen in (Seen.RUNNING, Seen.PAUSED):
                     self.log.warn(
                         "host {host} has a domain of instance {instance}, which is not in the records; it is left alone",
@@ -244,10 +247,19 @@ class Hosts:
         elif step.happening is Happening.DISK_READY:
             generation = instance.generation + 1
             advance(tx, instance, step.happening, decayed=False, generation=generation, started=generation)
+        elif step.happening is Happening.MOVED_AWAY:
+            migration = instance.migration if instance.migration is not None and instance.migration.received else None
+            advance(tx, instance, step.happening, reason=step.reason, cause=step.cause, decayed=True, migration=migration)
         else:
             if instance.decayed:
                 instance = msgspec.structs.replace(instance, reason="")  # it was about the doubt that ends here
-            advance(tx, instance, step.happening, reason=step.reason, decayed=False)
+            advance(tx, instance, step.happening, reason=step.reason, cause=step.cause, decayed=False)
+
+    def _take_pause(self, tx: Transaction, instance: Instance | None, host_id: int, observation: Observation) -> None:
+        """What has failed to change its state runs on, unless the same observation says that it is paused."""
+        step = None if instance is None else step_after(instance, host_id, observation)
+        if step is not None:
+            self._take(tx, step)
 
     def _learn(self, tx: Transaction, host_id: int, observation: Observation) -> None:
         """Note the addresses that an instance's cards use, but for those that are another's: who came first has them."""

@@ -9,6 +9,7 @@ import msgspec
 from tashi.errors import CONFLICT, TashiError, YourMistake
 from tashi.manager import requests
 from tashi.manager.cluster import Transaction
+from tashi.model.causes import Cause
 from tashi.model.disks import disks_after
 from tashi.model.events import Event, vm_action
 from tashi.model.instance import Instance, Residue
@@ -30,9 +31,10 @@ def advance(
     state = step(instance.state, happening)
     if state in WITHOUT_A_HOST:
         changes["host_id"] = None
-    elif state is InstanceState.Running:
+    elif state in (InstanceState.Running, InstanceState.Paused):
         changes |= {"refused_by": (), "saved": ""}
-        if (instance.tasks or instance.state is InstanceState.MigrateTrans) and state is not instance.state:
+        resumes_tasks = bool(instance.tasks) or instance.state is InstanceState.MigrateTrans
+        if resumes_tasks and state is InstanceState.Running and state is not instance.state:
             changes.setdefault("generation", instance.generation + 1)  # its hosts are told of the task anew, and of what is left
     disks = disks_after(instance, happening)
     if disks != instance.disks:
@@ -41,7 +43,8 @@ def advance(
         changes["tasks"] = ()
     if state is not InstanceState.ShuttingDown:
         changes["grace_until"] = None
-    if state is instance.state:
+    changes["cause"] = _cause_in(state, instance, changes.get("cause"))
+    if state is instance.state and (changes["cause"] is instance.cause or happening is Happening.HOST_LOST):
         reason = reason or instance.reason
     after = msgspec.structs.replace(instance, state=state, reason=reason, **changes)
     if after == instance:
@@ -50,8 +53,9 @@ def advance(
         tx.forget_instance(after)
     else:
         tx.put_instance(after)
-    if state is not instance.state:
+    if state is not instance.state or after.cause is not instance.cause:
         tx.tell(_event(tx, instance, after, happening, reason))
+    if state is not instance.state:
         for doomed, why in requests.settle(tx, after, error).items():
             destroy(tx, doomed, reason=reason, failed=why)
     return after
@@ -101,6 +105,13 @@ def end(tx: Transaction, instance: Instance, reason: str) -> None:
         advance(tx, instance, Happening.SEEN_GONE, reason=reason, decayed=False)
 
 
+def _cause_in(state: InstanceState, before: Instance, cause: Cause | None) -> Cause | None:
+    """Why an instance in this state does not run: a doubt keeps what was known before it."""
+    if state is InstanceState.Orphaned:
+        return cause or (Cause.OWNER if before.state is InstanceState.Pausing else before.cause)
+    return cause if state is InstanceState.Paused else None
+
+
 def _event(tx: Transaction, before: Instance, after: Instance, happening: Happening, reason: str) -> Event:
     if happening is Happening.ARRIVED or (before.state is InstanceState.MigrateTrans and happening is Happening.SEEN_RUNNING):
         former = tx.cluster.host_name(after.residue[-1].host_id) if after.residue else None
@@ -118,4 +129,5 @@ def _event(tx: Transaction, before: Instance, after: Instance, happening: Happen
             action = "migrating"
         case _:
             action = "stateChanged"
-    return vm_action(action, after, before.state.name, after.state.name, reason, tx.cluster.host_name(after.host_id))
+    event = vm_action(action, after, before.state.name, after.state.name, reason, tx.cluster.host_name(after.host_id))
+    return event if after.cause is None else event | {"cause": after.cause.value}

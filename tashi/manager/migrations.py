@@ -21,6 +21,7 @@ from tashi.manager.lifecycle import advance
 from tashi.manager.neighbours import CellRooms
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.wishes import wrong_state
+from tashi.model.causes import Cause
 from tashi.model.events import vm_action
 from tashi.model.host import Host
 from tashi.model.instance import Instance, Migration, Residue
@@ -186,7 +187,8 @@ def _from_source(tx: Transaction, instance: Instance, migration: Migration, obse
             return _proceed(tx, instance, changed)
         case InstanceState.MigrateTrans | InstanceState.Orphaned if migration.received:
             if observation.seen is Seen.GONE:
-                return leave(tx, instance)
+                by_somebody_else = instance.cause is Cause.MIGRATED_AWAY
+                return instance if by_somebody_else else leave(tx, instance)
             if observation.refused and _is_outcome(instance, observation):
                 if instance.state is InstanceState.Orphaned:
                     instance = advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason, decayed=False)

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from tashi.model.causes import PASSING, Cause
 from tashi.model.disks import copies_needed, unused_copies
 from tashi.model.instance import Instance, domain_uuid
 from tashi.model.orders import (
@@ -45,6 +46,13 @@ _DEEDS: Final[dict[InstanceState, type[Pause] | type[Unpause] | type[Shutdown]]]
     InstanceState.ShuttingDown: Shutdown,
 }
 _REFUSABLE: Final = frozenset({*_DEEDS, InstanceState.Suspending})
+_FULFILLED: Final = {
+    InstanceState.Pausing: Seen.PAUSED,
+    InstanceState.Unpausing: Seen.RUNNING,
+    InstanceState.Suspending: Seen.SAVED,
+}
+"""What is seen after the deed of this state when it has had its effect; otherwise the state ends without it."""
+MOVED_AWAY: Final = "migrated away by somebody else; no other host has reported it yet"
 _UNTOUCHED_BY_SILENCE: Final = frozenset(
     {
         InstanceState.Activating,
@@ -64,6 +72,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     instance_id: int
     happening: Happening
     reason: str = ""
+    cause: Cause | None = None
 
 
 def errands_of(instance: Instance, cell: UUID) -> tuple[tuple[int, Order], ...]:
@@ -165,12 +174,50 @@ def step_for(instance: Instance | None, host_id: int, observation: Observation) 
         return None  # a host that is at a suspension yet is told to finish it
     if instance.state is InstanceState.Suspending and observation.seen is Seen.GONE and not observation.done:
         return None  # an agent that was killed may have had it saved; the host that is ordered to save it tells
-    happening, reason = _MEANING[observation.seen], observation.reason
-    if observation.refused and instance.state in _REFUSABLE and _is_outcome(instance, observation):
-        happening, reason = Happening.FAILED, observation.refused
+    cause: Cause | None
+    if observation.seen is Seen.GONE and Cause.MIGRATED_AWAY in (observation.cause, instance.cause):
+        if observation.cause not in (None, Cause.MIGRATED_AWAY):
+            return None  # an end of what its former host had kept of it
+        happening, reason, cause = Happening.MOVED_AWAY, MOVED_AWAY, Cause.MIGRATED_AWAY
+    else:
+        happening, reason, cause = _meaning(instance, observation)
     if not is_legal(instance.state, happening):
         return None
-    return Step(instance_id=instance.id, happening=happening, reason=reason)
+    return Step(instance_id=instance.id, happening=happening, reason=reason, cause=cause)
+
+
+def step_after(instance: Instance, host_id: int, observation: Observation) -> Step | None:
+    """What the same observation means for an instance that has just been found to run after all: it may be paused."""
+    if instance.host_id != host_id or instance.state is not InstanceState.Running or observation.seen is not Seen.PAUSED:
+        return None
+    reason, cause = _why_paused(instance, observation)
+    happening = Happening.SEEN_PAUSED if cause is None or cause in PASSING else Happening.HOST_PAUSED
+    return Step(instance_id=instance.id, happening=happening, reason=reason, cause=cause)
+
+
+def _meaning(instance: Instance, observation: Observation) -> tuple[Happening, str, Cause | None]:
+    """The happening, with the reason and the cause that the record is to have."""
+    if instance.state in _REFUSABLE and _is_outcome(instance, observation):
+        unfulfilled = observation.seen is not _FULFILLED.get(instance.state, observation.seen)
+        if observation.refused or unfulfilled:
+            words = observation.refused or observation.reason or "its host did it, and somebody undid it at once"
+            resumed = observation.refused and instance.state is InstanceState.Unpausing
+            owners = resumed and observation.cause is Cause.ADMINISTRATOR
+            return Happening.FAILED, words, Cause.OWNER if owners else observation.cause
+    if observation.seen is not Seen.PAUSED:
+        return _MEANING[observation.seen], observation.reason, None
+    reason, cause = _why_paused(instance, observation)
+    if cause is None or cause is Cause.OWNER or cause in PASSING:
+        return Happening.SEEN_PAUSED, reason, cause
+    return (Happening.SEEN_PAUSED if instance.state is InstanceState.Pausing else Happening.HOST_PAUSED), reason, cause
+
+
+def _why_paused(instance: Instance, observation: Observation) -> tuple[str, Cause | None]:
+    """The words and the cause of a pause. A host cannot tell whose command it was: where its owner's was expected, it was that."""
+    asked = instance.state is InstanceState.Pausing or instance.cause is Cause.OWNER
+    if asked and observation.cause in (None, Cause.ADMINISTRATOR):
+        return "", Cause.OWNER
+    return observation.reason, observation.cause
 
 
 def _needs_its_outcome(instance: Instance, observation: Observation) -> bool:
@@ -205,7 +252,10 @@ def steps_for_missing(instances: Iterable[Instance], seen: frozenset[int]) -> li
     return [
         Step(instance_id=instance.id, happening=Happening.SEEN_GONE, reason="its host no longer has it")
         for instance in instances
-        if instance.id not in seen and instance.state not in _UNTOUCHED_BY_SILENCE and not _is_looked_for(instance)
+        if instance.id not in seen
+        and instance.state not in _UNTOUCHED_BY_SILENCE
+        and instance.cause is not Cause.MIGRATED_AWAY
+        and not _is_looked_for(instance)
     ]
 
 

@@ -10,6 +10,7 @@ from tashi.errors import BUSY, CONFLICT, NO_SUITABLE_HOST, NOT_SUPPORTED_LIVE, Y
 from tashi.manager import requests, squeezing
 from tashi.manager.cluster import Transaction
 from tashi.manager.lifecycle import advance
+from tashi.model.causes import OFF
 from tashi.model.events import Event, audit_record, vm_action
 from tashi.model.instance import LIMITS, Instance, Resources, Task, saved_name
 from tashi.model.orders import Observation
@@ -30,7 +31,10 @@ _NEEDED: Final = {
 def wish(tx: Transaction, instance: Instance, happening: Happening, *, reason: str = "", grace: float = 0.0) -> Instance:
     """Pause, unpause, suspend, resume or shut down; ``grace`` is how many seconds a guest has to shut down. YourMistake(conflict) in
     another state."""
-    if not is_legal(instance.state, happening):
+    legal = is_legal(instance.state, happening)
+    if happening is Happening.RESUME_ASKED and instance.state is InstanceState.Paused:
+        legal = instance.cause in OFF
+    if not legal:
         raise wrong_state(instance, _NEEDED[happening])
     changes: dict[str, Any] = {"generation": instance.generation + 1}
     if happening is Happening.SHUTDOWN_ASKED:
@@ -42,11 +46,9 @@ def wish(tx: Transaction, instance: Instance, happening: Happening, *, reason: s
 
 
 def end_grace(tx: Transaction, instance: Instance, grace: float) -> None:
-    """The guest has had its time: it stays as it is, and that is said."""
+    """The guest has had its time: it runs on, and that is said. Should it shut down later, it has ended all the same."""
     reason = f"the guest has not shut down for {grace:g} s; shutdownVm asks it again, destroyVm ends it"
-    tx.put_instance(msgspec.structs.replace(instance, grace_until=None, reason=reason))
-    state = instance.state.name
-    tx.tell(vm_action("stateChanged", instance, state, state, reason, tx.cluster.host_name(instance.host_id)))
+    advance(tx, instance, Happening.FAILED, reason=reason)
 
 
 def add_task(tx: Transaction, instance: Instance, task: Task) -> Instance:

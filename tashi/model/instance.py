@@ -9,6 +9,7 @@ import uuid
 
 import msgspec
 
+from tashi.model.causes import Cause
 from tashi.model.states import InstanceState
 
 DEFAULT_CPU_SHARE = 1024
@@ -142,6 +143,7 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     started: int = 0  # the generation of the Start that its domain is made by: no older sighting is of this domain
     decayed: bool = False
     reason: str = ""
+    cause: Cause | None = None  # why it is Paused, or Orphaned although its host answers; Orphaned, what it was Paused for
     owner_jid: str | None = None  # bare JID of the requester; with resource_id the key of idempotency
     content: str = ""  # digest of what was asked under that key
     created_at: float = 0.0

@@ -11,6 +11,7 @@ import enum
 
 import msgspec
 
+from tashi.model.causes import Cause
 from tashi.model.disks import DiskCopy
 from tashi.model.host import HostFacts
 from tashi.model.instance import Disk, Nic, Resources
@@ -138,7 +139,7 @@ class Seen(enum.StrEnum):
     """What an agent can say of a domain."""
 
     RUNNING = "running"
-    PAUSED = "paused"
+    PAUSED = "paused"  # it stands still, or is off and has not ended: the cause says which
     SAVED = "saved"
     EXPECTED = "expected"  # it is not here, but may arrive
     GONE = "gone"
@@ -150,12 +151,14 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     """One sighting of one instance on the reporting host. ``at``: seconds of the agent's monotonic clock.
 
     ``done``: the Deed of this generation has had its outcome; ``refused`` is why it could not be carried out, if it could not.
+    ``cause``: why the domain is paused or gone, where the host knows; ``reason`` has the words for it.
     """
 
     instance_id: int
     generation: int
     seen: Seen
     reason: str = ""
+    cause: Cause | None = None
     at: float = 0.0
     nics: tuple[Nic, ...] = ()
     done: bool = False

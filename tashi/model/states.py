@@ -25,7 +25,7 @@ class InstanceState(enum.IntEnum):
     MigrateTrans = 10
     ShuttingDown = 11
     Destroying = 12
-    Orphaned = 13  # its host is silent; nothing is guessed about it
+    Orphaned = 13  # its host is silent, or somebody else has moved it; nothing is guessed about it
     Held = 14  # could not be started; waits for its owner
     Exited = 15  # gone; only history keeps it
     Suspended = 16
@@ -60,6 +60,8 @@ class Happening(enum.Enum):
     SEEN_PAUSED = "seen paused"
     SEEN_SAVED = "seen saved"
     SEEN_GONE = "seen gone"
+    HOST_PAUSED = "paused on its host"
+    MOVED_AWAY = "moved away by somebody else"
     REMAINS = "ended with remains"
     FAILED = "failed"
     RETRIED = "retried"
@@ -131,6 +133,7 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     (_S.Unpausing, _H.SEEN_RUNNING): _S.Running,
     (_S.Unpausing, _H.SEEN_PAUSED): _S.Unpausing,
     (_S.Unpausing, _H.FAILED): _S.Paused,
+    (_S.Paused, _H.RESUME_ASKED): _S.Unpausing,  # only where its host has saved it
     (_S.Running, _H.SUSPEND_ASKED): _S.Suspending,
     (_S.Suspending, _H.SEEN_RUNNING): _S.Suspending,
     (_S.Suspending, _H.SEEN_PAUSED): _S.Suspending,
@@ -156,6 +159,7 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     (_S.Running, _H.SHUTDOWN_ASKED): _S.ShuttingDown,
     (_S.ShuttingDown, _H.SEEN_RUNNING): _S.ShuttingDown,
     (_S.ShuttingDown, _H.SHUTDOWN_ASKED): _S.ShuttingDown,  # a guest that boots loses the first press of the button
+    (_S.ShuttingDown, _H.SEEN_PAUSED): _S.Paused,  # it cannot shut down until it continues
     (_S.ShuttingDown, _H.FAILED): _S.Running,
     (_S.Destroying, _H.SEEN_RUNNING): _S.Destroying,
     (_S.Destroying, _H.SEEN_PAUSED): _S.Destroying,
@@ -178,6 +182,18 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     **{(state, _H.GIVEN_UP): _S.Exited for state in WITHOUT_A_HOST},
     # a wish to be rid of it is legal wherever a host may know of it, or have something of it left
     **{(state, _H.DESTROY_ASKED): _S.Destroying for state in ON_A_HOST | WITHOUT_A_HOST},
+    # a pause that nobody asked for here lasts until something is done about it; what is under way on the domain tells its own end
+    **{
+        (state, _H.HOST_PAUSED): _S.Paused
+        for state in (_S.Activating, _S.Running, _S.Paused, _S.Resuming, _S.ShuttingDown, _S.Orphaned)
+    },
+    # it runs on somewhere, until another host reports it
+    **{
+        (state, _H.MOVED_AWAY): _S.Orphaned
+        for state in (
+            _S.Running, _S.Pausing, _S.Paused, _S.Unpausing, _S.Suspending, _S.MigratePrep, _S.ShuttingDown, _S.Orphaned,
+        )
+    },
     # silence orphans whatever was or may have been running
     **{
         (state, _H.HOST_LOST): _S.Orphaned

@@ -19,11 +19,13 @@ from twisted.python.failure import Failure
 
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
+from tashi.model.causes import Cause, in_words
 from tashi.model.instance import Nic, domain_uuid
 from tashi.model.orders import Deed, Destroy, Observation, Order, Seen
 from tashi.node.carry_out import LONGEST_REASON, carry_out
 from tashi.node.faults import HypervisorAway
-from tashi.node.life import ALIVE, Life, interval, is_news, same, takes_long
+from tashi.node.life import ALIVE, AT_AN_END, Life, interval, is_forgotten, is_news, same, takes_long
+from tashi.node.room_timer import RoomTimer
 
 MOST_ENDED: Final = 10_000
 STUCK_SECONDS: Final = 5.0
@@ -56,6 +58,7 @@ class Executor:
         self._lives: dict[int, Life] = {}
         self._by_domain: dict[str, Life] = {}
         self._ended: dict[int, None] = {}  # ids, longest ended first
+        self._room = RoomTimer(clock, self._look_for_room)
         self._changes = 0
         self._returning: Deferred[Any] | None = None
         self._stopped = False
@@ -92,15 +95,14 @@ class Executor:
         if life is not None and life.last is not None and life.last.seen in ALIVE and not life.busy:
             self._note(life, self._answering(life, life.last))
 
-    def notice(self, domain: str | None, seen: Seen | None = None, ended: str = "") -> None:
+    def notice(self, domain: str | None, seen: Seen | None = None, cause: Cause | None = None) -> None:
         """What libvirt says of a domain's life; None: it was out of sight."""
         if domain is None:
             self._wait_for_hypervisor()
             return
         life = self._by_domain.get(domain)
         if life is not None:
-            life.hint = seen
-            life.ended = ended
+            life.notice(seen, cause)
             self._proceed(life)
 
     async def survey(self) -> list[Observation]:
@@ -168,9 +170,9 @@ class Executor:
             run(carry_out, self._hypervisor, self._cell, order).addCallbacks(
                 self._finished, self._failed, callbackArgs=(life,), errbackArgs=(life, order)
             ).addErrback(self._broken)
-        elif life.look or is_news(life.hint, life.last):
+        elif life.look or is_news(life):
             life.busy, life.look, life.hint = True, False, None
-            self._run(self._hypervisor.settle, self._cell, life.domain).addCallbacks(
+            self._run(self._hypervisor.settle, self._cell, life.domain, life.known_cause).addCallbacks(
                 self._looked_at, self._failed, callbackArgs=(life,), errbackArgs=(life, None)
             ).addErrback(self._broken)
         else:
@@ -217,8 +219,10 @@ class Executor:
             self._note(life, self._answering(life, observation))
         elif life.asked or (life.last is not None and life.last.seen in ALIVE):
             generation = life.order.generation if done and life.order is not None else life.generation
+            cause = life.cause if life.cause in AT_AN_END else None
+            reason = "vanished" if cause is None else in_words(cause)
             gone = Observation(
-                instance_id=life.instance_id, generation=generation, seen=Seen.GONE, reason=life.ended or "vanished", done=done
+                instance_id=life.instance_id, generation=generation, seen=Seen.GONE, reason=reason, cause=cause, done=done
             )
             self._note(life, gone)
         self._proceed(life)
@@ -258,6 +262,8 @@ class Executor:
         nics = self._nics.get(life.instance_id) or observation.nics or (known.nics if known is not None and known.seen in ALIVE else ())
         observation = msgspec.structs.replace(observation, at=self._clock.seconds(), reason=observation.reason[:LONGEST_REASON], nics=nics)
         life.last = observation
+        if observation.cause is Cause.NO_SPACE:
+            self._room.wait(life.instance_id)
         if observation.seen not in ALIVE:
             self._nics.pop(life.instance_id, None)
             self._forget_oldest(life)
@@ -265,21 +271,46 @@ class Executor:
             life.asked = False
             self._tell(observation)
 
+    def _look_for_room(self, instance_id: int) -> None:
+        """Let a guest that had no space on its disks continue, if there is some."""
+        life = self._lives.get(instance_id)
+        if life is None or life.last is None or life.last.cause is not Cause.NO_SPACE or self._stopped:
+            return
+        if life.busy or life.waiting is not None or self._returning is not None:
+            self._room.wait(instance_id)
+            return
+        life.busy = True
+        tried = self._run(self._hypervisor.resume_if_room, self._cell, life.domain)
+        tried.addErrback(self._no_room, life).addCallback(self._tried, life).addErrback(self._broken)
+
+    def _no_room(self, failure: Failure, life: Life) -> None:
+        failure.trap(OurFault)
+        self.log.warn("instance {id} stays paused: {why}", id=life.instance_id, why=failure.getErrorMessage())
+
+    def _tried(self, ignored: object, life: Life) -> None:
+        life.busy, life.look = False, True
+        self._room.wait(life.instance_id)
+        self._proceed(life)
+
     def _forget_oldest(self, life: Life) -> None:
         self._ended.pop(life.instance_id, None)
         self._ended[life.instance_id] = None
         while len(self._ended) > MOST_ENDED:
             old = self._lives.pop(next(iter(self._ended)))
             del self._by_domain[old.domain], self._ended[old.instance_id]
+            self._room.forget(old.instance_id)
 
     def _adopt(self, found: Sequence[Observation], since: int) -> list[Observation]:
         """Make what was listed what is known, but for what changed after `since` or is being changed; the list, brought up to date."""
         listed = {observation.instance_id: observation for observation in found}
-        for instance_id, observation in listed.items():
+        for instance_id, observation in list(listed.items()):
             life = self._lives.get(instance_id)
             if life is None:
                 life = self._new_life(instance_id, str(domain_uuid(uuid.UUID(self._cell), instance_id)))
             if life.busy or life.waiting is not None or life.changed > since:
+                continue
+            if life.last is not None and is_forgotten(life.last, observation):
+                listed[instance_id] = life.last
                 continue
             if observation.seen is Seen.GONE and not observation.reason:
                 life.look = True  # never begun: cleared away without a word, and its order, when it comes again, is a new one

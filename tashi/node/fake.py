@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from tashi import __version__
-from tashi.errors import INTERNAL, UNKNOWN_IMAGE, OurFault
+from tashi.errors import CONFLICT, INTERNAL, UNKNOWN_IMAGE, OurFault
+from tashi.model.causes import OFF, Cause, in_words
 from tashi.model.host import HostFacts
 from tashi.model.instance import Resources
 from tashi.model.orders import (
@@ -37,7 +38,7 @@ class _Domain(msgspec.Struct, kw_only=True):
     cell: str
     order: Start
     seen: Seen = Seen.RUNNING
-    reason: str = ""
+    cause: Cause | None = None
 
 
 class SharedDirectory:
@@ -59,6 +60,7 @@ class FakeHypervisor:
         self.refuses = ""  # why deeds cannot be done here; empty: they can
         self.resets = 0
         self.percent: int | None = None  # how far everything is that is under way
+        self.is_full = False  # there is no space for the guests' disks
         self.has_acpi = True  # guests heed their power button
         self.seconds = 0.0  # the time of samples
         self.counters: dict[int, Counters] = {}  # of instances that run, where anything is known
@@ -72,9 +74,9 @@ class FakeHypervisor:
         self._expected: dict[str, int] = {}  # the generation by which each domain that may arrive was announced
         self._leaving: dict[str, FakeHypervisor] = {}  # the targets of domains that are on their way
         self._domains: dict[str, _Domain] = {}
-        self._listeners: list[Callable[[str | None, Seen | None, str], None]] = []
+        self._listeners: list[Callable[[str | None, Seen | None, Cause | None], None]] = []
 
-    def watch(self, listener: Callable[[str | None, Seen | None, str], None]) -> None:
+    def watch(self, listener: Callable[[str | None, Seen | None, Cause | None], None]) -> None:
         """See IHypervisor."""
         self._listeners.append(listener)
 
@@ -104,7 +106,7 @@ class FakeHypervisor:
         domain = self._domains.get(order.uuid)
         if domain is not None and domain.cell != cell:
             raise OurFault(INTERNAL, "the domain has the instance's UUID but is not this cell's; it was left alone")
-        if domain is not None and domain.seen is Seen.GONE and domain.reason and domain.order.generation == order.generation:
+        if domain is not None and domain.seen is Seen.GONE and domain.cause is not None and domain.order.generation == order.generation:
             del self._domains[order.uuid]
             return _observation(domain)
         if domain is None or domain.seen is Seen.GONE:
@@ -134,7 +136,7 @@ class FakeHypervisor:
         self._expected.pop(domain_uuid, None)
         self._come_back(domain_uuid)
         if self._domains.pop(domain_uuid, None) is not None:
-            self._tell(domain_uuid, Seen.GONE, "destroyed")
+            self._tell(domain_uuid, Seen.GONE, Cause.DESTROYED)
         self.give_up(domain_uuid, copies)
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
@@ -155,17 +157,25 @@ class FakeHypervisor:
             return None
         if domain.cell != cell:
             raise OurFault(INTERNAL, "the domain is not this cell's; it was left alone")
+        if domain.cause in OFF and not isinstance(deed, Pause | Unpause):
+            raise OurFault(CONFLICT, f"the domain does not run: {in_words(domain.cause)}")
         again = domain.order.generation == deed.generation
         domain.order = msgspec.structs.replace(domain.order, generation=deed.generation)
         if self.refuses:
             raise OurFault(INTERNAL, self.refuses)
         match deed:
+            case Pause() if domain.cause is Cause.NO_SPACE:
+                raise OurFault(CONFLICT, in_words(Cause.NO_SPACE))
             case Pause() if domain.seen is Seen.RUNNING:
-                self.change(deed.uuid, Seen.PAUSED)
+                self.change(deed.uuid, Seen.PAUSED, Cause.ADMINISTRATOR)
+            case Unpause() if domain.cause is Cause.SAVED_TO_FILE:
+                raise OurFault(CONFLICT, in_words(domain.cause))
+            case Unpause() if domain.cause is Cause.NO_SPACE and self.is_full:
+                raise OurFault(INTERNAL, "there is still no space for its disks")
             case Unpause() if domain.seen is Seen.PAUSED:
                 self.change(deed.uuid, Seen.RUNNING)
             case Shutdown() if self.has_acpi:
-                self.change(deed.uuid, Seen.GONE, "shut down")
+                self.change(deed.uuid, Seen.GONE, Cause.SHUT_DOWN)
             case Reset() if not again:
                 self.resets += 1
             case Adapt():
@@ -177,7 +187,7 @@ class FakeHypervisor:
                 self._end_move(domain, deed)
             case Suspend():
                 self._shared.saved[deed.saved] = self._domains.pop(deed.uuid)
-                self._tell(deed.uuid, Seen.GONE, "saved")
+                self._tell(deed.uuid, Seen.GONE, Cause.SAVED_TO_FILE)
                 return Seen.SAVED
         return None
 
@@ -201,40 +211,48 @@ class FakeHypervisor:
             raise OurFault(INTERNAL, f"{deed.address} does not expect it")
         self._leaving[deed.uuid] = target
         order = msgspec.structs.replace(domain.order, generation=generation)
-        target._domains[deed.uuid] = _Domain(cell=domain.cell, order=order, seen=Seen.PAUSED)
-        target._tell(deed.uuid, Seen.PAUSED)
+        target._domains[deed.uuid] = _Domain(cell=domain.cell, order=order, seen=Seen.PAUSED, cause=Cause.MIGRATING)
+        target._tell(deed.uuid, Seen.PAUSED, Cause.MIGRATING)
 
     def _end_move(self, domain: _Domain, deed: Migrate) -> None:
         target = self._leaving.pop(deed.uuid, None)
         if target is None or deed.uuid not in target._domains:
             raise OurFault(INTERNAL, f"{deed.address} lost it on the way")
-        target._domains[deed.uuid].seen = domain.seen
+        target._domains[deed.uuid].seen, target._domains[deed.uuid].cause = domain.seen, domain.cause
         del self._domains[deed.uuid]
         target._tell(deed.uuid, domain.seen)
-        self._tell(deed.uuid, Seen.GONE, "migrated away")
+        self._tell(deed.uuid, Seen.GONE, Cause.MIGRATED_AWAY)
 
     def _come_back(self, domain_uuid: str) -> None:
         target = self._leaving.pop(domain_uuid, None)
         if target is not None:
-            target.drop(domain_uuid, "it comes no more")
+            target.drop(domain_uuid)
 
-    def drop(self, domain_uuid: str, reason: str) -> None:
+    def drop(self, domain_uuid: str) -> None:
         """Let a domain end without a trace, as one that was on its way here and comes no more."""
         if self._domains.pop(domain_uuid, None) is not None:
-            self._tell(domain_uuid, Seen.GONE, reason)
+            self._tell(domain_uuid, Seen.GONE)
 
-    def settle(self, cell: str, domain_uuid: str) -> Observation | None:
+    def settle(self, cell: str, domain_uuid: str, cause: Cause | None = None) -> Observation | None:
         """See IHypervisor."""
         self.begun.append("settle")
         self._answer()
         domain = self._domains.get(domain_uuid)
         if domain is None or domain.cell != cell:
             return None
-        if domain.seen is Seen.GONE:
+        if domain.seen is Seen.GONE and domain.cause is not Cause.MIGRATED_AWAY:
             del self._domains[domain_uuid]
-            if not domain.reason:
+            if domain.cause is None:
                 return None  # never begun
         return _observation(domain)
+
+    def resume_if_room(self, cell: str, domain_uuid: str) -> None:
+        """See IHypervisor."""
+        self.begun.append("resume if room")
+        self._answer()
+        domain = self._domains.get(domain_uuid)
+        if domain is not None and domain.cause is Cause.NO_SPACE and not self.is_full:
+            self.change(domain_uuid, Seen.RUNNING)
 
     def domains(self, cell: str) -> Sequence[Observation]:
         """See IHypervisor."""
@@ -255,13 +273,13 @@ class FakeHypervisor:
     def close(self) -> None:
         """See IHypervisor."""
 
-    def change(self, domain_uuid: str, seen: Seen, reason: str = "") -> None:
-        """Let something happen to a domain from outside: it pauses, goes on, or ends for this reason."""
+    def change(self, domain_uuid: str, seen: Seen, cause: Cause | None = None) -> None:
+        """Let something happen to a domain from outside: it pauses, continues, or ends, for this cause."""
         if seen is Seen.GONE:
             self._come_back(domain_uuid)
         self._domains[domain_uuid].seen = seen
-        self._domains[domain_uuid].reason = reason
-        self._tell(domain_uuid, seen, reason)
+        self._domains[domain_uuid].cause = cause
+        self._tell(domain_uuid, seen, cause)
 
     def vanish(self) -> None:
         """Lose sight of the machine's virtualisation."""
@@ -276,9 +294,9 @@ class FakeHypervisor:
         if self.away:
             raise HypervisorAway("libvirt does not answer")
 
-    def _tell(self, domain_uuid: str | None, seen: Seen | None, reason: str = "") -> None:
+    def _tell(self, domain_uuid: str | None, seen: Seen | None, cause: Cause | None = None) -> None:
         for listener in self._listeners:
-            listener(domain_uuid, seen, reason)
+            listener(domain_uuid, seen, cause)
 
 
 def _whole(wished: Resources) -> Resources:
@@ -288,4 +306,10 @@ def _whole(wished: Resources) -> Resources:
 
 
 def _observation(domain: _Domain) -> Observation:
-    return Observation(instance_id=domain.order.instance_id, generation=domain.order.generation, seen=domain.seen, reason=domain.reason)
+    return Observation(
+        instance_id=domain.order.instance_id,
+        generation=domain.order.generation,
+        seen=domain.seen,
+        reason="" if domain.cause is None else in_words(domain.cause),
+        cause=domain.cause,
+    )

@@ -6,10 +6,13 @@ from typing import Final
 
 import msgspec
 
+from tashi.model.causes import ENDED, OFF, Cause
 from tashi.model.orders import Migrate, Observation, Order, PrepareDisks, Seen, Start, Suspend
 
 PROGRESS_SECONDS: Final = 1.0
 ALIVE: Final = (Seen.RUNNING, Seen.PAUSED)
+AT_AN_END: Final = ENDED | {Cause.MIGRATED_AWAY}
+_NOT_ENDED: Final = OFF | {Cause.MIGRATED_AWAY}
 
 
 class Life:
@@ -29,9 +32,20 @@ class Life:
         self.hint: Seen | None = None  # what libvirt said last, if nobody has looked since
         self.look = False
         self.asked = False  # somebody waits to be told, even what was told before
-        self.ended = ""  # how, as libvirt said
+        self.cause: Cause | None = None  # why it does not run, as libvirt said last
         self.last: Observation | None = None
         self.changed = 0
+
+    def notice(self, seen: Seen | None, cause: Cause | None) -> None:
+        """Keep what the hypervisor says of it; that it was undefined says nothing of how it had ended before."""
+        self.hint = seen
+        if cause is not Cause.UNDEFINED or self.cause not in AT_AN_END:
+            self.cause = cause
+
+    @property
+    def known_cause(self) -> Cause | None:
+        """Why the domain does not run, as the hypervisor said last, or had told before it was restarted."""
+        return self.cause or (self.last.cause if self.last is not None else None)
 
     def has_begun(self, order: Order) -> bool:
         """Return whether this order, or a newer one, was begun here: then its outcome is known or still to come."""
@@ -48,11 +62,19 @@ def interval(order: Order) -> float:
     return 2 * PROGRESS_SECONDS if isinstance(order, PrepareDisks) else PROGRESS_SECONDS
 
 
-def is_news(hint: Seen | None, known: Observation | None) -> bool:
-    """Return whether a hint of the hypervisor says something else than what is known."""
+def is_news(life: Life) -> bool:
+    """Return whether the last hint of the hypervisor says something else than what is known."""
+    hint, known = life.hint, life.last
     if hint is None or known is None:
         return hint is not None
+    if hint is Seen.PAUSED and known.seen is Seen.PAUSED:
+        return life.cause is not known.cause
     return hint is not known.seen and (known.seen in ALIVE or hint in ALIVE)
+
+
+def is_forgotten(known: Observation, observation: Observation) -> bool:
+    """Return whether libvirt no longer knows why this domain is off, although it is known not to have ended."""
+    return observation.seen is Seen.GONE and observation.cause is None and known.cause in _NOT_ENDED
 
 
 def same(known: Observation | None, observation: Observation | None) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import queue
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
+from tashi.model.causes import Cause
 from tashi.model.disks import DiskCopy
 from tashi.model.instance import Disk, Resources, domain_uuid
 from tashi.model.orders import Adapt, Deed, Observation, Pause, PrepareDisks, Reset, Seen, Start, Unpause
@@ -53,8 +54,8 @@ class HypervisorContract:
     keeps_what_has_ended = True
     """Whether a domain that has ended is known until somebody clears it away."""
 
-    def end(self, domain: str) -> str:
-        """Let the domain end by itself; the word for how it ended."""
+    def end(self, domain: str) -> Cause:
+        """Let the domain end by itself; how it ended."""
         raise NotImplementedError
 
     def pause(self, domain: str) -> None:
@@ -187,7 +188,7 @@ class HypervisorContract:
         how = self.end(order.uuid)
         seen = self.hypervisor.settle(CELL, order.uuid)
         if seen is not None:  # a host that forgets what has ended tells how it did in its event
-            assert (seen.seen, seen.reason, seen.generation) == (Seen.GONE, how, 3)
+            assert (seen.seen, seen.cause, seen.generation) == (Seen.GONE, how, 3)
         assert self.listed() == {}
         assert self.hypervisor.settle(CELL, order.uuid) is None
 
@@ -205,7 +206,9 @@ class HypervisorContract:
         for kind, generation, seen in ((Pause, 4, Seen.PAUSED), (Unpause, 5, Seen.RUNNING)):
             for _ in range(2):
                 self.hypervisor.do(CELL, a_deed(kind, generation=generation))
-                assert self.listed()[7] == Observation(instance_id=7, generation=generation, seen=seen)
+                observation = self.listed()[7]
+                cause = Cause.ADMINISTRATOR if kind is Pause else None
+                assert (observation.generation, observation.seen, observation.cause) == (generation, seen, cause)
 
     def test_reset(self) -> None:
         """A domain that was reset runs."""
@@ -244,7 +247,7 @@ class HypervisorContract:
 
     def test_listener(self) -> None:
         """The life of a domain is told as it happens."""
-        hints: queue.Queue[tuple[str | None, Seen | None, str]] = queue.Queue()
+        hints: queue.Queue[tuple[str | None, Seen | None, Cause | None]] = queue.Queue()
         self.hypervisor.watch(lambda *hint: hints.put(hint))
         order = an_order()
         self.hypervisor.start(CELL, order)
@@ -271,8 +274,8 @@ class HypervisorContract:
         assert later.at >= first.at
         assert [(number, one.life) for number, one in later.domains.items()] == [(1, first.domains[1].life)]
 
-    def _await_hint(self, hints: Any, domain: str, seen: Seen) -> str:
+    def _await_hint(self, hints: Any, domain: str, seen: Seen) -> Cause | None:
         while True:
             hint = hints.get(timeout=PATIENCE)
             if hint[:2] == (domain, seen):
-                return str(hint[2])
+                return cast(Cause | None, hint[2])

@@ -10,6 +10,7 @@ import libvirt
 from twisted.trial.unittest import TestCase
 
 from tashi.errors import OurFault
+from tashi.model.causes import Cause
 from tashi.model.instance import Disk, Nic, Resources
 from tashi.model.orders import Adapt, Seen, Shutdown
 from tashi.node.fake import FakeHypervisor
@@ -31,14 +32,14 @@ class FakeHypervisorTests(HypervisorContract, TestCase):
         """One machine with one image."""
         self.fake = self.hypervisor = FakeHypervisor(images=["boot.img"])
 
-    def end(self, domain: str) -> str:
+    def end(self, domain: str) -> Cause:
         """See HypervisorContract."""
-        self.fake.change(domain, Seen.GONE, "crashed")
-        return "crashed"
+        self.fake.change(domain, Seen.GONE, Cause.CRASHED)
+        return Cause.CRASHED
 
     def pause(self, domain: str) -> None:
         """See HypervisorContract."""
-        self.fake.change(domain, Seen.PAUSED)
+        self.fake.change(domain, Seen.PAUSED, Cause.ADMINISTRATOR)
 
 
 class TestDriverTests(HypervisorContract, TestCase):
@@ -63,10 +64,10 @@ class TestDriverTests(HypervisorContract, TestCase):
             Bridges({10: "br10"}),
         )
 
-    def end(self, domain: str) -> str:
+    def end(self, domain: str) -> Cause:
         """See HypervisorContract."""
         self.connection.get().lookupByUUIDString(domain).shutdown()
-        return "shut down"
+        return Cause.SHUT_DOWN
 
     def pause(self, domain: str) -> None:
         """See HypervisorContract."""

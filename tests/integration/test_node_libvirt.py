@@ -19,6 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tashi.errors import OurFault
+from tashi.model.causes import Cause
 from tashi.model.instance import Disk, Resources
 from tashi.model.orders import Adapt, Destroy, Observation, Seen
 from tashi.node import kvm_probe
@@ -91,13 +92,13 @@ class QemuCase(TestCase):
 class QemuContractTests(HypervisorContract, QemuCase):
     """The contract, kept by real machines."""
 
-    def end(self, domain: str) -> str:
+    def end(self, domain: str) -> Cause:
         """See HypervisorContract: the guest's process is killed."""
         before = self.machine.guests()
         os.kill(before[-1], signal.SIGKILL)
         found = self.connection.get().lookupByUUIDString(domain)
         wait_until(lambda: not found.isActive())
-        return "crashed"
+        return Cause.CRASHED
 
     def pause(self, domain: str) -> None:
         """See HypervisorContract."""

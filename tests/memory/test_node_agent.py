@@ -13,6 +13,7 @@ from twisted.spread import pb
 from twisted.test import iosim
 from twisted.trial.unittest import SynchronousTestCase
 
+from tashi.model.causes import Cause
 from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report, Seen
 from tashi.model.questions import (
     Answer,
@@ -316,10 +317,10 @@ class NodeAgentTests(SynchronousTestCase):
         self.begin()
         self.plane.order(start())
         self.go_on()
-        self.host.change(uuid_of(1), Seen.GONE, "crashed")
+        self.host.change(uuid_of(1), Seen.GONE, Cause.CRASHED)
         self.go_on()
         last: Observation = self.plane.reports[-1].observations[-1]
-        self.assertEqual((last.seen, last.reason), (Seen.GONE, "crashed"))
+        self.assertEqual((last.seen, last.reason), (Seen.GONE, Cause.CRASHED))
 
     def ask(self, question: Question) -> Answer:
         """What the agent answers now."""

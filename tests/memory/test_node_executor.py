@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tashi.errors import OurFault
+from tashi.model.causes import Cause, in_words
 from tashi.model.disks import DiskCopy
 from tashi.model.instance import Disk, Nic, Resources, domain_uuid
 from tashi.model.orders import Adapt, Deed, Destroy, Observation, Pause, PrepareDisks, Reset, Seen, Shutdown, Start, Suspend
@@ -155,7 +156,7 @@ class ExecutorTests(ExecutorCase):
     def test_ended_is_not_restarted(self) -> None:
         """The order of an instance that ran and ended does not start it again."""
         self.executor.give([start()])
-        self.host.change(uuid_of(1), Seen.GONE, "crashed")
+        self.host.change(uuid_of(1), Seen.GONE, Cause.CRASHED)
         self.assertEqual(self.told[-1].reason, "crashed")
         self.seen()
         self.executor.give([start()])
@@ -196,14 +197,14 @@ class ExecutorTests(ExecutorCase):
         self.executor.give([start()])
         self.host.change(uuid_of(1), Seen.PAUSED)
         self.host.change(uuid_of(1), Seen.RUNNING)
-        self.host.change(uuid_of(1), Seen.GONE, "shut down")
+        self.host.change(uuid_of(1), Seen.GONE, Cause.SHUT_DOWN)
         self.assertEqual([seen for _, _, seen in self.seen()], [Seen.RUNNING, Seen.PAUSED, Seen.RUNNING, Seen.GONE])
 
     def test_survey_after_restart(self) -> None:
         """A new executor knows the domains by their marks: it lists them, repeats no start and clears away what ended."""
         self.executor.give([start(1, 5), start(2, 6)])
         self.executor.stop()
-        self.host.change(uuid_of(2), Seen.GONE, "crashed")
+        self.host.change(uuid_of(2), Seen.GONE, Cause.CRASHED)
         self.seen()
         executor = self.an_executor()
         listed = self.successResultOf(Deferred.fromCoroutine(executor.survey()))
@@ -333,7 +334,8 @@ class DeedTests(ExecutorCase):
         self.begin()
         for _ in range(2):
             self.executor.give([deed(Pause)])
-        self.assertEqual(self.told, [self.sight(Seen.PAUSED, done=True)] * 2)
+        paused = self.sight(Seen.PAUSED, done=True, cause=Cause.ADMINISTRATOR, reason=in_words(Cause.ADMINISTRATOR))
+        self.assertEqual(self.told, [paused] * 2)
         self.assertEqual(self.host.begun.count("pause 1"), 1)
 
     def test_refused(self) -> None:
@@ -342,7 +344,7 @@ class DeedTests(ExecutorCase):
         self.host.refuses = "no"
         self.executor.give([deed(Pause)])
         self.assertEqual(self.told, [self.sight(Seen.RUNNING, done=True, refused="no")])
-        self.host.change(uuid_of(1), Seen.GONE, "crashed")
+        self.host.change(uuid_of(1), Seen.GONE, Cause.CRASHED)
         self.assertEqual((self.told[-1].seen, self.told[-1].reason, self.told[-1].generation), (Seen.GONE, "crashed", 2))
 
     def test_adapted(self) -> None:
@@ -374,7 +376,7 @@ class DeedTests(ExecutorCase):
         """A guest that shuts down at once is told gone, once."""
         self.begin()
         self.executor.give([deed(Shutdown)])
-        self.assertEqual([(told.seen, told.reason) for told in self.told], [(Seen.GONE, "shut down")])
+        self.assertEqual([(told.seen, told.cause) for told in self.told], [(Seen.GONE, Cause.SHUT_DOWN)])
 
     def test_after_restart(self) -> None:
         """An agent that starts does a deed it did not do itself, but a reset that was done is not done twice."""

@@ -10,6 +10,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from tashi.errors import INTERNAL, OurFault
+from tashi.model.causes import Cause
 from tashi.model.instance import Resources
 from tashi.model.orders import Deed, Migrate, Observation, Offer, Order, PrepareDisks, Report, Seen, Start
 from tashi.node.executor import Executor
@@ -75,7 +76,7 @@ class Machine(FakeHypervisor):
                 del self._domains[domain]
                 target.change(domain, Seen.RUNNING)
             else:
-                target.drop(domain, "its source is gone")
+                target.drop(domain)
         self._leaving.clear()
         self._expected.clear()
         self._world.lost |= {order.name for order in self.running()}
@@ -87,7 +88,7 @@ class Machine(FakeHypervisor):
             domain = self._world.chance.choice(list(self._domains))
             if not any(machine._leaving.get(domain) is self for machine in self._shared.machines.values()):
                 self._world.lost.add(self._domains[domain].order.name)
-            self.change(domain, Seen.GONE, "crashed")
+            self.change(domain, Seen.GONE, Cause.CRASHED)
 
     def vanish_for_a_while(self) -> None:
         """libvirt does not answer."""

@@ -30,7 +30,7 @@ class ClusterManagerService(Section, frozen=True, kw_only=True):
     cell_name: Annotated[str, Key("Name of this cell, of which the UUIDs of its VMs derive; empty: one is made at the first start")] = ""
     expire_host_time: Annotated[Period, Key("A host not heard of for so long is down, and its VMs are Orphaned")] = 30.0
     allow_decayed: Annotated[Period, Key("What was seen of a host or VM so long ago is marked decayed")] = 30.0
-    shutdown_grace: Annotated[Period, Key("A guest that has not shut down for so long after shutdownVm is said not to heed it")] = 60.0
+    shutdown_grace: Annotated[Period, Key("How long a guest has to shut down after shutdownVm before it is reported to run on")] = 60.0
     max_migrations: Annotated[PositiveCount, Key("Migrations within the cell at once; more wait for their turn")] = 20
     max_host_migrations: Annotated[PositiveCount, Key("Migrations of one host at once, to it and from it together")] = 4
     allow_mismatched_versions: Annotated[bool, Key("Whether a node of another version gets new VMs")] = False

@@ -10,6 +10,7 @@ from typing import Any, Final
 import libvirt
 
 from tashi.errors import INTERNAL, OurFault
+from tashi.model.causes import Cause
 from tashi.model.orders import Seen
 from tashi.node.faults import HypervisorAway
 from tashi.node.libvirt.events import Listener, start_event_loop, subscribe
@@ -69,15 +70,15 @@ class LibvirtConnection:
             connection = libvirt.open(self.uri)
             with contextlib.suppress(libvirt.libvirtError):  # the test driver knows neither
                 connection.setKeepAlive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT)
-                connection.registerCloseCallback(lambda *ignored: self._tell(None, None, ""), None)
+                connection.registerCloseCallback(lambda *ignored: self._tell(None, None, None), None)
             subscribe(connection, self._tell)
         except libvirt.libvirtError as error:
             raise HypervisorAway(f"no connection to {self.uri}: {error.get_error_message() or error}") from error
         return connection
 
-    def _tell(self, uuid: str | None, seen: Seen | None, ended: str) -> None:
+    def _tell(self, uuid: str | None, seen: Seen | None, cause: Cause | None) -> None:
         for listener in self._listeners:
-            listener(uuid, seen, ended)
+            listener(uuid, seen, cause)
 
 
 def is_alive(connection: Any) -> bool:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from typing import Any, Final
 
 import libvirt
+import msgspec
 
 from tashi.errors import CONFLICT, INTERNAL, OurFault
+from tashi.model.causes import OFF, Cause, in_words
 from tashi.model.orders import Observation, Seen
 from tashi.node.domain.xml import NAMESPACE, PREFIX, Mark, mark_xml, read_mark
+from tashi.node.libvirt.causes import STATES, cause_of
 from tashi.node.libvirt.connection import gone_meanwhile
 
-PAUSED: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED})
+PAUSED: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED})
 ENDED: Final = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_NOSTATE})
-_REASONS: Final = {
-    libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: "shut down",
-    libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: "destroyed",
-    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: "crashed",
-    libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED: "migrated away",
-    libvirt.VIR_DOMAIN_SHUTOFF_SAVED: "saved",
-    libvirt.VIR_DOMAIN_SHUTOFF_FAILED: "failed to start",
-}
+"""States without a guest; whether the domain has ended or is only off, `seen_of` tells."""
 
 
 def canonical(text: str) -> str:
@@ -69,20 +66,44 @@ def renewed(domain: Any, mark: Mark, generation: int, where: int = libvirt.VIR_D
 
 def has_run(domain: Any) -> bool:
     """Return whether a domain that is shut off has run: libvirt knows how it ended, and that is no failed start."""
-    state, why = domain.state()
-    return state == libvirt.VIR_DOMAIN_CRASHED or (why in _REASONS and why != libvirt.VIR_DOMAIN_SHUTOFF_FAILED)
+    return cause_of(*domain.state()) not in (None, Cause.FAILED)
 
 
 def seen_of(domain: Any, mark: Mark) -> Observation:
-    """What is seen of the domain with this mark."""
+    """What is seen of the domain with this mark, with the cause where it does not run."""
     state, why = domain.state()
-    seen, reason = Seen.RUNNING, ""
-    if state in ENDED:
-        seen = Seen.GONE
-        reason = "crashed" if state == libvirt.VIR_DOMAIN_CRASHED else _REASONS.get(why, "")
-    elif state in PAUSED:
+    seen, cause, detail = STATES.get(state, Seen.RUNNING), cause_of(state, why), ""
+    if state in ENDED and _is_saved_by_host(domain):
+        cause = Cause.SAVED_BY_HOST
+    if cause in OFF:
         seen = Seen.PAUSED
-    return Observation(instance_id=mark.instance_id, generation=mark.generation, seen=seen, reason=reason)
+    if cause is Cause.IO_ERROR:
+        cause, detail = _disk_trouble(domain)
+    reason = in_words(cause, detail) if cause is not None else ""
+    return Observation(instance_id=mark.instance_id, generation=mark.generation, seen=seen, reason=reason, cause=cause)
+
+
+def observed_as(observation: Observation, cause: Cause) -> Observation:
+    """The observation of a domain that is off, for this cause."""
+    seen = Seen.PAUSED if cause in OFF else Seen.GONE
+    return msgspec.structs.replace(observation, seen=seen, cause=cause, reason=in_words(cause))
+
+
+def _is_saved_by_host(domain: Any) -> bool:
+    with contextlib.suppress(libvirt.libvirtError):  # some drivers know no managed saves
+        return bool(domain.hasManagedSaveImage())
+    return False
+
+
+def _disk_trouble(domain: Any) -> tuple[Cause, str]:
+    """Whether an I/O error was one of space, and the disks that had it."""
+    errors: dict[str, int] = {}
+    with contextlib.suppress(libvirt.libvirtError):  # its process does not answer: an I/O error it is in any case
+        errors = domain.diskErrors()
+    full = sorted(disk for disk, error in errors.items() if error == libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE)
+    if full:
+        return Cause.NO_SPACE, ", ".join(full)
+    return Cause.IO_ERROR, ", ".join(sorted(errors))
 
 
 def running_domain(connection: Any, cell: str, domain_uuid: str) -> Any:

@@ -9,30 +9,17 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import libvirt
 
+from tashi.model.causes import Cause
 from tashi.model.orders import Seen
+from tashi.node.libvirt.causes import hint_of
 
-Listener = Callable[[str | None, Seen | None, str], None]
-"""Called with a domain's UUID, what it seems to be now and how it ended; with None first when anything may have changed."""
+Listener = Callable[[str | None, Seen | None, Cause | None], None]
+"""Called with a domain's UUID, what it seems to be now and why; with None first when anything may have changed."""
 
-ENDED: Final = {
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: "shut down",
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED: "destroyed",
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: "crashed",
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: "crashed",
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED: "migrated away",
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: "saved",
-}
-_SEEN: Final = {
-    libvirt.VIR_DOMAIN_EVENT_STARTED: Seen.RUNNING,
-    libvirt.VIR_DOMAIN_EVENT_RESUMED: Seen.RUNNING,
-    libvirt.VIR_DOMAIN_EVENT_SUSPENDED: Seen.PAUSED,
-    libvirt.VIR_DOMAIN_EVENT_STOPPED: Seen.GONE,
-    libvirt.VIR_DOMAIN_EVENT_CRASHED: Seen.GONE,
-}
 _starting = threading.Lock()
 _loop: threading.Thread | None = None
 
@@ -52,10 +39,9 @@ def subscribe(connection: Any, listener: Listener) -> None:
     """Tell the listener of every change in the life of a domain of this connection."""
 
     def lifecycle(connection: Any, domain: Any, event: int, detail: int, opaque: Any) -> None:
-        seen = _SEEN.get(event)
-        if seen is not None:
-            ended = ENDED.get(detail, "ended") if event == libvirt.VIR_DOMAIN_EVENT_STOPPED else ""
-            listener(domain.UUIDString(), seen, ended)
+        hint = hint_of(event, detail)
+        if hint is not None:
+            listener(domain.UUIDString(), *hint)
 
     connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, None)
 

@@ -14,8 +14,11 @@ from typing import Any, Final
 
 import libvirt
 import msgspec
+from twisted.logger import Logger
 
 from tashi.errors import INTERNAL, OurFault
+from tashi.model.causes import ENDED as CAUSES_OF_AN_END
+from tashi.model.causes import OFF, Cause
 from tashi.model.host import HostFacts
 from tashi.model.instance import Resources, domain_name, saved_name
 from tashi.model.orders import (
@@ -26,15 +29,12 @@ from tashi.model.orders import (
     Migrate,
     Observation,
     Offer,
-    Pause,
     PrepareDisks,
     Receive,
     Reset,
     Seen,
-    Shutdown,
     Start,
     Suspend,
-    Unpause,
 )
 from tashi.model.statistics import Sample
 from tashi.node.access.logs import ConsoleLogs
@@ -42,12 +42,15 @@ from tashi.node.domain.xen import xml_for_xen
 from tashi.node.domain.xml import Mark, domain_xml, nics_of
 from tashi.node.libvirt.adapt import adapt, tell_scheduler
 from tashi.node.libvirt.cards import CardReader
+from tashi.node.libvirt.causes import cause_of
 from tashi.node.libvirt.connection import LibvirtConnection, gone_meanwhile, is_alive
-from tashi.node.libvirt.domain import ENDED, PAUSED, canonical, find, has_run, mark_of, own_mark, renewed, seen_of
+from tashi.node.libvirt.deeds import do_live, do_while_off
+from tashi.node.libvirt.domain import ENDED, canonical, find, has_run, mark_of, observed_as, own_mark, renewed, seen_of
 from tashi.node.libvirt.events import Listener
 from tashi.node.libvirt.host import HostReader
 from tashi.node.libvirt.jobs import Jobs
 from tashi.node.libvirt.migrate import NOWHERE, Moves, Way, check_movable
+from tashi.node.libvirt.pauses import go_on_if_room
 from tashi.node.libvirt.save import SavedDomains
 from tashi.node.libvirt.statistics import read_statistics
 from tashi.node.network.bridges import Bridges
@@ -60,6 +63,10 @@ _UNDEFINE: Final = (
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
+
+
+NOT_ENDED: Final = OFF | {Cause.MIGRATED_AWAY}
+_log = Logger()
 
 
 class LibvirtHypervisor:
@@ -121,6 +128,9 @@ class LibvirtHypervisor:
                     self._bridges.arrived(domain.XMLDesc)  # whoever started it may not have got to that
                     where = libvirt.VIR_DOMAIN_AFFECT_LIVE | (libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0)
                     return seen_of(domain, renewed(domain, mark, order.generation, where))
+                if (kept := seen_of(domain, mark)).cause in OFF:
+                    renewed(domain, mark, order.generation, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+                    return msgspec.structs.replace(kept, generation=order.generation)
                 if mark.generation == order.generation and has_run(domain) and not self._saved.is_saved(order.saved):
                     ended = self._look_at(domain, mark)
                     self._remove(domain, keep_console=True)
@@ -185,9 +195,15 @@ class LibvirtHypervisor:
                 return None
             mark = own_mark(domain, cell)
             if domain.state()[0] in ENDED:
+                if isinstance(deed, Migrate):
+                    self._clear_moved(domain, canonical(deed.uuid))  # it was done before the agent was restarted
+                elif do_while_off(domain, mark, deed):
+                    self._bridges.arrived(domain.XMLDesc)
+                    renewed(domain, mark, deed.generation)
                 return None
             if isinstance(deed, Migrate):  # its mark is not renewed: a domain that is moving already would not take it
                 self._moves.migrate(domain, deed)
+                self._clear_moved(find(connection, canonical(deed.uuid)), canonical(deed.uuid))
                 return None
             again = mark.generation == deed.generation
             renewed(domain, mark, deed.generation)  # first, so that a reset never comes twice
@@ -197,13 +213,20 @@ class LibvirtHypervisor:
             if isinstance(deed, Depart):
                 return self._moves.depart(domain, deed)
             if not (again and isinstance(deed, Reset)):
-                _do(domain, deed)
+                do_live(domain, mark, deed)
         return None
+
+    def _clear_moved(self, domain: Any, domain_uuid: str) -> None:
+        """Remove what is left of a domain that we have moved to another host."""
+        if domain is None:
+            self._disks.discard(domain_uuid)
+        elif cause_of(*domain.state()) is Cause.MIGRATED_AWAY:
+            self._remove(domain, keep_console=True)
 
     def _receive(self, connection: Any, cell: str, domain: Any, deed: Receive) -> Offer:
         if domain is not None:
             own_mark(domain, cell)
-            if domain.state()[0] not in ENDED:
+            if domain.state()[0] not in ENDED or seen_of(domain, own_mark(domain, cell)).cause in OFF:
                 raise OurFault(INTERNAL, "the domain is on this host already")
             self._remove(domain)
         return self._moves.receive(connection, self._host.domain_kind(connection), deed)
@@ -217,32 +240,46 @@ class LibvirtHypervisor:
             renewed(domain, mark, deed.generation)
             self._saved.save(domain, domain_uuid, deed.saved)
         elif not self._saved.is_memory_saved(deed.saved):
+            do_while_off(domain, mark, deed)
             return None
         self._saved.finish(domain_uuid, deed.saved)
         self._remove(domain, keep_console=True)
         return Seen.SAVED
 
-    def settle(self, cell: str, domain_uuid: str) -> Observation | None:
+    def settle(self, cell: str, domain_uuid: str, cause: Cause | None = None) -> Observation | None:
         """See IHypervisor."""
         domain_uuid = canonical(domain_uuid)
         with self._connection.talking("the domain could not be looked at") as connection:
             domain = find(connection, domain_uuid)
             mark = None if domain is None else mark_of(domain)
             if domain is None or mark is None or mark.cell != cell:
-                if domain is None:
+                if domain is None and cause in CAUSES_OF_AN_END:
                     self._disks.discard(domain_uuid)
                 return None
             observation = self._look_at(domain, mark)
+            if observation.seen is Seen.GONE and observation.cause is None and cause in NOT_ENDED:
+                observation = observed_as(observation, cause)  # libvirt has forgotten it since
             if observation.seen is Seen.RUNNING:
                 self._saved.forget(saved_name(mark.instance_id, mark.name))
                 self._disks.owner.take(domain_uuid)
                 if self._moves.has_arrived(domain_uuid):
                     self._bridges.arrived(domain.XMLDesc)
-            if observation.seen is Seen.GONE:
+            if observation.seen is Seen.GONE and observation.cause is not Cause.MIGRATED_AWAY:
+                _log.info(
+                    "domain {name} of instance {id}, order {generation}, has ended ({how}); it is removed",
+                    name=domain.name(), id=mark.instance_id, generation=mark.generation, how=observation.reason or "it has never run",
+                )  # fmt: skip
                 self._remove(domain, keep_console=True)
                 self._prune_logs(connection)
                 return observation if observation.reason else None
             return observation
+
+    def resume_if_room(self, cell: str, domain_uuid: str) -> None:
+        """See IHypervisor."""
+        with self._connection.talking("it could not be continued") as connection, gone_meanwhile():
+            domain = find(connection, canonical(domain_uuid))
+            if domain is not None:
+                go_on_if_room(domain, own_mark(domain, cell))
 
     def domains(self, cell: str) -> Sequence[Observation]:
         """See IHypervisor."""
@@ -262,8 +299,9 @@ class LibvirtHypervisor:
 
     def _look_at(self, domain: Any, mark: Mark) -> Observation:
         observation = seen_of(domain, mark)
-        if observation.seen is Seen.GONE and self._saved.is_memory_saved(saved_name(mark.instance_id, mark.name)):
-            return msgspec.structs.replace(observation, seen=Seen.SAVED, reason="")
+        ended = observation.seen is Seen.GONE or observation.cause is Cause.SAVED_TO_FILE
+        if ended and self._saved.is_memory_saved(saved_name(mark.instance_id, mark.name)):
+            return msgspec.structs.replace(observation, seen=Seen.SAVED, reason="", cause=None)
         return observation
 
     def _create(self, connection: Any, cell: str, order: Start) -> None:
@@ -319,17 +357,3 @@ class LibvirtHypervisor:
 
     def _prune_logs(self, connection: Any) -> None:
         self._logs.prune({domain.name() for domain in connection.listAllDomains()})
-
-
-def _do(domain: Any, deed: Deed) -> None:
-    """One deed on a live domain; a domain that is as it should be already is left so."""
-    paused = domain.state()[0] in PAUSED
-    match deed:
-        case Pause() if not paused:
-            domain.suspend()
-        case Unpause() if paused:
-            domain.resume()
-        case Shutdown():
-            domain.shutdown()
-        case Reset():
-            domain.reset()
