@@ -131,7 +131,7 @@ class LibvirtHypervisor:
                 if (kept := seen_of(domain, mark)).cause in OFF:
                     renewed(domain, mark, order.generation, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
                     return msgspec.structs.replace(kept, generation=order.generation)
-                if mark.generation == order.generation and has_run(domain) and not self._saved.is_saved(order.saved):
+                if mark.generation == order.generation and has_run(domain) and not (order.saved and self._saved.is_saved(order.saved)):
                     ended = self._look_at(domain, mark)
                     self._remove(domain, keep_console=True)
                     return ended
