@@ -24,6 +24,7 @@ from tashi.model.names import (
     check_hostname,
     check_image,
     check_integer,
+    check_new_name,
     check_resource_id,
     shown,
 )
@@ -124,7 +125,7 @@ def _spec(compute: Mapping[str, Any], meant: Mapping[str, str], where: str, door
         return check_integer(where + field, given[field], least, most, unit) if field in given else default
 
     return InstanceSpec(
-        name=check_hostname(where + "hostname", _required(given, "hostname", where)),
+        name=check_new_name(where + "hostname", _required(given, "hostname", where)),
         user_id=check_integer(where + "userId", _required(given, "userId", where), 0, MAX_USER_ID),
         disks=(Disk(uri=_image(given, meant, where, door.vocabulary), persistent=_boolean(given, "persistent", where)),),
         cores=integer("cpu_cores", 1, MAX_CORES, 1),

@@ -14,10 +14,10 @@ from occi.compute import Door, Parsed, duplicates, parse_compute, read_update
 from occi.json_text import parse_json
 from tashi.errors import BAD_ARGUMENT, BAD_SYNTAX, CONFLICT, DUPLICATE_HOSTNAME, YourMistake
 from tashi.model.instance import InstanceSpec, InstanceUpdate
-from tashi.model.names import check_hostname, check_integer, check_resource_id, shown
+from tashi.model.names import MAX_ID, check_hostname, check_integer, check_resource_id, shown
 
-MAX_ID: Final = 2**63 - 1
-_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
+_JSON: Final = re.compile(r"""["\[{].*|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null""", re.DOTALL)
+"""What is read as JSON where a bare word is allowed, too: a number is an id or nothing."""
 _BARE_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(InstanceSpec)}
 
@@ -69,9 +69,9 @@ def parse_update(text: str, vocabulary: Vocabulary) -> InstanceUpdate:
 
 
 def parse_reference(text: str) -> int | str:
-    """Which instance: a JSON integer (its id), a JSON string (resourceId or hostname), or a bare word (the same)."""
+    """Which instance: a JSON integer is its id, a JSON string or a bare word the sender's resourceId or its hostname."""
     text = _some(text, "an instance's id, resourceId or hostname")
-    if _INTEGER.fullmatch(text) or text[0] in '"[{':
+    if _JSON.fullmatch(text):
         value = parse_json(text)
         if isinstance(value, str):
             return check_resource_id("the instance", value)

@@ -39,8 +39,18 @@ class IStore(Protocol):
     def commit(self, changes: Sequence[Change]) -> Awaitable[None]:
         """Write all the changes or none; several calls are carried out in order."""
 
-    def find_gone(self, *, instance_id: int | None = None, resource_id: str | None = None, name: str | None = None) -> Awaitable[Any]:
-        """The last instance in history with this id, resourceId or name, or None."""
+    def find_gone(
+        self,
+        *,
+        instance_id: int | None = None,
+        key: tuple[str, str] | None = None,
+        name: str | None = None,
+        user_id: int | None = None,
+    ) -> Awaitable[Any]:
+        """Return the newest instance in history with this id, this key or this name, or None.
+
+        A ``key`` is a sender's bare JID and that sender's resourceId. ``user_id`` restricts a search by name to this owner.
+        """
 
     def mark(self) -> Mark:
         """Return how far the committed records have come: what others may be told, to show it again when the store is loaded anew."""
@@ -69,7 +79,7 @@ class ICommands(Protocol):
         """All of these instances or none; ``content``, one a spec, is the digest of what was asked (for idempotency)."""
 
     def delete(self, who: Principal, origin: Origin, reference: int | str) -> None:
-        """Destroy the instance with this id, resourceId or hostname."""
+        """Destroy the instance with this id (an integer), or with this resourceId of the sender's or this hostname (a text)."""
 
     def update(self, who: Principal, origin: Origin, update: InstanceUpdate) -> None:
         """Adapt a running instance; answered when its host has done so or has refused."""

@@ -6,15 +6,18 @@ Each converter leaves a value that is no text as it is, so that the Python API t
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tashi.errors import BAD_ARGUMENT, YourMistake
-from tashi.model.names import check_integer, check_mac, shown
+from tashi.model.names import MAX_ID, check_integer, check_mac, shown
 
 Converter = Callable[[Any], Any]
 
+_ID = re.compile(r"0|[1-9][0-9]*", re.ASCII)
+_NAME = "name:"
 _BOOLEANS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
@@ -24,8 +27,14 @@ def text(value: str) -> str:
 
 
 def reference(value: str | int) -> str | int:
-    """An id where the text is a number, else a name."""
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
+    """An id where the text is canonical digits (0, or no leading zero), else a name; ``name:9`` is the name 9 of an older version."""
+    if not isinstance(value, str):
+        return value
+    if not _ID.fullmatch(value):
+        return value.removeprefix(_NAME)
+    if int(value[:20]) > MAX_ID:
+        raise YourMistake(BAD_ARGUMENT, f"{shown(value)} is no id; an id is from 0 to {MAX_ID}")
+    return int(value)
 
 
 def boolean(value: str | bool | int) -> bool:

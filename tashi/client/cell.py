@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from tashi.client import arguments
-from tashi.errors import UNKNOWN_USER, YourMistake
 from tashi.model.instance import DEFAULT_CPU_SHARE
 
 Row = dict[str, Any]
@@ -55,7 +54,7 @@ class Cell:
         diskBytes: int | None = None,
     ) -> list[Row]:
         """Wish for one instance, memory in MB; without ``nics`` it gets one on the default network."""
-        owner = await self._user_id(userId)
+        owner = arguments.reference(userId) if userId is not None else None
         wish = _wish(name, disks, owner, cores, memory, nics, hints, cpuShare) | _said(diskIops=diskIops, diskBytes=diskBytes)
         return [await self._call("createVm", **wish)]
 
@@ -74,7 +73,7 @@ class Cell:
         diskBytes: int | None = None,
     ) -> list[Row]:
         """Wish for ``count`` instances basename-0, basename-1, ..., all or none; each network card gets a MAC of its own."""
-        owner = await self._user_id(userId)
+        owner = arguments.reference(userId) if userId is not None else None
         cards = arguments.nics(nics) if nics is not None else [{}]
         wishes = [
             _wish(name, disks, owner, cores, memory, [{**card, "mac": arguments.random_mac()} for card in cards], hints, cpuShare)
@@ -265,14 +264,6 @@ class Cell:
         """One row an instance (id, ok, state, reason), when all are ``until`` (such as "Running" or "gone"), failed, or out of time."""
         return list(await self._call("waitFor", CALL_SECONDS + timeout, ids=list(ids), until=until, timeout=timeout))
 
-    async def _user_id(self, user: str | int | None) -> int | None:
-        if user is None or isinstance(user := arguments.reference(user), int):
-            return user
-        for row in await self.getUsers():
-            if row["name"] == user:
-                return int(row["id"])
-        raise YourMistake(UNKNOWN_USER, f"Unknown user {user}; `tashi getUsers` lists those there are")
-
 
 def many_names(basename: str, count: int) -> list[str]:
     """The names createMany gives, numbered from 0 and padded with zeros to one width."""
@@ -316,7 +307,7 @@ def _said(**limits: int | None) -> dict[str, Any]:
 
 
 def _wish(
-    name: str, disks: Disks, owner: int | None, cores: int, memory: int, nics: Nics | None, hints: Hints | None, cpu_share: int
+    name: str, disks: Disks, owner: str | int | None, cores: int, memory: int, nics: Nics | None, hints: Hints | None, cpu_share: int
 ) -> dict[str, Any]:
     return {
         "name": name,

@@ -18,7 +18,7 @@ from tashi.client.process import run_to_end
 from tashi.client.unreachable import CannotReach
 from tashi.client.usage import example_lines, full_usage, verb_usage
 from tashi.client.verbs import Program, Verb
-from tashi.errors import FORBIDDEN, TashiError
+from tashi.errors import AMBIGUOUS, FORBIDDEN, TashiError
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -108,6 +108,8 @@ def exit_code(error: TashiError) -> int:
     """The exit code that an error of the control plane means."""
     if error.code == FORBIDDEN:
         return NOT_ALLOWED
+    if error.code == AMBIGUOUS:
+        return WRONG_USAGE
     return NO_SUCH_THING if error.code.startswith("unknown-") else FAILED
 
 

@@ -6,25 +6,25 @@ its answer it is a question for that answer. A resourceId makes a create safe to
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from tashi.errors import CONFLICT, FORBIDDEN, NOT_SUPPORTED_LIVE, UNKNOWN_ID, TashiError, YourMistake
-from tashi.interfaces import IStore
+from tashi.errors import CONFLICT, INTERNAL, NOT_SUPPORTED_LIVE, OurFault, TashiError, YourMistake
 from tashi.manager import requests
 from tashi.manager.cluster import Cluster
 from tashi.manager.creation import Creation
 from tashi.manager.explanation import Explanation
 from tashi.manager.lifecycle import destroy
-from tashi.manager.lookup import find_instance
+from tashi.manager.lookup import Lookup
 from tashi.manager.operations import set_host_config
 from tashi.manager.records import stanza_key
 from tashi.manager.restarts import restart
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.turns import Turns, Work
 from tashi.manager.wishes import adapt
 from tashi.model.events import audit_record
 from tashi.model.instance import Instance, InstanceSpec, InstanceUpdate, Resources
@@ -46,18 +46,19 @@ class Commands:
     def __init__(
         self,
         cluster: Cluster,
-        store: IStore,
+        lookup: Lookup,
         creation: Creation,
         explanation: Explanation,
         settings: ManagerSettings,
         kick: Callable[[], None],
     ) -> None:
         self._cluster = cluster
-        self._store = store
+        self._lookup = lookup
         self._creation = creation
         self._explanation = explanation
         self._settings = settings
         self._kick = kick
+        self._turns = Turns()
         self._strangers: dict[str, tuple[str, int]] = {}
 
     def identify(self, jid: str) -> Principal | None:
@@ -72,10 +73,13 @@ class Commands:
 
     def queued(self, jid: str) -> int:
         """See ICommands."""
-        return self._cluster.queued.get(jid, 0)
+        return self._cluster.queued.get(jid, 0) + self._turns.waiting(jid)
 
     def create(self, who: Principal, origin: Origin, specs: Sequence[InstanceSpec], content: Sequence[str]) -> None:
         """See ICommands."""
+        self._in_turn(who, origin, lambda: self._create(who, origin, specs, content))
+
+    async def _create(self, who: Principal, origin: Origin, specs: Sequence[InstanceSpec], content: Sequence[str]) -> None:
         if self._told_again(origin, repeatable=all(spec.resource_id is not None for spec in specs)):
             return
         resource_id = specs[0].resource_id if specs else None
@@ -105,34 +109,33 @@ class Commands:
 
     def delete(self, who: Principal, origin: Origin, reference: int | str) -> None:
         """See ICommands."""
+        self._in_turn(who, origin, lambda: self._delete(who, origin, reference))
+
+    async def _delete(self, who: Principal, origin: Origin, reference: int | str) -> None:
         if self._told_again(origin, repeatable=True):
             return
-        instance = find_instance(self._cluster, reference)
-        if instance is None:
-            self._in_background(self._delete_gone(who, origin, reference))
-        elif not who.may_act_for(instance.user_id):
-            self._refuse(who, origin, _not_yours(who, instance), instance.resource_id)
-        else:
-            with self._cluster.transaction("delete_instance") as tx:
-                requests.accept(
-                    tx,
-                    origin,
-                    (instance.id,),
-                    resource_id=instance.resource_id,
-                    deadline=tx.now + self._settings.provision_timeout,
-                )
+        try:
+            instance = await self._lookup.instance(who, reference)
+        except YourMistake as mistake:
+            self._refuse(who, origin, mistake)
+            return
+        with self._cluster.transaction("delete_instance") as tx:
+            deadline = tx.now + self._settings.provision_timeout
+            request = requests.accept(tx, origin, (instance.id,), resource_id=instance.resource_id, deadline=deadline)
+            if tx.instance(instance.id) is None:
+                requests.succeed(tx, request, (instance,))
+            else:
                 destroy(tx, instance.id, reason=f"deleted by {who.name}")
 
     def update(self, who: Principal, origin: Origin, update: InstanceUpdate) -> None:
         """See ICommands."""
+        self._in_turn(who, origin, lambda: self._update(who, origin, update))
+
+    async def _update(self, who: Principal, origin: Origin, update: InstanceUpdate) -> None:
         if self._told_again(origin, repeatable=True):
             return
-        instance = find_instance(self._cluster, update.resource_id)
         try:
-            if instance is None:
-                raise _unknown(update.resource_id)
-            if not who.may_act_for(instance.user_id):
-                raise _not_yours(who, instance)
+            instance = await self._lookup.living(who, update.resource_id)
             changes = _beyond_resources(instance, update)
             wished = _wished(instance, update)
             with self._cluster.transaction("update_instance") as tx:
@@ -147,6 +150,13 @@ class Commands:
                     adapt(tx, instance, wished, self._settings.scheduling, who=who.name, verb=origin.verb, request=request.id)
         except YourMistake as mistake:
             self.refuse(who, origin, mistake, update.resource_id)
+
+    def _in_turn(self, who: Principal, origin: Origin, work: Work) -> None:
+        def failed(failure: Failure) -> None:
+            self.log.failure("{verb} of {sender} failed", failure=failure, verb=origin.verb, sender=origin.sender)
+            self._refuse(who, origin, OurFault(INTERNAL, "internal error; the command may not have taken effect, tell the operator"))
+
+        self._turns.take(origin.sender, work, failed)
 
     def refuse(self, who: Principal, origin: Origin, error: TashiError, resource_id: str | None = None) -> None:
         """See ICommands. A stanza that was a command before has its outcome already: that is told, not this."""
@@ -186,9 +196,7 @@ class Commands:
 
     async def get(self, who: Principal, reference: int | str) -> dict[str, Any]:
         """See ICommands."""
-        instance = find_instance(self._cluster, reference) or await self._gone(reference)
-        if instance is None:
-            raise _unknown(reference)
+        instance = await self._lookup.instance(who, reference, change=False)
         return instance_row(instance, self._cluster.users, self._cluster.hosts, own=who.may_act_for(instance.user_id))
 
     def list(self, who: Principal, after: int) -> dict[str, Any]:
@@ -205,9 +213,9 @@ class Commands:
             rows.append(row)
         return {"instances": rows, "next": None}
 
-    def explain(self, who: Principal, reference: int | str) -> Awaitable[str]:
+    async def explain(self, who: Principal, reference: int | str) -> str:
         """See ICommands."""
-        return self._explanation.of(reference)
+        return await self._explanation.of(await self._lookup.living(who, reference, change=False))
 
     def _existing(self, who: Principal, spec: InstanceSpec, digest: str) -> Instance | None:
         """The instance this sender has under this resourceId; YourMistake(conflict) when that is another one."""
@@ -241,27 +249,6 @@ class Commands:
                 tx.send(origin, known.outcome, known.id)
         return True
 
-    async def _delete_gone(self, who: Principal, origin: Origin, reference: int | str) -> None:
-        gone = await self._gone(reference)
-        if self._told_again(origin, repeatable=True):  # it came twice while history was read
-            return
-        if gone is None:
-            self._refuse(who, origin, _unknown(reference))
-        elif not who.may_act_for(gone.user_id):
-            self._refuse(who, origin, _not_yours(who, gone), gone.resource_id)
-        else:
-            with self._cluster.transaction("delete_gone_instance") as tx:
-                requests.succeed(tx, requests.accept(tx, origin, (gone.id,), resource_id=gone.resource_id), (gone,))
-
-    async def _gone(self, reference: int | str) -> Instance | None:
-        await self._cluster.journal.written()  # what has just gone is not in the store's history before
-        if isinstance(reference, int):
-            return await self._store.find_gone(instance_id=reference)
-        return await self._store.find_gone(resource_id=reference) or await self._store.find_gone(name=reference)
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        Deferred.fromCoroutine(work).addErrback(lambda failure: self.log.failure("a command failed", failure=failure))
-
 
 def _beyond_resources(instance: Instance, update: InstanceUpdate) -> dict[str, Any]:
     """What is to be another and can only be after a restart; YourMistake(not-supported-live) where none is allowed, or none helps."""
@@ -289,10 +276,3 @@ def _wished(instance: Instance, update: InstanceUpdate) -> Resources:
     wished = {name: value for name, value in msgspec.structs.asdict(update.resources).items() if value is not None}
     return Resources(**{name: value for name, value in wished.items() if instance.tasks or value != (present[name] or 0)})
 
-
-def _unknown(reference: int | str) -> YourMistake:
-    return YourMistake(UNKNOWN_ID, f"there is and was no instance {shown(reference)}; listcompute names those there are")
-
-
-def _not_yours(who: Principal, instance: Instance) -> YourMistake:
-    return YourMistake(FORBIDDEN, f"{who.name} may not touch instance {instance.id}: it belongs to user {instance.user_id}")

@@ -14,10 +14,9 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 
 from tashi.errors import BAD_ARGUMENT, YourMistake
-from tashi.interfaces import IStore
 from tashi.manager.arguments import Arguments, reference, text
 from tashi.manager.cluster import Cluster
-from tashi.manager.lookup import check_owner, find_instance, owned_instance, the_instance
+from tashi.manager.lookup import Lookup, living_instance
 from tashi.manager.questions import Questions, must_run
 from tashi.model.instance import Instance, domain_name
 from tashi.model.questions import (
@@ -36,9 +35,9 @@ from tashi.model.user import Principal
 class Consoles:
     """Each method is a verb: who asks, and with what arguments."""
 
-    def __init__(self, cluster: Cluster, store: IStore, questions: Questions) -> None:
+    def __init__(self, cluster: Cluster, lookup: Lookup, questions: Questions) -> None:
         self._cluster = cluster
-        self._store = store
+        self._lookup = lookup
         self._questions = questions
 
     @property
@@ -54,7 +53,7 @@ class Consoles:
 
     def open(self, who: Principal, arguments: Arguments) -> Awaitable[Any]:
         """A session at the console of a Running instance: its id and the session's name."""
-        instance = owned_instance(self._cluster, who, reference(arguments, "instance"))
+        instance = living_instance(self._cluster, who, reference(arguments, "instance"))
         must_run(instance)
         opening = self._open(instance, arguments.get("force") is True)
         return self._questions.audited(who, "openconsole", f"{instance.name} ({instance.id})", opening)
@@ -67,10 +66,10 @@ class Consoles:
     async def read(self, who: Principal, arguments: Arguments) -> Any:
         """What the guest has said since the last time, when it says something; ``ended`` says why there will be no more."""
         session = text(arguments, "session")
-        found = find_instance(self._cluster, reference(arguments, "instance"))
-        if found is None:
+        named = reference(arguments, "instance")
+        if isinstance(named, int) and named not in self._cluster.instances:
             return {"data": "", "missed": 0, "ended": "the instance has ended"}
-        instance = owned_instance(self._cluster, who, found.id)
+        instance = living_instance(self._cluster, who, named)
         try:
             output = await self._questions.ask(instance, ReadConsole, session=session)
         except CancelledError:
@@ -81,13 +80,13 @@ class Consoles:
 
     async def write(self, who: Principal, arguments: Arguments) -> Any:
         """Type this."""
-        instance = owned_instance(self._cluster, who, reference(arguments, "instance"))
+        instance = living_instance(self._cluster, who, reference(arguments, "instance"))
         session, data = text(arguments, "session"), _decoded(text(arguments, "data"))
         await self._questions.ask(instance, WriteConsole, session=session, data=data)
 
     async def close(self, who: Principal, arguments: Arguments) -> Any:
         """Leave the console."""
-        instance = owned_instance(self._cluster, who, reference(arguments, "instance"))
+        instance = living_instance(self._cluster, who, reference(arguments, "instance"))
         await self._questions.ask(instance, CloseConsole, session=text(arguments, "session"))
 
     async def read_log(self, who: Principal, arguments: Arguments) -> Any:
@@ -95,11 +94,7 @@ class Consoles:
         asked, offset = reference(arguments, "instance"), arguments.get("offset", 0)
         if type(offset) is not int or not 0 <= offset < 2**63:
             raise YourMistake(BAD_ARGUMENT, "offset is not a number of bytes")
-        instance = find_instance(self._cluster, asked)
-        if instance is None:
-            gone = self._store.find_gone(**({"instance_id": asked} if isinstance(asked, int) else {"name": asked}))
-            instance = await gone or the_instance(self._cluster, asked)
-        check_owner(who, instance)
+        instance = await self._lookup.typed(who, asked)
         page = await self._questions.ask(instance, ReadLog, name=domain_name(instance.id, instance.name), offset=offset)
         assert isinstance(page, LogPage)
         return {"data": _encoded(page.data), "next": offset + len(page.data)}

@@ -32,9 +32,9 @@ from tashi.model.names import (
     MAX_NETWORK,
     check_address,
     check_hints,
-    check_hostname,
     check_integer,
     check_mac,
+    check_new_name,
     check_scratch_space,
 )
 from tashi.model.sla import SlaClass
@@ -76,7 +76,7 @@ class Creation:
         for spec in specs:
             own = {"name": spec.name, "resource_id": spec.resource_id}
             if alike is not None and msgspec.structs.replace(alike[0], **own) == spec:
-                check_hostname("hostname", spec.name)
+                check_new_name("hostname", spec.name)
                 self._check_free(spec.name)
                 ready = msgspec.structs.replace(alike[1], **own)
             else:
@@ -107,7 +107,7 @@ class Creation:
             raise YourMistake(
                 UNKNOWN_USER, f"userId is {spec.user_id}, and there is no such user; see `tashi getUsers`, or register it first"
             )
-        check_hostname("hostname", spec.name)
+        check_new_name("hostname", spec.name)
         check_integer("cpu_cores", spec.cores, 1, MAX_CORES)
         check_integer("memory_size", spec.memory, 1, MAX_MEMORY_MB, "MB")
         check_integer("cpu_share", spec.cpu_share, 2, 262144)

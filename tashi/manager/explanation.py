@@ -6,9 +6,9 @@ from typing import Final
 
 from tashi.manager import squeezing
 from tashi.manager.cluster import Cluster
-from tashi.manager.lookup import the_instance
 from tashi.manager.picture import Picture
 from tashi.manager.planner import InThread
+from tashi.model.instance import Instance
 from tashi.scheduling.explain import explain
 from tashi.scheduling.policies import RULES
 
@@ -24,9 +24,8 @@ class Explanation:
         self._picture = picture
         self._apart = apart
 
-    async def of(self, reference: int | str) -> str:
-        """One line on the instance, then one a host; YourMistake(unknown-id) when there is no such instance."""
-        instance = the_instance(self._cluster, reference)
+    async def of(self, instance: Instance) -> str:
+        """One line on the instance, then one a host."""
         snapshot = self._picture.whole()
         head = f"{instance.name} ({instance.id}) is {instance.state.name}"
         host = self._cluster.host_name(instance.host_id)

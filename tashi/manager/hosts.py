@@ -31,7 +31,7 @@ from tashi.manager.wishes import end_task
 from tashi.model.events import host_action, vm_action
 from tashi.model.host import Host
 from tashi.model.instance import Instance
-from tashi.model.names import check_hostname
+from tashi.model.names import check_hostname, check_new_name
 from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report, Seen
 from tashi.model.states import TABLE, Happening, HostState, InstanceState, is_legal
 
@@ -83,6 +83,8 @@ class Hosts:
         """See INodeDoor. The first login with the join secret pins the agent's own secret to the host's name."""
         check_hostname("name", login.name)
         host = next((host for host in self._cluster.hosts.values() if host.name == login.name), None)
+        if host is None:
+            check_new_name("name", login.name)
         secret_hash = hashlib.sha256(login.secret.encode()).hexdigest()
         if len(login.secret) < SHORTEST_SECRET:
             raise YourMistake(FORBIDDEN, "the agent's own secret is too short; remove the file node.secret in its state directory")

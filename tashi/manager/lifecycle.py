@@ -77,7 +77,7 @@ def destroy(
     if instance is None or instance.state is InstanceState.Destroying:
         return instance
     error = failed or YourMistake(CONFLICT, f"{instance.name} was {reason or 'destroyed'} before it ran; ask again if it is still wanted")
-    owner = {} if failed is None else {"owner_jid": None}
+    owner = {} if failed is None else {"key_is_free": True}
     if instance.state in WITHOUT_A_HOST and not instance.residue:
         return advance(tx, instance, Happening.GIVEN_UP, reason=reason, error=error, **owner)
     generation = instance.generation + 1

@@ -103,6 +103,8 @@ def register_user(
     require_admin(who, "registerUser")
     if not isinstance(name, str) or not _USER_NAME.fullmatch(name):
         raise YourMistake(BAD_ARGUMENT, f"name is {shown(name)}; use letters, digits, '_', '.' or '-', at most 64")
+    if name.isdigit():
+        raise YourMistake(BAD_ARGUMENT, f"name is {shown(name)}, which reads like an id; use a name with a letter in it")
     if password is not None and not isinstance(password, str):
         raise YourMistake(BAD_ARGUMENT, "passwd is no text; leave it out for a user without one")
     if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > 10**9:

@@ -39,7 +39,6 @@ class Records:
         self.by_name: dict[str, set[int]] = defaultdict(set)
         self.by_key: dict[tuple[str, str], int] = {}
         """Sender and resourceId, for the instances that still answer to it."""
-        self.by_resource: dict[str, set[int]] = defaultdict(set)
         self.moving: set[int] = set()
         """Instances that move to another host, or are to."""
         self.on_host: dict[int, set[int]] = defaultdict(set)
@@ -89,8 +88,6 @@ class Records:
         if old is not None:
             if new is None or new.name != old.name:
                 _discard(self.by_name, old.name, old.id)
-            if new is None and old.resource_id is not None:
-                _discard(self.by_resource, old.resource_id, old.id)
             key = _key_of(old)
             if key is not None and self.by_key.get(key) == old.id:
                 del self.by_key[key]
@@ -111,8 +108,6 @@ class Records:
         if new is not None:
             if old is None:
                 self.by_name[new.name].add(new.id)
-                if new.resource_id is not None:
-                    self.by_resource[new.resource_id].add(new.id)
             key = _key_of(new)
             if key is not None:
                 self.by_key[key] = new.id
@@ -164,7 +159,7 @@ def stanza_key(origin: Origin) -> tuple[str, str, str]:
 
 def _key_of(instance: Instance) -> tuple[str, str] | None:
     """What makes a repeated create the same one, while there is such a thing."""
-    if instance.owner_jid is None or instance.resource_id is None:
+    if instance.owner_jid is None or instance.resource_id is None or instance.key_is_free:
         return None
     return instance.owner_jid, instance.resource_id
 

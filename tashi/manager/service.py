@@ -28,6 +28,7 @@ from tashi.manager.guarded import KickableLoop
 from tashi.manager.hosts import Hosts
 from tashi.manager.journal import Journal
 from tashi.manager.layout import Layout
+from tashi.manager.lookup import Lookup
 from tashi.manager.marks import Marks
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.outbox import Outbox
@@ -131,12 +132,13 @@ class ClusterManager(Service):
         power = self._make_power(questions.shut_down)
         self.powering = Powering(reactor, cluster, settings, power, self.hosts.let_go, planning.kick)
         convergence = Convergence(reactor, cluster, settings, picture, self._planner, self.powering)
-        self.commands = Commands(cluster, self._store, creation, explanation, settings, planning.kick)
+        lookup = Lookup(cluster, self._store)
+        self.commands = Commands(cluster, lookup, creation, explanation, settings, planning.kick)
         waiting = Waiting(reactor, cluster)
         cluster.watchers.append(self._forget_saved)
         specific = SpecificCalls(cluster, self._images, questions)
         parts = (
-            Consoles(cluster, self._store, questions),
+            Consoles(cluster, lookup, questions),
             PowerVerbs(cluster, self.powering, settings.ratings),
             Proposals(cluster, convergence, self._planner, planning.kick),
             Snapshots(cluster, picture.whole, self._planner.apart),

@@ -15,7 +15,7 @@ from tashi.manager.cluster import Cluster
 from tashi.manager.creation import Creation
 from tashi.manager.explanation import Explanation
 from tashi.manager.lifecycle import destroy
-from tashi.manager.lookup import owned_instance, the_host
+from tashi.manager.lookup import living_instance, the_host, the_user
 from tashi.manager.migrations import migrate
 from tashi.manager.operations import the_user_who_asks
 from tashi.manager.operator_verbs import OperatorVerbs
@@ -56,7 +56,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
 
     name: str
     disks: tuple[Disk, ...]
-    user_id: int | None = None
+    user_id: int | str | None = None  # or the user's name
     cores: int = 1
     memory: int = 128
     cpu_share: int = 1024
@@ -168,7 +168,10 @@ class Verbs:
         return instances
 
     def _spec(self, who: Principal, wanted: Wanted) -> InstanceSpec:
-        user_id = wanted.user_id if wanted.user_id is not None else the_user_who_asks(self._cluster.users, who).id
+        if wanted.user_id is None:
+            user_id = the_user_who_asks(self._cluster.users, who).id
+        else:
+            user_id = the_user(self._cluster, wanted.user_id).id
         default = self._settings.default_network
         nics = tuple(Nic(network=default if nic.network is None else nic.network, mac=nic.mac, ip=nic.ip) for nic in wanted.nics)
         fields = msgspec.structs.asdict(wanted) | {"user_id": user_id, "nics": nics}
@@ -247,7 +250,7 @@ class Verbs:
         return adapt_instance
 
     def _owned(self, who: Principal, reference: int | str) -> Instance:
-        return owned_instance(self._cluster, who, reference)
+        return living_instance(self._cluster, who, reference)
 
     def _get_instances(self, who: Principal, arguments: Arguments) -> Any:
         return [self._row(who, instance) for _, instance in sorted(self._cluster.instances.items())]
@@ -262,7 +265,7 @@ class Verbs:
         return plain(self._images.list())
 
     def _explain(self, who: Principal, arguments: Arguments) -> Any:
-        return self._explanation.of(reference(arguments, "instance"))
+        return self._explanation.of(living_instance(self._cluster, who, reference(arguments, "instance"), change=False))
 
     def _whoami(self, who: Principal, arguments: Arguments) -> Any:
         return {"userId": who.user_id, "name": who.name, "admin": who.admin}

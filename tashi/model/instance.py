@@ -145,6 +145,7 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     reason: str = ""
     cause: Cause | None = None  # why it is Paused, or Orphaned although its host answers; Orphaned, what it was Paused for
     owner_jid: str | None = None  # bare JID of the requester; with resource_id the key of idempotency
+    key_is_free: bool = False  # its creation was answered as failed, so that the same key may name another instance
     content: str = ""  # digest of what was asked under that key
     created_at: float = 0.0
     placed_why: str = ""  # policy and score as recorded at placement

@@ -11,6 +11,7 @@ from typing import Final
 
 from tashi.errors import BAD_ARGUMENT, YourMistake
 
+MAX_ID: Final = 2**63 - 1
 MAX_MEMORY_MB: Final = 2**31
 MAX_CORES: Final = 2**31  # what no host has is refused with a reason per host
 CPU_SHARES: Final = (2, 262_144)
@@ -42,6 +43,14 @@ def check_hostname(field: str, value: object) -> str:
             f"{field} is {shown(value)}, which is no host name; use a letter or digit, then letters, digits, '_', '.' or '-', at most 63",
         )
     return value
+
+
+def check_new_name(field: str, value: object) -> str:
+    """The name of a new instance or host: a host name that is not digits alone, so that it never looks like an id."""
+    name = check_hostname(field, value)
+    if name.isdigit():
+        raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(name)}, which reads like an id; use a name with a letter in it")
+    return name
 
 
 def check_image(field: str, value: object) -> str:

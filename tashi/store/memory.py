@@ -36,12 +36,18 @@ class MemoryStore:
             self.runs[self._run] += 1
 
     async def find_gone(
-        self, *, instance_id: int | None = None, resource_id: str | None = None, name: str | None = None
+        self,
+        *,
+        instance_id: int | None = None,
+        key: tuple[str, str] | None = None,
+        name: str | None = None,
+        user_id: int | None = None,
     ) -> Instance | None:
         """See IStore."""
-        for key in sorted(self.rows[HISTORY], reverse=True):
-            gone: Instance = from_text(HISTORY, self.rows[HISTORY][key], key)
-            if instance_id == gone.id or (resource_id is not None and resource_id == gone.resource_id) or name == gone.name:
+        for number in sorted(self.rows[HISTORY], reverse=True):
+            gone: Instance = from_text(HISTORY, self.rows[HISTORY][number], number)
+            named = name == gone.name and user_id in (None, gone.user_id)
+            if instance_id == gone.id or key == (gone.owner_jid, gone.resource_id) or named:
                 return gone
         return None
 

@@ -47,11 +47,14 @@ _PUT: Final = {table: f"INSERT OR REPLACE INTO {table} (id, record) VALUES (?, ?
 }
 _REMOVE: Final = {table: f"DELETE FROM {table} WHERE id = ?" for table in (*RECORDS, HISTORY)}
 _SELECT: Final = {table: f"SELECT id, record FROM {table} ORDER BY id" for table in RECORDS}
-_FIND_GONE: Final = {
-    "instance_id": "SELECT record FROM history WHERE id = ?",
-    "resource_id": "SELECT record FROM history WHERE resource_id = ? ORDER BY id DESC LIMIT 1",
-    "name": "SELECT record FROM history WHERE name = ? ORDER BY id DESC LIMIT 1",
-}
+_GONE_BY_ID: Final = "SELECT record FROM history WHERE id = ?"
+_GONE_BY_KEY: Final = (
+    "SELECT record FROM history WHERE resource_id = ? AND json_extract(record, '$.ownerJid') = ? ORDER BY id DESC LIMIT 1"
+)
+_GONE_BY_NAME: Final = "SELECT record FROM history WHERE name = ? ORDER BY id DESC LIMIT 1"
+_GONE_BY_NAME_AND_USER: Final = (
+    "SELECT record FROM history WHERE name = ? AND json_extract(record, '$.userId') = ? ORDER BY id DESC LIMIT 1"
+)
 _BEGIN_RUN: Final = "INSERT INTO runs (first_commit, last_commit, id) VALUES (?, ?, ?)"
 _COUNT: Final = "UPDATE runs SET last_commit = ? WHERE first_commit = ?"
 _WORDS: Final = {
@@ -114,15 +117,27 @@ class SQLiteStore:
             self._checkpoint = self._reactor.callLater(CHECKPOINT_SECONDS, self._checkpoint_now)
 
     async def find_gone(
-        self, *, instance_id: int | None = None, resource_id: str | None = None, name: str | None = None
+        self,
+        *,
+        instance_id: int | None = None,
+        key: tuple[str, str] | None = None,
+        name: str | None = None,
+        user_id: int | None = None,
     ) -> Instance | None:
         """See IStore."""
-        for key, value in (("instance_id", instance_id), ("resource_id", resource_id), ("name", name)):
-            if value is not None:
-                rows = await self._pool.runQuery(_FIND_GONE[key], (value,))
-                if rows:
-                    return from_text(HISTORY, rows[0][0], value)
-        return None
+        values: tuple[int | str, ...]
+        if instance_id is not None:
+            query, values = _GONE_BY_ID, (instance_id,)
+        elif key is not None:
+            query, values = _GONE_BY_KEY, (key[1], key[0])
+        elif name is None:
+            return None
+        elif user_id is None:
+            query, values = _GONE_BY_NAME, (name,)
+        else:
+            query, values = _GONE_BY_NAME_AND_USER, (name, user_id)
+        rows = await self._pool.runQuery(query, values)
+        return from_text(HISTORY, rows[0][0], values[0]) if rows else None
 
     def mark(self) -> Mark:
         """See IStore."""

@@ -91,20 +91,31 @@ class StoreContract:
         self.assertEqual((tables["instances"], tables["counters"]), ({}, {"instance": 7}))
 
     async def test_history_is_found_and_not_loaded(self) -> None:
-        """What is gone is found by its id, its resourceId or its name, the last one of several, and is no live record."""
+        """The store finds a gone instance by its id, its sender's resourceId or its name, the newest of several, and never loads it."""
         store = self.make()
         await store.load()
         gone = [
-            an_instance(number, name, resource_id=key, state=InstanceState.Exited)
-            for number, name, key in ((1, "web", "r1"), (2, "web", "r2"), (12, "web", None), (3, "db", "r1"))
+            an_instance(number, name, resource_id=key, owner_jid=sender, user_id=owner, state=InstanceState.Exited)
+            for number, name, key, sender, owner in (
+                (1, "web", "r1", "ism@a", 1000),
+                (2, "web", "r2", "ism@a", 1001),
+                (12, "web", None, None, 1000),
+                (3, "db", "r1", "ism@a", 1000),
+                (4, "db", "r1", "bob@a", 1001),
+            )
         ]
         await store.commit([Change("history", instance.id, instance) for instance in gone])
         for _ in range(2):
             self.assertEqual({table: rows for table, rows in (await store.load()).items() if rows}, {})
             self.assertEqual(await store.find_gone(instance_id=2), gone[1])
-            self.assertEqual(await store.find_gone(resource_id="r1"), gone[3])
+            self.assertEqual(await store.find_gone(key=("ism@a", "r1")), gone[3])
+            self.assertEqual(await store.find_gone(key=("bob@a", "r1")), gone[4])
             self.assertEqual(await store.find_gone(name="web"), gone[2])
-            for nothing in ({"instance_id": 9}, {"resource_id": "web"}, {"name": "r1"}, {"name": "' OR 1=1 --"}, {"name": "w%"}, {}):
+            self.assertEqual(await store.find_gone(name="web", user_id=1001), gone[1])
+            for nothing in (
+                {"instance_id": 9}, {"key": ("bob@a", "r2")}, {"key": ("ism@a", "web")}, {"name": "r1"}, {"name": "' OR 1=1 --"},
+                {"name": "w%"}, {"name": "web", "user_id": 7}, {},
+            ):  # fmt: skip
                 self.assertIsNone(await store.find_gone(**nothing))
             store = await self.reopened(store)
 

@@ -199,8 +199,8 @@ def test_every_wrong_word_has_its_code(cell: RunningCell) -> None:
     assert "--memory" in cell.cli("createVm", "--name", "a", "--disks", "tashi", "--memory", "much", code=2)
     assert "there is no image nothing" in cell.cli("createVm", "--name", "a", "--disks", "nothing", code=4)
     assert "imageIdentifier" in cell.cli("createVm", "--name", "a", "--disks", "../../etc/passwd", code=1)
-    assert "Unknown user carol" in cell.cli("createVm", "--name", "a", "--disks", "tashi", "--userId", "carol", code=4)
-    assert "userId is 77" in cell.cli("createVm", "--name", "a", "--disks", "tashi", "--userId", "77", code=4)
+    assert "there is no user 'carol'" in cell.cli("createVm", "--name", "a", "--disks", "tashi", "--userId", "carol", code=4)
+    assert "there is no user 77" in cell.cli("createVm", "--name", "a", "--disks", "tashi", "--userId", "77", code=4)
     assert "hostname is 'a b'" in cell.cli("createVm", "--name", "a b", "--disks", "tashi", code=1)
     assert cell.cli("explain", "--instance", "99999", code=4)
 

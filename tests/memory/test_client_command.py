@@ -63,7 +63,10 @@ class Avatar(pb.Referenceable):
 
     def do_createVm(self, **wish: Any) -> dict[str, Any]:
         number = len(self.instances) + 1
-        row = {**wish, "id": number, "userId": wish["userId"] or 1000, "user": "alice", "hostId": None, "host": None, "state": "Pending"}
+        owner = {**{user["name"]: user["id"] for user in USERS}, None: 1000}.get(wish["userId"], wish["userId"])
+        if isinstance(owner, str):
+            raise TashiError("unknown-user", f"there is no user {owner}")
+        row = {**wish, "id": number, "userId": owner, "user": "alice", "hostId": None, "host": None, "state": "Pending"}
         self.instances[number] = row
         return row
 
@@ -101,6 +104,8 @@ class Avatar(pb.Referenceable):
         return {"userId": 1000, "name": "alice", "admin": False}
 
     def do_explain(self, instance: int | str) -> str:
+        if instance == "two":
+            raise TashiError("ambiguous", "two is more than one")
         return f"{instance} is on node1\nnode2: down"
 
     def do_registerUser(self, **user: Any) -> dict[str, Any]:
@@ -179,12 +184,12 @@ class VerbTests(ClientCase):
         self.assertEqual({wish["nics"][0]["ip"] for wish in content["instances"]}, {"1.2.3.4"})
 
     async def test_an_owner_may_be_named(self) -> None:
-        """--userId takes a name, looked up among the users; an unknown one exits with 4 and creates nothing."""
+        """--userId takes a name, which the control plane looks up; an unknown one exits with 4 and creates nothing."""
         await self.tashi("createVm", "--name", "a", "--disks", "d", "--userId", "root")
-        self.assertEqual(self.avatar.asked[-1][1]["userId"], 0)
+        self.assertEqual(self.avatar.asked[-1][1]["userId"], "root")
         code, out, err = await self.tashi("createVm", "--name", "b", "--disks", "d", "--userId", "nobody")
         self.assertEqual((code, out), (4, ""))
-        self.assertIn("Unknown user nobody", err)
+        self.assertIn("there is no user nobody", err)
         self.assertEqual(len(self.avatar.instances), 1)
 
     async def test_waiting_ends_with_the_rows_as_they_are_then(self) -> None:
@@ -243,11 +248,16 @@ class VerbTests(ClientCase):
 
 class FailureTests(ClientCase):
     async def test_the_exit_code_says_what_kind_of_failure(self) -> None:
-        """forbidden is 3, an unknown thing 4, everything else 1; the words of the control plane are on stderr, nothing on stdout."""
+        """ambiguous is 2, forbidden 3, unknown 4, everything else 1; the words go to stderr and nothing to stdout."""
         await self.tashi("createVm", "--name", "a", "--disks", "d")
         self.avatar.instances[1]["userId"] = 0
         self.assertEqual(
             await self.tashi("destroyVm", "--instance", "a"), (3, "", "Failed in calling destroyVm: You don't have permissions on VM a\n")
+        )
+        await self.tashi("createVm", "--name", "a", "--disks", "d")
+        self.avatar.instances[2]["userId"] = 1000
+        self.assertEqual(
+            await self.tashi("explain", "--instance", "two"), (2, "", "Failed in calling explain: two is more than one\n")
         )
         self.assertEqual(await self.tashi("destroyVm", "--instance", "b"), (4, "", "Failed in calling destroyVm: Unknown instance b\n"))
         code, _, err = await self.tashi("setHostConfig", "--hostId", "2", "--elemName", "a", "--value", "b")

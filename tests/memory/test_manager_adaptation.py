@@ -213,12 +213,14 @@ def test_wrong_updates(fields: dict[str, Any], code: str) -> None:
 def test_update_of_anothers() -> None:
     """Nobody adapts what is not theirs, and nothing that does not run."""
     cell, _ = _running()
-    cell.update("key", "u1", Principal(name="bob", user_id=1001, jid="bob@example.org"), cpu_share=512)
+    bob = Principal(name="bob", user_id=1001, jid="bob@example.org")
+    cell.update("key", "u0", bob, cpu_share=512)
+    cell.update("web", "u1", bob, cpu_share=512)
     cell.call(ALICE, "pauseVm", instance="web")
     cell.work()
     cell.update("key", "u2", cpu_share=512)
     cell.settle()
-    assert [reply["code"] for reply in cell.replies[1:]] == ["forbidden", "conflict"]
+    assert [reply["code"] for reply in cell.replies[1:]] == ["unknown-id", "forbidden", "conflict"]
 
 
 def test_refused_update() -> None:

@@ -455,11 +455,13 @@ def test_reads_see_the_living_and_the_gone() -> None:
     cell.settle()
     commands = cell.manager.commands
     assert result_of(commands.get(ISM, "r"))["state"] == "Activating"
-    assert result_of(commands.get(BOB, "r"))["hints"] == {}
+    assert result_of(commands.get(BOB, "vm1"))["hints"] == {}
+    with pytest.raises(YourMistake, match="there is no instance 'r'"):
+        result_of(commands.get(BOB, "r"))
     cell.delete("r")
     cell.work()
     assert result_of(commands.get(ISM, 1))["state"] == InstanceState.Exited.name
-    with pytest.raises(Exception, match="there is and was no instance 77"):
+    with pytest.raises(Exception, match="there is no instance 77"):
         result_of(commands.get(ISM, 77))
 
 
@@ -508,6 +510,8 @@ def test_the_count_of_waiting_commands_falls_with_each_answer() -> None:
         cell.create(a_spec(f"vm{number}"), stanza=f"s{number}")
     assert cell.manager.commands.queued(str(ISM.jid)) == 3
     cell.delete("vm1")
+    assert cell.manager.commands.queued(str(ISM.jid)) == 4, "the delete waits for the store"
+    cell.settle()
     assert cell.manager.commands.queued(str(ISM.jid)) == 2
     cell.join(FakeAgent("h1", some_facts()))
     cell.work()

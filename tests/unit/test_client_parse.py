@@ -40,9 +40,15 @@ def test_repeated_disks_add_up() -> None:
 
 
 def test_instances_are_named_by_id_or_name() -> None:
-    """A number is an id, everything else a name."""
-    assert parsed("destroyVm --instance 12345").values == {"instance": 12345}
-    assert parsed("destroyVm --instance=vm1").values == {"instance": "vm1"}
+    """Canonical digits are an id, everything else is a name, and name: says that digits are a name (D1, O11)."""
+    for text, reference in (
+        ("12345", 12345), ("0", 0), ("vm1", "vm1"), ("003", "003"), ("1.5", "1.5"), ("-1", "-1"), ("१०", "१०"), ("1_0", "1_0"),
+        ("name:9", "9"), ("name:vm1", "vm1"),
+    ):  # fmt: skip
+        assert parsed(f"destroyVm --instance={text}").values == {"instance": reference}
+        assert parsed(f"migrateVm --instance a --dst {text}").values["dst"] == reference
+    with pytest.raises(WrongUsage, match="is no id"):
+        parsed(f"destroyVm --instance {2**63}")
 
 
 @pytest.mark.parametrize(
