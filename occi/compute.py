@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ import msgspec
 from occi.categories import Category, Vocabulary
 from tashi.errors import BAD_ARGUMENT, BAD_SYNTAX, UNSUPPORTED_KIND, UNSUPPORTED_LINK, YourMistake
 from tashi.model.instance import DEFAULT_CPU_SHARE, Disk, InstanceSpec, InstanceUpdate, Resources
+from tashi.model.jid import prepare_bare
 from tashi.model.names import (
     CPU_SHARES,
     DISK_WEIGHTS,
@@ -33,6 +33,7 @@ GIGAHERTZ_BELOW: Final = 100
 """A cpu_speed below this is GHz, from here on MHz."""
 MAX_MEGAHERTZ: Final = 1_000_000
 MAX_USER_ID: Final = 2**32 - 1
+MAX_JID: Final = 2047
 
 _USED: Final = frozenset(
     {
@@ -54,7 +55,6 @@ _LIMITS: Final = {  # the most of each, and its unit; in an update 0 is the end 
     "net_up": (MAX_KILOBITS, "kbit/s"),
 }
 _HINT_OF: Final = {"locations": "location", "auditability": "auditability", "isolation": "isolation"}
-_BARE_JID: Final = re.compile(r"[^\s@/\"&'<>:]+@[^\s@/]+")
 
 
 class Parsed(msgspec.Struct, frozen=True):
@@ -194,9 +194,10 @@ def _hints(value: Any, meant: Mapping[str, str], where: str) -> dict[str, str]:
 
 
 def _notification(field: str, value: Any, door: Door) -> str:
-    if not isinstance(value, str) or len(value) > 2047 or not _BARE_JID.fullmatch(value):
-        raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}, which is no bare JID; use user@domain")
-    jid = value.lower()
+    try:
+        jid = prepare_bare(value if isinstance(value, str) and len(value) <= MAX_JID else "")
+    except ValueError as error:
+        raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}; {error}") from None
     if not door.may_be_notified(jid):
         raise YourMistake(BAD_ARGUMENT, f"{field} is {shown(value)}; use your own bare JID, a recipient's or a trusted one")
     return jid

@@ -31,6 +31,7 @@ from occi.parse import (
 from tashi.clocks import Clock
 from tashi.errors import BUSY, EXPIRED, FORBIDDEN, INTERNAL, UNKNOWN_VERB, OurFault, TashiError, YourMistake
 from tashi.interfaces import ICommands
+from tashi.model.jid import comparable
 from tashi.model.names import shown
 from tashi.model.request import Origin
 from tashi.model.user import Principal
@@ -61,7 +62,7 @@ class Sink:
         self._commands = commands
         self._max_command_age = max_command_age
         self._max_queued = max_queued
-        self._notifiable = frozenset(jid.lower() for jid in notifiable)
+        self._notifiable = frozenset(map(comparable, notifiable))
         self._vocabulary = vocabulary
         self._unknown_words: set[str] = set()
         self._changes: dict[str, Callable[[Principal, Origin, str], None]] = {

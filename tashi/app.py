@@ -34,6 +34,7 @@ from tashi.power.drivers import make_power
 from tashi.scheduling.snapshot import SchedulingSettings
 from tashi.store.lock import lock
 from tashi.store.sqlite import SQLiteStore
+from tashi.users.system import first_free_uid
 from tashi.wire import certificates
 from tashi.wire.admission import Admission
 from tashi.wire.broker import BrokerFactory
@@ -125,6 +126,7 @@ class ControlPlane(Service):
             publishing=xmpp_on and bool(config.xmpp.recipient or config.xmpp.pubsub_service),
             make_power=partial(make_power, reactor, config.power),
             in_thread=_planning_thread(reactor),
+            first_free_uid=first_free_uid,
         )
         await manager.open()
         self.manager = manager

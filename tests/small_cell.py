@@ -87,6 +87,7 @@ class SmallCell:
         power: IPower | None = None,
         policy: Policy = POLICIES["Primitive"],
         in_thread: InThread | None = None,
+        first_free_uid: Callable[[int], int] = lambda least: least,
         **settings: Any,
     ) -> None:
         self.clock = Clock()
@@ -98,6 +99,7 @@ class SmallCell:
         self.power = power
         self.policy = policy
         self.in_thread = in_thread
+        self.first_free_uid = first_free_uid
         self.agents = list(hosts)
         self.saved: set[str] = set()
         """What is kept in the directory that the hosts share."""
@@ -121,6 +123,7 @@ class SmallCell:
             publishing=self.publishing,
             make_power=self._make_power,
             in_thread=self.in_thread,
+            first_free_uid=self.first_free_uid,
             wall=self.wall,
         )
         result_of(self.manager.open())

@@ -124,11 +124,14 @@ def random_mac() -> str:
     return "52:54:00:" + secrets.token_bytes(3).hex(":")
 
 
+def adds_up(value: Any) -> bool:
+    """Whether an option with such a value may be given more than once."""
+    return isinstance(value, dict | list)
+
+
 def combine(earlier: Any, later: Any) -> Any:
-    """What an option given twice means: hints merge, lists grow, of other values the last one counts."""
-    if isinstance(earlier, dict):
-        return {**earlier, **later}
-    return [*earlier, *later] if isinstance(earlier, list) else later
+    """Return the value of an option that was given twice: hints merge, and lists grow."""
+    return {**earlier, **later} if isinstance(earlier, dict) else [*earlier, *later]
 
 
 def _address(ip: str) -> str:

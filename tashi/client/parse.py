@@ -80,7 +80,14 @@ def _parse_verb(verb: Verb, words: Sequence[str]) -> Command:
         if option in known:
             argument = known[option]
             converted = _converted(verb, argument, value)
-            values[argument.name] = arguments.combine(values[argument.name], converted) if argument.name in values else converted
+            if argument.name not in values:
+                values[argument.name] = converted
+            elif arguments.adds_up(converted):
+                values[argument.name] = arguments.combine(values[argument.name], converted)
+            else:
+                raise WrongUsage(f"{option} of {verb.name} is given twice; give it once")
+        elif ("timeout" if option == "--timeout" else "output") in settings:
+            raise WrongUsage(f"{option} of {verb.name} is given twice; give it once")
         elif option == "--timeout":
             settings["timeout"] = _converted(verb, Argument("timeout", "", arguments.seconds), value)
         elif value in FORMATS:

@@ -68,6 +68,11 @@ def _unregistered(rows: Sequence[Row], values: Values) -> str:
     return f"Host {name} keeps its {count} instance{'s' if count > 1 else ''}; its agent may join anew with the cell's join secret."
 
 
+def _named(doing: str) -> Callable[[Sequence[Row], Values], str]:
+    """A sentence that says which instances a verb was carried out on."""
+    return lambda rows, values: f"{doing} {', '.join(str(row['name']) for row in rows)}."
+
+
 def _nothing(rows: Sequence[Row], values: Values) -> None:
     return None
 
@@ -109,7 +114,7 @@ VERBS: Final = (
     ),
     Verb(
         "destroyMany", "Destroys the instances of a createMany", Cell.destroyMany, (_BASENAME,),
-        examples=("--basename vmname",), sentence=_nothing, waits_for="gone",
+        examples=("--basename vmname",), sentence=_named("Destroying"), waits_for="gone",
     ),
     Verb(
         "shutdownVm", "Presses the power button of a running instance", Cell.shutdownVm, (_INSTANCE,),
@@ -117,7 +122,7 @@ VERBS: Final = (
     ),
     Verb(
         "shutdownMany", "Presses the power buttons of the instances of a createMany", Cell.shutdownMany, (_BASENAME,),
-        examples=("--basename vmname",), sentence=_nothing, waits_for="gone",
+        examples=("--basename vmname",), sentence=_named("Shutting down"), waits_for="gone",
     ),
     Verb(
         "pauseVm", "Lets a running instance stand still", Cell.pauseVm, (_INSTANCE,),

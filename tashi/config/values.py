@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tashi.model import jid
 from tashi.scheduling.placing import expression
 
 MASK = "******"
@@ -100,6 +101,28 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return repr(self.shown())
+
+
+class BareJid(str):
+    """An XMPP address ``user@domain``, prepared so that equal addresses are equal texts."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> BareJid:
+        """Accept an address without a resource."""
+        return cls(jid.prepare_bare(text))
+
+
+class BareJidOrDomain(str):
+    """Such an address, or a domain that stands for all addresses in it."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> BareJidOrDomain:
+        """Accept an address without a resource, or a domain."""
+        return cls(jid.prepare_bare_or_domain(text))
 
 
 class DatabaseUri(str):
@@ -210,7 +233,9 @@ def parse(kind: Any, form: Form, text: str) -> Any:
             raise ValueError("expected " + " or ".join(choices.values()))
         return choices[text.lower()]
     if get_origin(kind) is tuple:
-        return tuple(word for word in (word.strip() for word in text.replace("\n", ",").split(",")) if word)
+        words = [word for word in (word.strip() for word in text.replace("\n", ",").split(",")) if word]
+        item = get_args(kind)[0]
+        return tuple(dict.fromkeys(map(item.parse, words))) if issubclass(item, Parsed) else tuple(words)
     if isinstance(kind, type) and issubclass(kind, Parsed):
         return kind.parse(text)
     if form.formula:

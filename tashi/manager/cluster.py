@@ -196,13 +196,17 @@ class Transaction:
         elif event["type"] == "auditRecord":
             self.cluster.log.info("audit: {description}", description=event["description"])
 
-    def send(self, origin: Origin, body: str, number: int, to: str | None = None) -> None:
-        """A message to whoever the origin names, or to ``to``. One number is one message: sent again, it has the same stanza id."""
+    def send(self, origin: Origin, body: str, number: int) -> None:
+        """A message to whoever the origin names. One number is one message: sent again, it has the same stanza id."""
         stanza_id = self.cluster._reply_id(number)
         message = Outgoing(
-            id=0, body=body, stanza_id=stanza_id, to=to or origin.reply_to, stanza_type=origin.stanza_type, thread=origin.thread
+            id=0, body=body, stanza_id=stanza_id, to=origin.reply_to, stanza_type=origin.stanza_type, thread=origin.thread
         )
         self._told.append((None, message))
+
+    def notify(self, jid: str, body: str, number: int) -> None:
+        """Send a message to somebody who did not ask, outside the thread, which the requester has chosen."""
+        self._told.append((None, Outgoing(id=0, body=body, stanza_id=f"{self.cluster.source}-n{number}", to=jid)))
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Call this when the changes are durable."""

@@ -89,10 +89,24 @@ class Creation:
             checked.append(ready)
         return checked
 
-    def make(self, tx: Transaction, spec: InstanceSpec, *, owner_jid: str | None = None, content: str = "") -> Instance:
-        """Record a checked specification as an instance that waits for its place."""
+    def make(
+        self,
+        tx: Transaction,
+        spec: InstanceSpec,
+        *,
+        owner_jid: str | None = None,
+        content: str = "",
+        group_name: str | None = None,
+    ) -> Instance:
+        """Record a checked specification as an instance that waits for its place.
+
+        ``group_name`` is the basename of its createMany.
+        """
         number = tx.next_id("instance")
-        instance = Instance(id=number, owner_jid=owner_jid, content=content, created_at=tx.now, **msgspec.structs.asdict(spec))
+        fields = msgspec.structs.asdict(spec)
+        instance = Instance(
+            id=number, owner_jid=owner_jid, content=content, created_at=tx.now, group_name=group_name, **fields
+        )
         tx.put_instance(instance)
         tx.tell(vm_action("created", instance, None, instance.state.name, "", None))
         return instance

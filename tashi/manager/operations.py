@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -16,13 +17,15 @@ from tashi.manager.lifecycle import end
 from tashi.manager.lookup import the_host, the_user
 from tashi.model.events import audit_record, host_action
 from tashi.model.host import Host
+from tashi.model.jid import comparable, prepare_bare
 from tashi.model.names import shown
 from tashi.model.states import WITHOUT_POWER, HostState, InstanceState
 from tashi.model.user import Principal, User
 
 _ELEMENT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _USER_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_BARE_JID: Final = re.compile(r"[^@/\s\"&'<>:]{1,255}@[^@/\s]{1,255}")
+FIRST_DRAWN_USER: Final = 100_000
+"""The lowest number that is drawn for a user: above those that a machine gives to people and services."""
 
 
 def require_admin(who: Principal, verb: str) -> None:
@@ -97,9 +100,20 @@ def unregister_host(tx: Transaction, who: Principal, host: int | str) -> tuple[H
 
 
 def register_user(
-    tx: Transaction, who: Principal, name: str, password: str | None, priority: int, user_id: int | None, jid: str | None
+    tx: Transaction,
+    who: Principal,
+    name: str,
+    password: str | None,
+    priority: int,
+    user_id: int | None,
+    jid: str | None,
+    first_free: Callable[[int], int],
 ) -> User:
-    """A user who may own instances. The same call with the same content again changes nothing."""
+    """A user who may own instances. The same call with the same content again changes nothing.
+
+    Without ``user_id`` a number is drawn that ``first_free`` (the machine's users) leaves free. It is nobody's uid at
+    that moment, and whoever gets that uid later does not act as the user.
+    """
     require_admin(who, "registerUser")
     if not isinstance(name, str) or not _USER_NAME.fullmatch(name):
         raise YourMistake(BAD_ARGUMENT, f"name is {shown(name)}; use letters, digits, '_', '.' or '-', at most 64")
@@ -111,21 +125,38 @@ def register_user(
         raise YourMistake(BAD_ARGUMENT, f"priority is {shown(priority)}; use a whole number, higher for more important")
     if user_id is not None and (isinstance(user_id, bool) or not isinstance(user_id, int) or not 0 <= user_id < 2**32):
         raise YourMistake(BAD_ARGUMENT, f"userId is {shown(user_id)}; use a whole number from 0 to {2**32 - 1}")
-    if jid is not None and not (isinstance(jid, str) and _BARE_JID.fullmatch(jid)):
-        raise YourMistake(BAD_ARGUMENT, f"jid is {shown(jid)}; use a bare JID such as alice@example.org")
+    if jid is not None:
+        jid = _prepared(jid)
     users = tx.cluster.users
     for other in users.values():
-        if other.name == name and (user_id in (None, other.id)) and (other.priority, other.jid) == (priority, jid):
+        acts_as = other.jid and comparable(other.jid)
+        if other.name == name and (user_id in (None, other.id)) and (other.priority, acts_as) == (priority, jid):
             return other
         if other.name == name or other.id == user_id:
             raise YourMistake(CONFLICT, f"user {other.name} ({other.id}) is registered already; unregister that one first")
-        if jid is not None and other.jid == jid:
+        if jid is not None and acts_as == jid:
             raise YourMistake(CONFLICT, f"{jid} acts as user {other.name} already")
-    number = user_id if user_id is not None else tx.next_id("user", least=max(1000, max(users, default=0) + 1))
-    user = User(id=number, name=name, priority=priority, jid=jid, password_hash=_hashed(password))
+    number = _drawn_number(tx, first_free) if user_id is None else user_id
+    user = User(
+        id=number, name=name, priority=priority, jid=jid, password_hash=_hashed(password), uid_login=user_id is not None
+    )
     tx.put_user(user)
     tx.tell(audit_record(who.name, "registeruser", f"{name} ({number})", "OK"))
     return user
+
+
+def _drawn_number(tx: Transaction, first_free: Callable[[int], int]) -> int:
+    number = tx.next_id("user", least=FIRST_DRAWN_USER)
+    while (free := first_free(number)) != number or free in tx.cluster.users:
+        number = tx.next_id("user", least=free)
+    return number
+
+
+def _prepared(jid: object) -> str:
+    try:
+        return prepare_bare(jid if isinstance(jid, str) else "")
+    except ValueError as error:
+        raise YourMistake(BAD_ARGUMENT, f"jid is {shown(jid)}; {error}") from None
 
 
 def unregister_user(tx: Transaction, who: Principal, reference: int | str) -> User:
@@ -146,9 +177,10 @@ def the_user_who_asks(tx_users: dict[int, User], who: Principal) -> User:
     """The user record of who asks; YourMistake(unknown-user) when there is none."""
     user = tx_users.get(who.user_id) if who.user_id is not None else None
     if user is None:
+        number = who.user_id if who.uid is None else who.uid
         raise YourMistake(
             UNKNOWN_USER,
-            f"user {who.user_id} is not registered; an admin does it with `tashi registerUser --name NAME --userId {who.user_id}`",
+            f"{who.name} is not registered; an administrator does it with `tashi registerUser --name NAME --userId {number}`",
         )
     return user
 

@@ -33,13 +33,15 @@ class OperatorVerbs:
         drain: Callable[[], None],
         instance_row: Callable[[Principal, Instance], Row],
         host_row: Callable[[int], Row],
+        first_free_uid: Callable[[int], int],
     ) -> None:
-        """``drain`` sends away at once what can leave the hosts that are being emptied."""
+        """``drain`` sends away at once what can leave the hosts that are being emptied; ``first_free_uid`` see `register_user`."""
         self._cluster = cluster
         self._kick = kick
         self._drain = drain
         self._instance_row = instance_row
         self._host_row = host_row
+        self._first_free_uid = first_free_uid
         self.verbs: dict[str, Callable[[Principal, Arguments], Any]] = {
             "drainhost": self._drain_host,
             "sethoststate": self._set_host_state,
@@ -87,6 +89,7 @@ class OperatorVerbs:
                 arguments.get("priority") or 0,
                 arguments.get("userId"),
                 optional_text(arguments, "jid"),
+                self._first_free_uid,
             )
         return user_row(user)
 

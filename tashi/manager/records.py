@@ -10,6 +10,7 @@ from typing import Any
 from tashi.clocks import AwakeClock
 from tashi.model.host import Host
 from tashi.model.instance import Instance
+from tashi.model.jid import comparable
 from tashi.model.request import Origin, Outgoing, Request
 from tashi.model.states import InstanceState
 from tashi.model.user import User
@@ -74,9 +75,9 @@ class Records:
             case "users":
                 old = self.users.get(key)
                 if old is not None and old.jid:
-                    self.by_jid.pop(old.jid, None)
+                    self.by_jid.pop(comparable(old.jid), None)
                 if record is not None and record.jid:
-                    self.by_jid[record.jid] = record
+                    self.by_jid[comparable(record.jid)] = record
                 _put(self.users, key, record)
             case "requests":
                 self._index_request(self.requests.get(key), record)

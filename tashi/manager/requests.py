@@ -109,6 +109,6 @@ def _finish(tx: Transaction, request: Request, body: str, result: str, target: s
     tx.put_request(msgspec.structs.replace(request, done_at=tx.now, outcome=body))
     tx.send(request.origin, body, request.id)
     if request.notify and request.notify != request.origin.sender:
-        tx.send(request.origin, body, request.id, to=request.notify)
+        tx.notify(request.notify, replies.notification(body, request.origin.sender), request.id)
     target = target or request.resource_id or " ".join(map(str, request.instance_ids))
     tx.tell(audit_record(request.origin.sender, request.origin.verb, target, result))

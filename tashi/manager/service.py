@@ -88,10 +88,13 @@ class ClusterManager(Service):
         make_power: Callable[[Callable[[Host], Awaitable[None]]], IPower | None] = lambda shut_down: None,
         in_thread: InThread | None = None,
         wall: Clock | None = None,
+        first_free_uid: Callable[[int], int] = lambda least: least,
     ) -> None:
         """``make_power`` makes the driver that switches hosts on and off, of a way to have a host's agent shut its machine down;
         ``in_thread`` makes plans that would hold the reactor for too long; without it every plan is made in the reactor;
-        ``wall`` gives the time of day, without it the machine's."""
+        ``wall`` gives the time of day, without it the machine's; ``first_free_uid`` gives the lowest number from another on that no
+        user of the control plane's machine has."""
+        self._first_free_uid = first_free_uid
         self._reactor = reactor
         self._wall = wall or WallClock()
         self._store = store
@@ -144,7 +147,9 @@ class ClusterManager(Service):
             Snapshots(cluster, picture.whole, self._planner.apart),
         )
         kicks = (planning.kick, convergence.empty_hosts)
-        self.verbs = Verbs(cluster, creation, self._images, explanation, waiting, settings, *kicks, usage, specific, parts)
+        self.verbs = Verbs(
+            cluster, creation, self._images, explanation, waiting, settings, *kicks, usage, specific, parts, self._first_free_uid
+        )
         deadlines, warnings = Deadlines(cluster, settings), SlaWarnings(cluster, settings)
         self.hosts.begin()
 

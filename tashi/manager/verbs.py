@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tashi.errors import BAD_ARGUMENT, FORBIDDEN, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
+from tashi.errors import AMBIGUOUS, BAD_ARGUMENT, FORBIDDEN, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
 from tashi.images.directory import ImageDirectory
 from tashi.manager.adaptations import ADAPTATIONS, wished_by
 from tashi.manager.arguments import Arguments, reference, text
@@ -15,7 +15,7 @@ from tashi.manager.cluster import Cluster
 from tashi.manager.creation import Creation
 from tashi.manager.explanation import Explanation
 from tashi.manager.lifecycle import destroy
-from tashi.manager.lookup import living_instance, the_host, the_user
+from tashi.manager.lookup import check_owner, living_instance, the_host, the_user
 from tashi.manager.migrations import migrate
 from tashi.manager.operations import the_user_who_asks
 from tashi.manager.operator_verbs import OperatorVerbs
@@ -90,6 +90,7 @@ class Verbs:
         usage: Usage,
         specific: SpecificCalls,
         parts: Sequence[Part],
+        first_free_uid: Callable[[int], int],
     ) -> None:
         self._cluster = cluster
         self._creation = creation
@@ -122,7 +123,7 @@ class Verbs:
             "whoami": self._whoami,
             "waitfor": self._wait_for,
         }
-        for part in (OperatorVerbs(cluster, kick, drain, self._row, self._host_row), *parts):
+        for part in (OperatorVerbs(cluster, kick, drain, self._row, self._host_row, first_free_uid), *parts):
             self._table.update(part.verbs)
 
     async def call(self, who: Principal, verb: str, arguments: Arguments) -> Any:
@@ -162,7 +163,9 @@ class Verbs:
         specs = [self._spec(who, _converted(one, Wanted)) for one in wanted]
         checked = self._creation.check(who, specs)
         with self._cluster.transaction("create_instances") as tx:
-            instances = [self._creation.make(tx, spec) for spec in checked]
+            instances = [
+                self._creation.make(tx, spec, group_name=_basename(spec.name) if verb == "createMany" else None) for spec in checked
+            ]
             tx.tell(audit_record(who.name, verb.lower(), " ".join(instance.name for instance in instances), "OK"))
         self._kick()
         return instances
@@ -185,19 +188,23 @@ class Verbs:
         return self._destroy(who, self._numbered(who, arguments), "destroymany")
 
     def _numbered(self, who: Principal, arguments: Arguments) -> list[Instance]:
-        """The instances of a createMany, all of them the asker's."""
+        """The asker's instances that createMany made with this basename, and no others, whatever their names look like."""
         base = arguments.get("basename")
         if not isinstance(base, str) or not base:
             raise YourMistake(BAD_ARGUMENT, "basename is missing; give the name that createMany was given")
-        stem = f"{base}-"
-        named = [
-            instance
-            for _, instance in sorted(self._cluster.instances.items())
-            if instance.name.startswith(stem) and instance.name[len(stem) : len(stem) + 1].isdigit()
-        ]
-        if not named:
-            raise YourMistake(UNKNOWN_ID, f"{base} is an unused basename")
-        return [self._owned(who, instance.id) for instance in named]
+        named = [one for _, one in sorted(self._cluster.instances.items()) if _basename(one.name) == base]
+        made = [one for one in named if one.group_name == base]
+        own = [one for one in made if who.may_act_for(one.user_id)]
+        if not made:
+            others = f"; createMany did not make {named[0].name}" if named else ""
+            raise YourMistake(UNKNOWN_ID, f"{shown(base)} is an unused basename{others}")
+        if not own:
+            check_owner(who, made[0])
+        owners = sorted({one.user_id for one in own})
+        if len(owners) > 1:
+            users = ", ".join(map(str, owners))
+            raise YourMistake(AMBIGUOUS, f"{shown(base)} names instances of the users {users}; name each instance instead")
+        return own
 
     def _destroy(self, who: Principal, instances: Sequence[Instance], verb: str) -> list[dict[str, Any]]:
         rows = []
@@ -294,6 +301,12 @@ def _converted(data: Any, kind: type[Any]) -> Any:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         raise YourMistake(BAD_ARGUMENT, f"not a valid instance: {error}") from None
+
+
+def _basename(name: str) -> str | None:
+    """The basename of a name that createMany gives, such as ``web`` of ``web-07``; None: it gives no such name."""
+    base, dash, number = name.rpartition("-")
+    return base if dash and number.isascii() and number.isdigit() else None
 
 
 def _target(arguments: Arguments) -> str:

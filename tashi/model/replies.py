@@ -28,6 +28,11 @@ def ok(verb: str, instances: Sequence[Instance], host: str | None, now: float) -
     return msgspec.json.encode(body).decode()
 
 
+def notification(body: str, requester: str) -> str:
+    """The outcome for somebody who did not ask: the reply's body, marked as a notification, with the bare JID that asked."""
+    return msgspec.json.encode({**msgspec.json.decode(body), "notification": True, "requester": requester}).decode()
+
+
 def error(verb: str, mistake: TashiError, resource_id: str | None, now: float) -> str:
     """The command was not carried out: what, why and what to do, and a token for programs."""
     body = {

@@ -13,16 +13,21 @@ class User(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     priority: int = 0
     jid: str | None = None
     password_hash: str = ""
+    uid_login: bool = True  # whether the user of this number on the control plane's machine acts as this user
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Who asks: shown as ``name`` in the audit trail. ``user_id`` None: nobody of ours (a trusted manager, an admin JID)."""
+    """Who asks: shown as ``name`` in the audit trail. ``user_id`` None: nobody of ours (a trusted manager, an admin JID, a stranger).
+
+    ``uid``: whose process it is on the control plane's machine, for those who came by its socket.
+    """
 
     name: str
     user_id: int | None = None
     admin: bool = False
     trusted: bool = False
     jid: str | None = None
+    uid: int | None = None
 
     def may_act_for(self, user_id: int | None) -> bool:
         """Whether this principal may create and change what the user owns."""

@@ -107,8 +107,9 @@ class Threshold(pb.Referenceable):
         if uid is None:
             raise YourMistake(FORBIDDEN, "users log in over the unix socket of the control plane's own machine; set [Client] socket")
         user = self._door.users.get(uid)
-        name = user.name if user else "root" if uid == 0 else f"uid {uid}"
-        return Principal(name=name, user_id=uid, admin=uid == 0)
+        if user is None or not user.uid_login:  # a number that was drawn for somebody is nobody's uid
+            return Principal(name="root" if uid == 0 else f"uid {uid}", uid=uid, admin=uid == 0)
+        return Principal(name=user.name, user_id=uid, uid=uid, admin=uid == 0)
 
 
 def _send_at_once(transport: Any) -> None:

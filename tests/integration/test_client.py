@@ -177,17 +177,17 @@ def test_users_come_and_go(cell: RunningCell) -> None:
     environment = os.environ | {"TASHI_CONF": cell.description["conf"]}
     command = [sys.executable, "-m", "tashi.client", "registerUser", "--name", "mihas", "--passwd", "-", "--priority", "12"]
     run = subprocess.run(command, input="mihas12\n", capture_output=True, text=True, env=environment, timeout=60)
-    assert (run.returncode, run.stdout, run.stderr) == (0, "User mihas registered with userId 1002\n", "")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "User mihas registered with userId 100000\n", "")
     (mihas,) = [row for row in rows(cell, "getUsers") if row["name"] == "mihas"]
-    assert (mihas["id"], mihas["priority"]) == (1002, 12)
+    assert (mihas["id"], mihas["priority"]) == (100000, 12)
     assert "mihas12" not in (cell.state_dir / "log" / "manager.log").read_text()
     cell.cli("createVm", "--name", "web", "--userId", "mihas", "--disks", "tashi", "--wait")
     assert "has 1 instance" in cell.cli("unregisterUser", "--userId", "mihas", code=1)
     cell.cli("destroyVm", "--instance", "web", "--wait")
-    assert cell.cli("unregisterUser", "--userId", "1002") == "User 1002 unregistered\n"
+    assert cell.cli("unregisterUser", "--userId", "100000") == "User 100000 unregistered\n"
     assert cell.cli("unregisterUser", "--userId", "mihas", code=4)
     again = rows(cell, "registerUser", "--name", "mihas")[0]["id"]
-    assert again == 1003, "an id is never given twice"
+    assert again == 100001, "an id is never given twice"
     cell.cli("unregisterUser", "--userId", "mihas")
 
 

@@ -8,12 +8,13 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tashi.errors import YourMistake
-from tashi.model.user import Principal
+from tashi.model.user import Principal, User
+from tashi.users.system import first_free_uid
 from tests.builders import ADMIN, BOB, a_spec, some_facts
 from tests.small_cell import FakeAgent, SmallCell, result_of
 
 ALICE = Principal(name="alice", user_id=1000)
-NOBODY = Principal(name="uid 4711", user_id=4711)
+NOBODY = Principal(name="uid 4711", uid=4711)
 DISKS = [{"uri": "tashi"}]
 
 
@@ -118,7 +119,7 @@ def test_who_may_do_what(verb: str, arguments: dict[str, Any], owner: str, other
     for who, expected in ((ALICE, owner), (BOB, other), (NOBODY, unknown), (ADMIN, admin)):
         cell = _cell()
         cell.call(ALICE, "createVm", name="web", disks=DISKS)
-        cell.call(ALICE, "createVm", name="many-1", disks=DISKS)
+        cell.call(ALICE, "createMany", instances=[{"name": "many-1", "disks": DISKS}])
         assert _code(cell, who, verb, **arguments) == expected
         audit = [event for event in cell.events if event["type"] == "auditRecord" and event["who"] == who.name]
         if expected != "OK":
@@ -191,7 +192,7 @@ def test_users_come_and_go() -> None:
     """A user who owns instances stays; one who owns none goes; the same registration twice is one."""
     cell = _cell()
     carol = cell.call(ADMIN, "registerUser", name="carol", passwd="hunter2", priority=12, jid="carol@example.org")
-    assert carol == {"id": 1002, "name": "carol", "priority": 12, "jid": "carol@example.org"}
+    assert carol == {"id": 100_000, "name": "carol", "priority": 12, "jid": "carol@example.org"}
     assert cell.call(ADMIN, "registerUser", name="carol", priority=12, jid="carol@example.org") == carol
     assert "hunter2" not in str(cell.store.rows)  # type: ignore[attr-defined]
     cell.call(ALICE, "createVm", name="web", disks=DISKS)
@@ -199,6 +200,76 @@ def test_users_come_and_go() -> None:
     cell.call(ADMIN, "unregisterUser", userId="carol")
     assert [row["name"] for row in cell.call(ALICE, "getUsers")] == ["root", "alice", "bob"]
     assert cell.manager.commands.identify("carol@example.org") is None
+
+
+def test_o3_a_drawn_number_is_nobodys_on_the_machine() -> None:
+    """Without --userId the number comes from 100,000 on, skips the machine's users and ours, and no uid acts as that user."""
+    machine = {1002, 100_000, 100_001, 100_003}
+    cell = SmallCell(first_free_uid=lambda least: next(one for one in range(least, 2**32) if one not in machine))
+    cell.call(ADMIN, "registerUser", name="dora", userId=100_002)
+    numbers = [cell.call(ADMIN, "registerUser", name=name)["id"] for name in ("carol", "emil")]
+    assert numbers == [100_004, 100_005]
+    machine.add(100_006)
+    cell.call(ADMIN, "unregisterUser", userId="emil")
+    assert cell.call(ADMIN, "registerUser", name="emil")["id"] == 100_007, "no number is given twice"
+    users = cell.manager.cluster.users
+    assert {user.name: user.uid_login for user in users.values()} == {
+        "root": True, "alice": True, "bob": True, "dora": True, "carol": False, "emil": False
+    }  # fmt: skip
+    cell.call(ADMIN, "registerUser", name="last", userId=2**32 - 1)
+    assert cell.call(ADMIN, "registerUser", name="next")["id"] == 100_008
+
+
+def test_o3_the_machines_own_users_are_asked() -> None:
+    """The number that is proposed is one that this machine's name service does not know."""
+    import pwd
+
+    taken = {user.pw_uid for user in pwd.getpwall()}
+    for least in (0, 1, 65_534, 100_000):
+        assert first_free_uid(least) >= least
+        assert first_free_uid(least) not in taken
+
+
+def test_d8_equal_addresses_are_one_user() -> None:
+    """registerUser prepares a JID: it acts as the user in every spelling, belongs to one user, and has no resource."""
+    cell = _cell()
+    row = cell.call(ADMIN, "registerUser", name="carol", jid="Carol@EXAMPLE.org")
+    assert row["jid"] == "carol@example.org"
+    assert cell.call(ADMIN, "registerUser", name="carol", jid="cAROL@example.ORG") == row
+    assert _code(cell, ADMIN, "registerUser", name="dora", jid="ＣＡＲＯＬ@example.org") == "conflict"
+    for wrong in ("carol@example.org/Gajim", "example.org", "a b@example.org", "carol@a_b.example", "@example.org", "carol@"):
+        assert _code(cell, ADMIN, "registerUser", name="dora", jid=wrong) == "bad-argument"
+    who = cell.manager.commands.identify("carol@example.org")
+    assert who is not None and who.user_id == row["id"]
+    with cell.manager.cluster.transaction("restore") as tx:  # as an older version has stored it
+        tx.put_user(User(id=7, name="old", jid="Old@Example.org"))
+    who = cell.manager.commands.identify("old@example.org")
+    assert who is not None and who.user_id == 7
+
+
+def test_h11_destroy_many_takes_what_create_many_made() -> None:
+    """Names that are numbered alike, but were made otherwise or by another createMany or user, stay."""
+    cell = _cell()
+
+    def many(who: Principal, *names: str) -> None:
+        cell.call(who, "createMany", instances=[{"name": name, "disks": DISKS} for name in names])
+
+    many(ALICE, "web-0", "web-1")
+    many(ALICE, "web-2-0", "web-2-1")
+    many(BOB, "web-00", "web-01")
+    for name in ("web-1-database", "web-7", "web"):
+        cell.call(ALICE, "createVm", name=name, disks=DISKS)
+    cell.work()
+    assert _code(cell, ADMIN, "destroyMany", basename="web") == "ambiguous"
+    assert _code(cell, NOBODY, "shutdownMany", basename="web") == "forbidden"
+    assert [row["name"] for row in cell.call(ALICE, "destroyMany", basename="web")] == ["web-0", "web-1"]
+    cell.work()
+    kept = {row["name"] for row in cell.call(ALICE, "getInstances")}
+    assert kept == {"web-2-0", "web-2-1", "web-00", "web-01", "web-1-database", "web-7", "web"}
+    assert _code(cell, ALICE, "destroyMany", basename="web") == "forbidden", "only bob's are left"
+    assert [row["name"] for row in cell.call(ADMIN, "destroyMany", basename="web")] == ["web-00", "web-01"]
+    cell.work()
+    assert _code(cell, ALICE, "destroyMany", basename="web") == "unknown-id"
 
 
 def test_a_higher_priority_is_served_first() -> None:

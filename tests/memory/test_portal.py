@@ -19,6 +19,7 @@ from tashi.errors import OurFault
 from tashi.model.orders import NodeWelcome, Order, Report, Start
 from tashi.model.questions import CloseConsole, ConsoleOutput, Done, Question, Refused, StopVnc
 from tashi.model.states import InstanceState
+from tashi.model.user import Principal
 from tashi.wire.admission import Admission
 from tashi.wire.broker import BrokerFactory
 from tashi.wire.codec import PAGE_BYTES, decode, encode
@@ -169,7 +170,7 @@ class PortalTest(TestCase):
         for uid, expected in (
             (0, {"userId": 0, "name": "root", "admin": True}),
             (1000, {"userId": 1000, "name": "alice", "admin": False}),
-            (4711, {"userId": 4711, "name": "uid 4711", "admin": False}),
+            (4711, {"userId": None, "name": "uid 4711", "admin": False}),
         ):
             avatar, welcome = await self._user(uid=uid)
             self.assertEqual(welcome["user"], expected)
@@ -177,6 +178,21 @@ class PortalTest(TestCase):
             self.assertEqual((await self._call(avatar, "getInstances"))["result"], [])
         refused = await self._call(avatar, "createVm", name="x", disks=[{"uri": "tashi"}])
         self.assertEqual(refused["error"]["code"], "unknown-user")
+
+    async def test_o3_a_number_that_was_drawn_is_nobodys_uid(self) -> None:
+        """A user who was registered without --userId acts for no uid of the machine, also over a connection that is older."""
+        before, _ = await self._user(uid=100_000)
+        admin = Principal(name="root", user_id=0, admin=True)
+        self.assertEqual(self.cell.call(admin, "registerUser", name="carol")["id"], 100_000)
+        self.cell.call(admin, "createVm", name="hers", disks=[{"uri": "tashi"}], userId="carol")
+        after, welcome = await self._user(uid=100_000)
+        self.assertEqual(welcome["user"], {"userId": None, "name": "uid 100000", "admin": False})
+        for avatar in (before, after):
+            self.assertEqual((await self._call(avatar, "destroyVm", instance="hers"))["error"]["code"], "forbidden")
+            refused = (await self._call(avatar, "createVm", name="x", disks=[{"uri": "tashi"}]))["error"]
+            self.assertEqual(refused["code"], "unknown-user")
+            self.assertIn("--userId 100000", refused["message"])
+        self.assertEqual(self.cell.state("hers"), "Pending")
 
     async def test_ten_thousand_rows_come_in_pages(self) -> None:
         """A long answer is cut below PB's limit, is whole when joined, and is forgotten when read."""

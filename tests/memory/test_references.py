@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from tashi.errors import YourMistake
 from tashi.model.instance import Instance, InstanceUpdate, Resources
 from tashi.model.states import InstanceState
 from tashi.model.user import Principal, User
+from tashi.xmpp.grammar import is_silent
 from tests.builders import ADMIN, ALICE, ISM, a_host, a_login, a_spec, an_instance, an_origin
 from tests.small_cell import FakeAgent, SmallCell, result_of
 
@@ -249,6 +251,33 @@ def test_a_fault_in_a_queued_command_is_answered_and_the_next_one_is_carried_out
     assert sorted(reply.get("code") or str(reply["ids"]) for reply in door.cell.replies) == ["[1]", "[1]", "[2]", "[3]", "internal"]
     assert door.cell.instance("db").id == 3
     assert commands.queued(str(ISM.jid)) == 0
+
+
+# ---- who is told
+
+
+def test_a8_a_notification_does_not_look_like_an_answer() -> None:
+    """Who is named in notificationUri is told who asked, outside the thread of the command; the answer itself is as always."""
+    door = Door()
+    origin = an_origin("s1", thread="the victim's", stanza_type="chat")
+    door.cell.create(a_spec("web", resource_id="r", notification_uri="llms@example.org"), origin=origin)
+    door.cell.work()
+    answer, told = sorted((row for row in door.cell.outgoing if row.to), key=lambda row: row.to)
+    assert (answer.to, told.to) == ("ism@example.org/laptop", "llms@example.org")
+    assert (told.thread, told.stanza_type) == (None, "normal")
+    assert told.stanza_id != answer.stanza_id
+    body, copy = json.loads(answer.body), json.loads(told.body)
+    assert copy == body | {"notification": True, "requester": "ism@example.org"}
+    assert is_silent(told.body), "another sink does not answer it"
+
+
+def test_a8_who_asks_to_be_told_is_told_once() -> None:
+    """A notificationUri that is the sender's own is the answer."""
+    door = Door()
+    door.cell.create(a_spec("web", notification_uri=str(ISM.jid)))
+    door.cell.work()
+    (row,) = (row for row in door.cell.outgoing if row.to)
+    assert "notification" not in json.loads(row.body)
 
 
 # ---- names

@@ -200,9 +200,10 @@ class SinkTests(TestCase):
 
     def test_notification(self) -> None:
         """A notificationUri may name the sender, a recipient, or who is trusted, by JID or domain, and nobody else."""
-        for jid in (ISM, "llms@example.org", "any@partner.example"):
+        for jid in (ISM, "ISM@Example.ORG", "llms@example.org", "any@partner.example", "Any@PARTNER.example."):
             assert self.say(f'createcompute {COMPUTE[:-1]}, "notificationUri": "{jid}"}}') == [("create", "vm1")]
         assert self.say(f'createcompute {COMPUTE[:-1]}, "notificationUri": "eve@example.org"}}') == [("refuse", "bad-argument")]
+        assert self.say(f'createcompute {COMPUTE[:-1]}, "notificationUri": "{ISM}/bot"}}') == [("refuse", "bad-argument")]
 
     def test_reads(self) -> None:
         """Reads are answered at once, with status, verb and time."""

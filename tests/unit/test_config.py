@@ -161,6 +161,9 @@ def test_the_client_follows_its_environment() -> None:
         (f"[ClusterManagerService]\nmaxMemory = {'9' * 1_000_000}\n", "[ClusterManagerService] maxMemory: expected a whole number"),
         ("[ClusterManagerService]\nmaxCores = 1.5\n", "[ClusterManagerService] maxCores: expected a whole number, at least 0"),
         ("[ClusterManagerService]\ntls = maybe\n", "[ClusterManagerService] tls: expected True or False"),
+        ("[XMPP]\nadmins = a@b, admin@b/Gajim\n", "[XMPP] admins: expected a bare JID such as alice@example.org, without a resource"),
+        ("[XMPP]\nrecipient = a@b # gets every event\n", "[XMPP] recipient: expected a bare JID such as alice@example.org"),
+        ("[XMPP]\ntrusted = slas.example, a b\n", "[XMPP] trusted: expected a bare JID such as alice@example.org, or a domain"),
         ("[XMPP]\ntls = off\n", "[XMPP] tls: expected required or insecure"),
         ("[DhcpDns]\nipRange1 = 10.0.0.9-10.0.0.1\n", "[DhcpDns] ipRange1: expected the first and last IPv4 address"),
         ("[SlaClasses]\ngold = priority+1 cpuShare=1\n", "[SlaClasses] gold: cpuShare: expected a whole number, 2 to 262144"),
@@ -178,6 +181,16 @@ def test_a_mistake_is_told_by_file_line_and_key(load_text: Loader, tmp_path: Pat
     assert message.startswith(f"{tmp_path}/Tashi.cfg:")
     assert words in message
     assert len(message) < 400
+
+
+def test_d8_addresses_are_prepared(load_text: Loader) -> None:
+    """JIDs and domains are kept in the one form in which equal ones are equal, each once."""
+    config = load_text(
+        "[XMPP]\ntrusted = ISM@Cell.test, ism@cell.TEST, Slas.Example.\nadmins = Admin@Cell.Test\n"
+        "recipient = llms@cell.test, LLMS@cell.test\n"
+    ).xmpp
+    assert config.trusted == ("ism@cell.test", "slas.example")
+    assert (config.admins, config.recipient) == (("admin@cell.test",), ("llms@cell.test",))
 
 
 def test_all_mistakes_are_told_at_once(load_text: Loader) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from tashi.config.options import Key, Keys, Section
 from tashi.config.sla import SlaClass, usual_classes
-from tashi.config.values import FilePath, Period, PositiveCount, Seconds, Secret
+from tashi.config.values import BareJid, BareJidOrDomain, FilePath, Period, PositiveCount, Seconds, Secret
 
 
 class XMPP(Section, frozen=True, kw_only=True):
@@ -18,13 +18,15 @@ class XMPP(Section, frozen=True, kw_only=True):
     enabled: Annotated[bool, Key("Whether to connect at all")] = False
     jid: Annotated[str, Key("Bare JID of the account, such as tashi@example.org")] = ""
     pwd: Annotated[Secret, Key("Its password; the file that holds it must be readable by its owner only")] = Secret()
-    recipient: Annotated[tuple[str, ...], Key("JIDs, separated by commas, that get every event")] = ()
+    recipient: Annotated[tuple[BareJid, ...], Key("Bare JIDs, separated by commas, that get every event")] = ()
     server: Annotated[str, Key("host:port of the XMPP server; empty: found by the domain's SRV record")] = ""
     ca_file: Annotated[FilePath, Key("Certificates that the server is verified with; empty: those of the system")] = ""
     tls: Annotated[Literal["required", "insecure"], Key("required, or insecure, which is for a server on loopback only")] = "required"
     resource: Annotated[str, Key("Resource of the connection")] = "sink"
-    trusted: Annotated[tuple[str, ...], Key("Bare JIDs, or domains with closed registration, that may act for any user")] = ()
-    admins: Annotated[tuple[str, ...], Key("Bare JIDs that may do everything")] = ()
+    trusted: Annotated[
+        tuple[BareJidOrDomain, ...], Key("Bare JIDs, or domains with closed registration, that may act for any user")
+    ] = ()
+    admins: Annotated[tuple[BareJid, ...], Key("Bare JIDs that may do everything")] = ()
     pubsub_service: Annotated[str, Key("JID of a publish-subscribe service that gets every event too; empty: none")] = ""
     pubsub_node: Annotated[str, Key("Node of that service to publish on")] = "tashi/events"
     layout_interval: Annotated[Period, Key("A vmLayout event is sent at least this often")] = 60.0
