@@ -8,7 +8,7 @@ from twisted.logger import Logger
 
 LINES: Final = 10
 SECONDS: Final = 60.0
-MOST_WINDOWS: Final = 1000
+MOST_WINDOWS: Final = 100
 """Pairs of source and kind that are counted apart; any further ones share one count."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -22,6 +23,9 @@ Hints = str | Mapping[str, str]
 
 CALL_SECONDS = 60.0
 """How long an answer may take; waitFor may take its own time besides."""
+
+MOST_WAITED = 1000
+"""Instances that one call may wait for."""
 
 
 class Calls(Protocol):
@@ -262,7 +266,12 @@ class Cell:
 
     async def waitFor(self, ids: Sequence[int], until: str, timeout: float = 300.0) -> list[Row]:
         """One row an instance (id, ok, state, reason), when all are ``until`` (such as "Running" or "gone"), failed, or out of time."""
-        return list(await self._call("waitFor", CALL_SECONDS + timeout, ids=list(ids), until=until, timeout=timeout))
+        wanted, rows = list(dict.fromkeys(ids)), []
+        end = time.monotonic() + timeout
+        for start in range(0, max(1, len(wanted)), MOST_WAITED):
+            part, left = wanted[start : start + MOST_WAITED], max(0.0, end - time.monotonic()) if start else timeout
+            rows += await self._call("waitFor", CALL_SECONDS + left, ids=part, until=until, timeout=left)
+        return rows
 
 
 def many_names(basename: str, count: int) -> list[str]:

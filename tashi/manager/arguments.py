@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from tashi.errors import BAD_ARGUMENT, YourMistake
+from tashi.model.bounds import LARGEST, LONGEST_TEXT, MOST_ITEMS
 from tashi.model.names import MAX_ID, shown
 
 Arguments = dict[str, Any]
+DEEPEST: Final = 8
+LONGEST: Final = {"data": 8192}
+"""Arguments that may be longer than other texts: what is typed into a console."""
+
+
+def check_bounds(arguments: Arguments) -> None:
+    """YourMistake(bad-argument) unless all lists, texts and numbers in the arguments are within the bounds of `tashi.model.bounds`."""
+    level: list[tuple[str, Any]] = list(arguments.items())
+    for _ in range(DEEPEST):
+        deeper: list[tuple[str, Any]] = []
+        for name, value in level:
+            if isinstance(value, str):
+                if len(value) > LONGEST.get(name, LONGEST_TEXT):
+                    raise YourMistake(BAD_ARGUMENT, f"{name} has {len(value)} characters; use at most {LONGEST.get(name, LONGEST_TEXT)}")
+            elif isinstance(value, int) and not isinstance(value, bool):
+                if abs(value) > LARGEST:
+                    raise YourMistake(BAD_ARGUMENT, f"{name} is {shown(value)}; use a number of at most {LARGEST}")
+            elif isinstance(value, list | dict):
+                if len(value) > MOST_ITEMS:
+                    raise YourMistake(BAD_ARGUMENT, f"{name} has {len(value)} elements; use at most {MOST_ITEMS}")
+                deeper += value.items() if isinstance(value, dict) else [(name, one) for one in value]
+        level = deeper
+        if not level:
+            return
+    raise YourMistake(BAD_ARGUMENT, f"{shown(level[0][0])} is nested too deeply; use at most {DEEPEST} levels")
 
 
 def reference(arguments: Arguments, name: str) -> int | str:

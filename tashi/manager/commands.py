@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tashi.errors import CONFLICT, INTERNAL, NOT_SUPPORTED_LIVE, OurFault, TashiError, YourMistake
+from tashi.limited_log import LimitedLog
 from tashi.manager import requests
 from tashi.manager.cluster import Cluster
 from tashi.manager.creation import Creation
@@ -51,6 +52,7 @@ class Commands:
         explanation: Explanation,
         settings: ManagerSettings,
         kick: Callable[[], None],
+        limited: LimitedLog,
     ) -> None:
         self._cluster = cluster
         self._lookup = lookup
@@ -59,6 +61,7 @@ class Commands:
         self._settings = settings
         self._kick = kick
         self._turns = Turns()
+        self._limited = limited
         self._strangers: dict[str, tuple[str, int]] = {}
 
     def identify(self, jid: str) -> Principal | None:
@@ -180,7 +183,14 @@ class Commands:
             with self._cluster.transaction("audit_strangers") as tx:
                 for jid, (verb, count) in strangers.items():
                     tx.tell(audit_record(jid, verb, "", "ignored: unknown sender", count))
-                    self.log.warn("{count} commands of unknown sender {jid} were ignored, the last {verb}", count=count, jid=jid, verb=verb)
+                    self._limited.warn(
+                        "unknown senders",
+                        "ignored commands",
+                        "{count} commands of unknown sender {jid} were ignored, the last {verb}",
+                        count=count,
+                        jid=jid,
+                        verb=verb,
+                    )
 
     def set_host_config(self, who: Principal, origin: Origin, host: int | str, name: str, value: str) -> None:
         """See ICommands."""

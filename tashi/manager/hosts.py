@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from tashi.errors import FORBIDDEN, YourMistake
 from tashi.files import SHORTEST_SECRET
 from tashi.interfaces import INodeLink
+from tashi.limited_log import LimitedLog
 from tashi.manager import migrations, restarts
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.dispatch import Dispatch
@@ -35,6 +36,7 @@ from tashi.model.names import check_hostname, check_new_name
 from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report, Seen
 from tashi.model.states import TABLE, Happening, HostState, InstanceState, is_legal
 
+PROGRESS_SECONDS = 0.5
 _MALFORMED = "its agent sent a malformed report: "
 
 
@@ -55,9 +57,12 @@ class Hosts:
         usage: Usage,
         cards: NetworkCards,
         marks: Marks,
+        limited: LimitedLog,
     ) -> None:
         self._cluster = cluster
         self._cards = cards
+        self._limited = limited
+        self._progress_told: dict[int, float] = {}  # when the progress of an instance was last told
         self._dispatch = dispatch
         self._settings = settings
         self._cell = cell
@@ -137,7 +142,7 @@ class Hosts:
             for observation in report.observations:
                 instance = tx.instance(observation.instance_id)
                 if instance is not None and observation.progress is not None and instance.host_id == host_id:
-                    migrations.tell_progress(tx, instance, observation.progress)
+                    self._tell_progress(tx, instance, observation.progress)
                 if instance is not None and (moved := migrations.take(tx, instance, host_id, observation)) is not None:
                     self._take_pause(tx, moved, host_id, observation)
                     continue
@@ -152,9 +157,10 @@ class Hosts:
                     if step.happening is Happening.FAILED:
                         self._take_pause(tx, tx.instance(step.instance_id), host_id, observation)
                 elif instance is None and observation.seen in (Seen.RUNNING, Seen.PAUSED):
-                    self.log.warn(
-                        "host {host} has a domain of instance {instance}, which is not in the records; it is left alone",
-                        host=host.name,
+                    self._limited.warn(
+                        f"host {host.name}",
+                        "unknown instances",
+                        "{source} has a domain of instance {instance}, which is not in the records; it is left alone",
                         instance=observation.instance_id,
                     )
                 self._learn(tx, host_id, observation)
@@ -167,6 +173,15 @@ class Hosts:
         if report.statistics is not None:
             self._usage.take(self._cluster.hosts[host_id], report.statistics)
         self._kick()
+
+    def _tell_progress(self, tx: Transaction, instance: Instance, percent: int) -> None:
+        """Tell how far it is, at most twice a second: each time is an event."""
+        now = self._cluster.clock.seconds()
+        if len(self._progress_told) > 1000:
+            self._progress_told = {number: told for number, told in self._progress_told.items() if now - told < PROGRESS_SECONDS}
+        if now - self._progress_told.get(instance.id, now - PROGRESS_SECONDS) >= PROGRESS_SECONDS:
+            self._progress_told[instance.id] = now
+            migrations.tell_progress(tx, instance, percent)
 
     def malformed(self, host_id: int, link: INodeLink, why: str) -> None:
         """See INodeDoor."""

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from tashi.clocks import Clock, WallClock
 from tashi.images.directory import ImageDirectory
 from tashi.interfaces import IPower, IStore
+from tashi.limited_log import LimitedLog
 from tashi.manager.cluster import Cluster
 from tashi.manager.commands import Commands
 from tashi.manager.consoles import Consoles
@@ -131,12 +132,14 @@ class ClusterManager(Service):
         explanation = Explanation(cluster, picture, self._planner.apart)
         self.layout = Layout(reactor, cluster, settings.layout_interval, settings.ratings, usage)
         self.outbox = Outbox(cluster)
-        self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, planning.kick, usage, cards, marks)
+        limited = self._limited = LimitedLog(reactor, Logger("tashi.manager"))
+        others = (planning.kick, usage, cards, marks, limited)
+        self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, *others)
         power = self._make_power(questions.shut_down)
         self.powering = Powering(reactor, cluster, settings, power, self.hosts.let_go, planning.kick)
         convergence = Convergence(reactor, cluster, settings, picture, self._planner, self.powering)
         lookup = Lookup(cluster, self._store)
-        self.commands = Commands(cluster, lookup, creation, explanation, settings, planning.kick)
+        self.commands = Commands(cluster, lookup, creation, explanation, settings, planning.kick, limited)
         waiting = Waiting(reactor, cluster)
         cluster.watchers.append(self._forget_saved)
         specific = SpecificCalls(cluster, self._images, questions)
@@ -202,6 +205,7 @@ class ClusterManager(Service):
         for loop in self._loops:
             loop.stop()
         self.layout.stop()
+        self._limited.close()
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from tashi.errors import AMBIGUOUS, BAD_ARGUMENT, FORBIDDEN, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
 from tashi.images.directory import ImageDirectory
 from tashi.manager.adaptations import ADAPTATIONS, wished_by
-from tashi.manager.arguments import Arguments, reference, text
+from tashi.manager.arguments import Arguments, check_bounds, reference, text
 from tashi.manager.cluster import Cluster
 from tashi.manager.creation import Creation
 from tashi.manager.explanation import Explanation
@@ -133,6 +133,7 @@ class Verbs:
         if method is None:
             raise YourMistake(UNKNOWN_VERB, f"there is no verb {shown(verb)}; there are {', '.join(sorted(self._table))}")
         try:
+            check_bounds(arguments)
             result = method(who, arguments)
         except YourMistake as mistake:
             if verb in _CHANGES or mistake.code == FORBIDDEN:
@@ -285,7 +286,7 @@ class Verbs:
             raise YourMistake(BAD_ARGUMENT, f"timeout is {shown(timeout)}; use seconds from 0 to {LONGEST_WAIT}")
         if until not in UNTIL:
             raise YourMistake(BAD_ARGUMENT, f"until is {shown(until)}; use one of {', '.join(UNTIL)}")
-        return self._waiting.wait(ids, until, float(timeout))
+        return self._waiting.wait(who.user_id, ids, until, float(timeout))
 
     def _row(self, who: Principal, instance: Instance) -> dict[str, Any]:
         row = instance_row(instance, self._cluster.users, self._cluster.hosts, own=who.may_act_for(instance.user_id))

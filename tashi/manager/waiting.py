@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
+from tashi.errors import BAD_ARGUMENT, BUSY, YourMistake
 from tashi.manager.cluster import Cluster
 from tashi.manager.squeezing import fault
 from tashi.model.host import Host
@@ -15,6 +16,10 @@ from tashi.model.states import InstanceState
 
 Row = dict[str, Any]
 UNTIL: Final = ("Running", "Paused", "Suspended", "adapted", "migrated", "gone")
+MOST_IDS: Final = 1000
+"""Different instances that one call may wait for."""
+MOST_WAITED: Final = 50_000
+"""Instances that all calls of one user together may wait for."""
 _AT_REST: Final = frozenset({InstanceState.Running, InstanceState.Paused, InstanceState.Suspended, InstanceState.Held})
 """Where an instance stays until somebody wishes something else."""
 
@@ -25,40 +30,55 @@ class Waiting:
     def __init__(self, reactor: Any, cluster: Cluster) -> None:
         self._reactor = reactor
         self._cluster = cluster
-        self._waiters: dict[int, list[_Waiter]] = {}
+        self._waiters: dict[int, dict[_Waiter, None]] = {}
+        self._waited: dict[int | None, int] = {}  # instances that a user's calls wait for
         cluster.watchers.append(self._changed)
 
-    async def wait(self, ids: Sequence[int], until: str, timeout: float) -> list[Row]:
-        """One row an instance: ``id``, ``ok``, ``state``, ``reason``. ``until`` is one of `UNTIL`; ``timeout`` in seconds."""
-        waiter = _Waiter(set(ids), until)
-        for instance_id in ids:
-            self._waiters.setdefault(instance_id, []).append(waiter)
-            instance = self._cluster.instances.get(instance_id)
-            if instance is None:
-                waiter.settle(instance_id, until == "gone", "Exited", "it is gone")
-            else:
-                self._look(waiter, instance)
-        call = self._reactor.callLater(timeout, self._read_first, waiter) if not waiter.done.called else None
+    async def wait(self, user_id: int | None, ids: Sequence[int], until: str, timeout: float) -> list[Row]:
+        """One row for each different instance: ``id``, ``ok``, ``state``, ``reason``. ``until`` is one of `UNTIL`; ``timeout`` in seconds.
+
+        YourMistake(bad-argument) for more than MOST_IDS, YourMistake(busy) when the user waits for MOST_WAITED already.
+        """
+        wanted = tuple(dict.fromkeys(ids))
+        if len(wanted) > MOST_IDS:
+            raise YourMistake(BAD_ARGUMENT, f"ids names {len(wanted)} instances; wait for at most {MOST_IDS} at a time")
+        waited = self._waited.get(user_id, 0) + len(wanted)
+        if waited > MOST_WAITED:
+            raise YourMistake(BUSY, f"your calls would wait for {waited} instances, more than {MOST_WAITED}; end some of them")
+        self._waited[user_id] = waited
+        waiter = _Waiter(set(wanted), until)
+        call = None
         try:
+            for instance_id in wanted:
+                self._waiters.setdefault(instance_id, {})[waiter] = None
+                instance = self._cluster.instances.get(instance_id)
+                if instance is None:
+                    waiter.settle(instance_id, until == "gone", "Exited", "it is gone")
+                else:
+                    self._look(waiter, instance)
+            if not waiter.done.called:
+                call = self._reactor.callLater(timeout, waiter.time_up, self._cluster)
             await waiter.done
         finally:
             if call is not None and call.active():
                 call.cancel()
-            for instance_id in ids:
-                rest = [other for other in self._waiters.get(instance_id, []) if other is not waiter]
-                if rest:
-                    self._waiters[instance_id] = rest
-                else:
-                    self._waiters.pop(instance_id, None)
-        return [waiter.rows[instance_id] for instance_id in ids]
+            self._forget(user_id, wanted, waiter)
+        return [waiter.rows[instance_id] for instance_id in wanted]
 
-    def _read_first(self, waiter: _Waiter) -> None:
-        """The time is up: what hosts have reported by now counts all the same."""
-        self._reactor.callLater(0, waiter.time_up, self._cluster)
+    def _forget(self, user_id: int | None, ids: Sequence[int], waiter: _Waiter) -> None:
+        """Whoever waited has been answered, or is gone."""
+        for instance_id in ids:
+            waiters = self._waiters.get(instance_id, {})
+            waiters.pop(waiter, None)
+            if not waiters:
+                self._waiters.pop(instance_id, None)
+        self._waited[user_id] -= len(ids)
+        if not self._waited[user_id]:
+            del self._waited[user_id]
 
     def _changed(self, record: Instance | Host) -> None:
         if isinstance(record, Instance):
-            for waiter in self._waiters.get(record.id, []):
+            for waiter in list(self._waiters.get(record.id, ())):
                 self._look(waiter, record)
         elif not record.draining:
             for number in self._cluster.on_host.get(record.id, set()) & self._waiters.keys():

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from tashi.model.bounds import Text
 from tashi.model.instance import Disk, Instance
 from tashi.model.states import Happening
 
@@ -23,8 +24,8 @@ _ENDING: Final = re.compile(r"\.[A-Za-z0-9]{1,8}\Z")
 class DiskCopy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A copy to be made in the image directory: both are file names."""
 
-    template: str
-    name: str
+    template: Text
+    name: Text
 
 
 def is_own(uri: str) -> bool:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
+from tashi.model.bounds import Cores, Items, Megahertz, Memory, Name, Network, Text
 from tashi.model.states import HostState
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What an agent says of its machine: memory in MB that instances may use, core count, MHz per core."""
 
-    memory: int
-    cores: int
-    cpu_speed: int
-    version: str
-    fqdn: str = ""
-    hypervisor: str = ""  # e.g. "qemu (tcg)", "test"
-    networks: tuple[int, ...] = (0,)
+    memory: Memory
+    cores: Cores
+    cpu_speed: Megahertz
+    version: Name
+    fqdn: Text = ""
+    hypervisor: Name = ""  # e.g. "qemu (tcg)", "test"
+    networks: Annotated[tuple[Network, ...], Items] = (0,)
     vlans: bool = False  # any VLAN id of 1 to 4094 is a network here, too
-    mac: str = ""  # of the card that its agent reaches the control plane by
+    mac: Name = ""  # of the card that its agent reaches the control plane by
 
     def has_network(self, network: int) -> bool:
         """Whether an instance can be on this network here."""

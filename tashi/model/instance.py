@@ -9,6 +9,7 @@ import uuid
 
 import msgspec
 
+from tashi.model.bounds import Amount, Text
 from tashi.model.causes import Cause
 from tashi.model.states import InstanceState
 
@@ -23,19 +24,19 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     ``template``: what the persistent disk is a copy of, until its instance has run (`tashi.model.disks`).
     """
 
-    uri: str
+    uri: Text
     persistent: bool = False
-    template: str = ""
+    template: Text = ""
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """One network card on the network with this id (a VLAN id where networks are VLANs). ``ip`` is the address it is to have, and in what
     a host has seen the one it has; the record keeps that beside the other."""
 
-    network: int = 0
-    mac: str = ""
-    ip: str | None = None
-    learnt: str | None = None
+    network: Amount = 0
+    mac: Text = ""
+    ip: Text | None = None
+    learnt: Text | None = None
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
@@ -44,14 +45,14 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     0 is the end of a limit, of those that are in `LIMITS`; the instance's record then holds None.
     """
 
-    cpu_share: int | None = None
-    cpu_speed: int | None = None
-    memory: int | None = None
-    disk_weight: int | None = None
-    disk_iops: int | None = None
-    disk_bytes: int | None = None
-    net_down: int | None = None
-    net_up: int | None = None
+    cpu_share: Amount | None = None
+    cpu_speed: Amount | None = None
+    memory: Amount | None = None
+    disk_weight: Amount | None = None
+    disk_iops: Amount | None = None
+    disk_bytes: Amount | None = None
+    net_down: Amount | None = None
+    net_up: Amount | None = None
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):

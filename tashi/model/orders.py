@@ -8,9 +8,11 @@ Every order carries the generation of its instance, every observation the genera
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
 
+from tashi.model.bounds import Amount, Id, Items, Moment, Page, Percent, Text, Xml
 from tashi.model.causes import Cause
 from tashi.model.disks import DiskCopy
 from tashi.model.host import HostFacts
@@ -21,51 +23,51 @@ from tashi.model.statistics import Statistics
 class Start(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="start"):
     """Start this domain, or say that it runs. Units are those of InstanceSpec; its guest may use ``memory_limit`` of its memory."""
 
-    instance_id: int
-    generation: int
-    name: str
-    uuid: str
-    cores: int
-    memory: int
-    disks: tuple[Disk, ...]
-    nics: tuple[Nic, ...] = ()
-    cpu_share: int = 1024
-    cpu_speed: int | None = None
-    memory_limit: int | None = None
-    disk_weight: int | None = None
-    disk_iops: int | None = None
-    disk_bytes: int | None = None
-    net_down: int | None = None
-    net_up: int | None = None
-    hints: dict[str, str] = {}
-    saved: str = ""  # let it go on from the memory kept there, below the shared directory
+    instance_id: Id
+    generation: Id
+    name: Text
+    uuid: Text
+    cores: Amount
+    memory: Amount
+    disks: Annotated[tuple[Disk, ...], Items]
+    nics: Annotated[tuple[Nic, ...], Items] = ()
+    cpu_share: Amount = 1024
+    cpu_speed: Amount | None = None
+    memory_limit: Amount | None = None
+    disk_weight: Amount | None = None
+    disk_iops: Amount | None = None
+    disk_bytes: Amount | None = None
+    net_down: Amount | None = None
+    net_up: Amount | None = None
+    hints: Annotated[dict[Text, Text], Items] = {}
+    saved: Text = ""  # let it go on from the memory kept there, below the shared directory
 
 
 class PrepareDisks(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="prepareDisks"):
     """Make these copies for the domain, all or none, or say that they are made."""
 
-    instance_id: int
-    generation: int
-    uuid: str
-    copies: tuple[DiskCopy, ...]
+    instance_id: Id
+    generation: Id
+    uuid: Text
+    copies: Annotated[tuple[DiskCopy, ...], Items]
 
 
 class Destroy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="destroy"):
     """See to it that this domain is gone, with its throw-away disks and with those of its ``copies`` that it has not run with."""
 
-    instance_id: int
-    generation: int
-    uuid: str
-    copies: tuple[str, ...] = ()
-    saved: str = ""  # where its memory may have been kept
+    instance_id: Id
+    generation: Id
+    uuid: Text
+    copies: Annotated[tuple[Text, ...], Items] = ()
+    saved: Text = ""  # where its memory may have been kept
 
 
 class Deed(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Something to be done to a domain that runs; one that has ended is only told so. Its outcome is an observation that is `done`."""
 
-    instance_id: int
-    generation: int
-    uuid: str
+    instance_id: Id
+    generation: Id
+    uuid: Text
 
 
 class Pause(Deed, frozen=True, kw_only=True, rename="camel", tag="pause"):
@@ -91,18 +93,18 @@ class Depart(Deed, frozen=True, kw_only=True, rename="camel", tag="depart"):
 class Receive(Deed, frozen=True, kw_only=True, rename="camel", tag="receive"):
     """Make everything ready for this domain to arrive, or refuse it with the reason; its outcome is an Offer."""
 
-    name: str
-    described: str
-    disks: tuple[Disk, ...]
-    nics: tuple[Nic, ...] = ()
-    hints: dict[str, str] = {}
+    name: Text
+    described: Xml
+    disks: Annotated[tuple[Disk, ...], Items]
+    nics: Annotated[tuple[Nic, ...], Items] = ()
+    hints: Annotated[dict[Text, Text], Items] = {}
 
 
 class Migrate(Deed, frozen=True, kw_only=True, rename="camel", tag="migrate"):
     """Move the domain to the host that has offered to receive it; it ends here, or stays as it is and the deed is refused."""
 
-    landing: str
-    address: str
+    landing: Xml
+    address: Text
     shared: bool
 
 
@@ -115,7 +117,7 @@ class Look(Deed, frozen=True, kw_only=True, rename="camel", tag="look"):
 class Suspend(Deed, frozen=True, kw_only=True, rename="camel", tag="suspend"):
     """Keep the domain's memory and throw-away disks below the shared directory, and end it."""
 
-    saved: str
+    saved: Text
 
 
 class Adapt(Deed, frozen=True, kw_only=True, rename="camel", tag="adapt"):
@@ -130,8 +132,8 @@ Order = PrepareDisks | Start | Destroy | Pause | Unpause | Shutdown | Reset | De
 class Offer(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, tag="offer"):
     """What one host says for the next one about a domain that moves: its description, and where a target is reached."""
 
-    domain: str
-    address: str = ""
+    domain: Xml
+    address: Text = ""
     shared: bool = False  # the target sees the same throw-away disks
 
 
@@ -154,18 +156,18 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     ``cause``: why the domain is paused or gone, where the host knows; ``reason`` has the words for it.
     """
 
-    instance_id: int
-    generation: int
+    instance_id: Id
+    generation: Id
     seen: Seen
-    reason: str = ""
+    reason: Text = ""
     cause: Cause | None = None
-    at: float = 0.0
-    nics: tuple[Nic, ...] = ()
+    at: Moment = 0.0
+    nics: Annotated[tuple[Nic, ...], Items] = ()
     done: bool = False
-    refused: str = ""
+    refused: Text = ""
     adapted: Resources | None = None  # what the hypervisor has, read back after an Adapt
     offer: Offer | None = None  # the outcome of a Depart or a Receive
-    progress: int | None = None  # percent of a deed that takes long
+    progress: Percent | None = None  # percent of a deed that takes long
     stuck: bool = False  # a deed waits for the guest's process, which does not answer
 
 
@@ -173,10 +175,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A page of what a host has to say. ``full``: with its other pages it lists every domain of this cell on the host."""
 
     facts: HostFacts
-    observations: tuple[Observation, ...] = ()
+    observations: Annotated[tuple[Observation, ...], Items] = ()
     full: bool = False
-    page: int = 1
-    pages: int = 1
+    page: Page = 1
+    pages: Page = 1
     statistics: Statistics | None = None  # a page of them
 
 
@@ -186,18 +188,18 @@ class NodeLogin(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ``mark`` is the last one that the agent was told, as it was told (`tashi.model.marks`).
     """
 
-    name: str
-    secret: str
-    join: str = ""
-    version: str = ""
-    mark: str = ""
+    name: Text
+    secret: Text
+    join: Text = ""
+    version: Text = ""
+    mark: Text = ""
 
 
 class NodeWelcome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a cell tells an agent that has logged in: the id of its host, the UUID of the cell, the lease in seconds, and the mark
     that the agent keeps on its disk."""
 
-    host_id: int
-    cell: str
+    host_id: Id
+    cell: Text
     lease: float
-    mark: str = ""
+    mark: Text = ""

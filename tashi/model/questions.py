@@ -6,9 +6,11 @@ What changes the record of an instance is no question: that is an order (`tashi.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+
+from tashi.model.bounds import Amount, Port, Text
 
 LOG_PAGE_BYTES: Final = 96 * 1024
 """Most bytes of a console's log in one answer."""
@@ -21,7 +23,7 @@ INPUT_BYTES: Final = 4 * 1024
 class _Asked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A question about the domain of this UUID."""
 
-    uuid: str
+    uuid: Text
 
 
 class StartVnc(_Asked, frozen=True, kw_only=True, rename="camel", tag="startVnc"):
@@ -35,7 +37,7 @@ class StopVnc(_Asked, frozen=True, kw_only=True, rename="camel", tag="stopVnc"):
 class ChangeCdrom(_Asked, frozen=True, kw_only=True, rename="camel", tag="changeCdrom"):
     """Put this image into the domain's CD-ROM drive; empty: none. Answered Done."""
 
-    image: str
+    image: Text
 
 
 class OpenConsole(_Asked, frozen=True, kw_only=True, rename="camel", tag="openConsole"):
@@ -47,27 +49,27 @@ class OpenConsole(_Asked, frozen=True, kw_only=True, rename="camel", tag="openCo
 class ReadConsole(_Asked, frozen=True, kw_only=True, rename="camel", tag="readConsole"):
     """What the guest has said in this session since the last time, as soon as it says something. Answered ConsoleOutput."""
 
-    session: str
+    session: Text
 
 
 class WriteConsole(_Asked, frozen=True, kw_only=True, rename="camel", tag="writeConsole"):
     """Type this, at most INPUT_BYTES of it; answered Done at the pace of a serial line."""
 
-    session: str
+    session: Text
     data: bytes
 
 
 class CloseConsole(_Asked, frozen=True, kw_only=True, rename="camel", tag="closeConsole"):
     """End the session. Answered Done."""
 
-    session: str
+    session: Text
 
 
 class ReadLog(_Asked, frozen=True, kw_only=True, rename="camel", tag="readLog"):
     """What the console of the domain of this name has ever said, as far as it is kept, from this byte on. Answered LogPage."""
 
-    name: str
-    offset: int = 0
+    name: Text
+    offset: Amount = 0
 
 
 class ShutDownHost(msgspec.Struct, frozen=True, tag="shutDownHost"):
@@ -84,36 +86,36 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 class VncOpen(msgspec.Struct, frozen=True, kw_only=True, tag="vncOpen"):
     """A viewer that comes to this address and port in time, with this password, is let in."""
 
-    host: str
-    port: int
-    password: str
+    host: Text
+    port: Port
+    password: Text
 
 
 class ConsoleOpened(msgspec.Struct, frozen=True, kw_only=True, tag="consoleOpened"):
     """The session's secret name."""
 
-    session: str
+    session: Text
 
 
 class ConsoleOutput(msgspec.Struct, frozen=True, kw_only=True, tag="consoleOutput"):
     """What the guest said; ``missed``: bytes before it that were said too fast to be kept; ``ended``: why there will be no more."""
 
-    data: bytes = b""
-    missed: int = 0
-    ended: str = ""
+    data: Annotated[bytes, msgspec.Meta(max_length=OUTPUT_BYTES)] = b""
+    missed: Amount = 0
+    ended: Text = ""
 
 
 class LogPage(msgspec.Struct, frozen=True, kw_only=True, tag="logPage"):
     """Some of the log; none: there is no more."""
 
-    data: bytes
+    data: Annotated[bytes, msgspec.Meta(max_length=LOG_PAGE_BYTES)]
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """There is no answer, and why: the code and words of an error."""
 
-    code: str
-    message: str
+    code: Text
+    message: Text
 
 
 Answer = Done | VncOpen | ConsoleOpened | ConsoleOutput | LogPage | Refused

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from tashi.model.bounds import Id, Items
+
 MEGABYTE: Final = 2**20
 Amount = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
@@ -62,7 +64,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaul
 class InstanceUse(Use, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """The use of one instance."""
 
-    instance_id: int
+    instance_id: Id
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -71,7 +73,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     interval: Span
     seconds: Span
     host: Use | None = None  # of the machine as a whole, whoever uses it; only cpu and memory
-    instances: tuple[InstanceUse, ...] = ()
+    instances: Annotated[tuple[InstanceUse, ...], Items] = ()
 
 
 def statistics_between(before: Sample, now: Sample, interval: float) -> Statistics | None:

@@ -37,6 +37,7 @@ from tashi.model.statistics import Sample, Statistics, pages_of
 from tashi.node.access.answers import Answers
 from tashi.node.executor import Executor
 from tashi.node.network.own_card import mac_of
+from tashi.node.sendable import encoded_report, read_orders
 from tashi.node.statistics import Sampling
 from tashi.wire.codec import decode, encode
 
@@ -70,7 +71,7 @@ class _Mind(pb.Referenceable):
 
     def remote_orders(self, text: bytes) -> bytes:
         """Take orders; the answer means only that they are queued."""
-        self._agent.take_orders(decode(text, list[Order]))
+        self._agent.take_orders(read_orders(text))
         return b"ok"
 
 
@@ -317,7 +318,7 @@ class NodeAgent(Service):
     async def _report(self, avatar: pb.RemoteReference, observations: Sequence[Observation], **place: Any) -> None:
         assert self._facts is not None
         report = Report(facts=msgspec.structs.replace(self._facts, mac=self._mac), observations=tuple(observations), **place)
-        answer = await self._in_time(avatar.callRemote("report", encode(report)))
+        answer = await self._in_time(avatar.callRemote("report", encoded_report(report)))
         if answer != b"ok":
             raise _refusal(answer)
 

@@ -9,6 +9,7 @@ from twisted.logger import Logger
 
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
+from tashi.model.bounds import cut
 from tashi.model.instance import Resources
 from tashi.model.orders import Deed, Look, Observation, Offer, Order, PrepareDisks, Receive, Seen, Start
 from tashi.node.faults import HypervisorAway
@@ -54,7 +55,7 @@ def _do(hypervisor: IHypervisor, cell: str, deed: Deed) -> Observation | None:
     except HypervisorAway:
         raise
     except OurFault as fault:
-        refused = fault.message[:LONGEST_REASON]
+        refused = cut(fault.message, LONGEST_REASON)
     except Exception:
         _log.failure("instance {id}: a deed was not carried out", id=deed.instance_id)
         refused = "the node agent failed; its log says how"

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
+from tashi.model.bounds import cut
 from tashi.model.causes import Cause, in_words
 from tashi.model.instance import Nic, domain_uuid
 from tashi.model.orders import Deed, Destroy, Observation, Order, Seen
@@ -260,7 +261,8 @@ class Executor:
         life.changed = self._changes
         known = life.last
         nics = self._nics.get(life.instance_id) or observation.nics or (known.nics if known is not None and known.seen in ALIVE else ())
-        observation = msgspec.structs.replace(observation, at=self._clock.seconds(), reason=observation.reason[:LONGEST_REASON], nics=nics)
+        reason = cut(observation.reason, LONGEST_REASON)
+        observation = msgspec.structs.replace(observation, at=self._clock.seconds(), reason=reason, nics=nics)
         life.last = observation
         if observation.cause is Cause.NO_SPACE:
             self._room.wait(life.instance_id)

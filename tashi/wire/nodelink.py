@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.spread import pb
 
 from tashi.clocks import within
-from tashi.errors import INTERNAL, TIMEOUT, OurFault, TashiError
+from tashi.errors import CODES, INTERNAL, TIMEOUT, OurFault, TashiError, YourMistake
 from tashi.model.orders import Order
 from tashi.model.questions import Answer, Question, Refused
 from tashi.wire.codec import decode, encode
@@ -56,9 +56,12 @@ class NodeLink:
             raise OurFault(TIMEOUT, "its host's agent went away before it answered; try again later") from None
         except pb.RemoteError as error:
             raise OurFault(INTERNAL, f"its host's agent cannot answer ({error}); is it of this version?") from None
-        answer: Answer = decode(text, Answer)
+        try:
+            answer: Answer = decode(text, Answer)
+        except YourMistake as error:
+            raise OurFault(INTERNAL, f"its host's agent sent a malformed answer: {error.message}") from None
         if isinstance(answer, Refused):
-            raise TashiError(answer.code, answer.message)
+            raise TashiError(answer.code if answer.code in CODES else INTERNAL, answer.message)
         return answer
 
     def remember(self, mark: str) -> None:

@@ -35,6 +35,7 @@ from tashi.xmpp import wokkel_compat  # noqa: F401 - must come before wokkel
 # isort: split
 from wokkel import generic, subprotocols
 
+from tashi.limited_log import LimitedLog
 from tashi.xmpp.guard import GuardedXmlStream
 from tashi.xmpp.scram import Login
 
@@ -137,13 +138,16 @@ class _Factory(xmlstream.XmlStreamFactory):
     maxDelay = 30
     jitter = 0.0
 
-    def __init__(self, authenticator: _Authenticator, failed: Callable[[Failure], None]) -> None:
+    def __init__(self, authenticator: _Authenticator, failed: Callable[[Failure], None], limited: LimitedLog) -> None:
         super().__init__(authenticator)
         self._failed = failed
+        self.limited = limited
 
     def buildProtocol(self, address: Any) -> GuardedXmlStream:
         # not super(): a TCP connection alone is no reason to come back quickly
-        return XmlStreamFactoryMixin.buildProtocol(self, address)
+        stream: GuardedXmlStream = XmlStreamFactoryMixin.buildProtocol(self, address)
+        stream.limited = self.limited
+        return stream
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
         self._failed(reason)
@@ -183,7 +187,9 @@ class Connection(subprotocols.StreamManager, Service):
         self._calls: dict[str, Any] = {}
         self._stopped: Deferred[None] | None = None
         self._failure: Failure | None = None
-        factory = _Factory(_Authenticator(jid, password, ca_file=ca_file, encrypted=encrypted), self._attempt_failed)
+        self._limited = LimitedLog(reactor, _log)
+        authenticator = _Authenticator(jid, password, ca_file=ca_file, encrypted=encrypted)
+        factory = _Factory(authenticator, self._attempt_failed, self._limited)
         factory.clock = reactor
         super().__init__(factory, reactor)
 
@@ -205,6 +211,7 @@ class Connection(subprotocols.StreamManager, Service):
     def stopService(self) -> Deferred[None] | None:
         """Say goodbye; fires when the connection is closed."""
         super().stopService()
+        self._limited.close()
         self.factory.stopTrying()
         if self.xmlstream is None:
             self._connector.disconnect()

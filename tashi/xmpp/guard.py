@@ -21,6 +21,7 @@ from twisted.words.protocols.jabber.xmlstream import XmlStream
 from twisted.words.xish.domish import Element, ExpatElementStream, ParserError
 from twisted.words.xish.xmlstream import STREAM_ERROR_EVENT
 
+from tashi.limited_log import LimitedLog
 from tashi.model.names import shown
 
 MAX_STANZA: Final = 4 * 1024 * 1024
@@ -39,8 +40,9 @@ class GuardedElementStream(ExpatElementStream):
     # The base class counts whitespace between stanzas as part of the next one, for ever; the count below is exact.
     maxStanzaSize = 1 << 62
 
-    def __init__(self) -> None:
+    def __init__(self, limited: LimitedLog | None = None) -> None:
         super().__init__()
+        self._limited = limited
         self._received = 0  # bytes given to the parser
         self._stanza_starts_at = 0
         self._depth = 0
@@ -104,7 +106,8 @@ class GuardedElementStream(ExpatElementStream):
             self._left_out = True
             sender = self._sender()
             self.currElem = None
-            _log.warn("a stanza from {sender} is ignored: {why}", sender=sender, why=why)
+            if self._limited is not None:
+                self._limited.warn(sender, "ignored stanzas", "a stanza from {source} is ignored: {why}", why=why)
 
     def _sender(self) -> str:
         stanza = self.currElem
@@ -130,11 +133,12 @@ class GuardedXmlStream(XmlStream):
 
     transport: Any
     stream: Any
+    limited: LimitedLog | None = None
 
     def _initializeStream(self) -> None:
         if isinstance(self.stream, GuardedElementStream):
             self.stream.abandon()
-        self.stream = GuardedElementStream()
+        self.stream = GuardedElementStream(self.limited)
         self.stream.DocumentStartEvent = self.onDocumentStart
         self.stream.ElementEvent = self.onElement
         self.stream.DocumentEndEvent = self.onDocumentEnd

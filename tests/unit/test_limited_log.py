@@ -46,7 +46,7 @@ def test_sources_and_kinds_are_counted_apart() -> None:
 
 
 def test_a_million_sources_are_bounded() -> None:
-    """Sources beyond a thousand share one count, so that neither the log nor the table grows."""
+    """Sources beyond a hundred share one count, so that neither the log nor the table grows."""
     clock, log, lines = a_log()
     for number in range(20_000):
         log.warn(f"address {number}", "protocol", "closed")

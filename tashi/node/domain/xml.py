@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 import msgspec
 
 from tashi.errors import BAD_ARGUMENT, OurFault, TashiError
+from tashi.model.bounds import LARGEST
 from tashi.model.instance import DEFAULT_CPU_SHARE, Nic, domain_name
 from tashi.model.names import check_hostname, check_integer, check_mac, shown
 from tashi.model.orders import Start
@@ -105,12 +106,13 @@ def read_mark(text: str) -> Mark | None:
     """The mark in a metadata element; None when the text is not one of ours."""
     try:
         attributes = ElementTree.fromstring(text).attrib
-        return Mark(
+        mark = Mark(
             cell=attributes["cell"],
             instance_id=int(attributes["id"]),
             generation=int(attributes["generation"]),
             name=attributes["name"],
         )
+        return mark if 0 <= mark.instance_id <= LARGEST and 0 <= mark.generation <= LARGEST else None
     except (ElementTree.ParseError, KeyError, ValueError):
         return None
 

@@ -16,6 +16,7 @@ from tashi import __version__
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.host import HostFacts
 from tashi.node.kvm_probe import kvm_works
+from tashi.node.sendable import facts_within_bounds
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,13 +51,15 @@ class HostReader:
             megabytes = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)["total"] // 1024
         if kind != "test":
             megabytes = max(0, megabytes - self._offer.reserved)
-        return HostFacts(
-            memory=_capped(megabytes, self._offer.memory),
-            cores=_capped(cores, self._offer.cores),
-            cpu_speed=megahertz,
-            version=__version__,
-            fqdn=os.uname().nodename,
-            hypervisor={"test": "test", "xen": "xen", "kvm": "qemu (kvm)"}.get(kind, "qemu (tcg)"),
+        return facts_within_bounds(
+            HostFacts(
+                memory=_capped(megabytes, self._offer.memory),
+                cores=_capped(cores, self._offer.cores),
+                cpu_speed=megahertz,
+                version=__version__,
+                fqdn=os.uname().nodename,
+                hypervisor={"test": "test", "xen": "xen", "kvm": "qemu (kvm)"}.get(kind, "qemu (tcg)"),
+            )
         )
 
     def _find_kind(self, connection: Any) -> str:
