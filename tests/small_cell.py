@@ -10,11 +10,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tashi.errors import UNKNOWN_IMAGE, YourMistake
-from tashi.images.directory import Image
+from tashi.images.directory import ImageFile
 from tashi.interfaces import IPower, IStore
 from tashi.manager.planner import InThread
 from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
+from tashi.model.disks import DiskRecord, is_own
 from tashi.model.host import Host
 from tashi.model.instance import Instance, InstanceSpec, InstanceUpdate, Resources
 from tashi.model.request import Origin, Outgoing
@@ -56,23 +57,30 @@ class Wall:
 
 
 class Images:
-    """Two images, called tashi and other, and whatever persistent disk is named."""
+    """Two images, called tashi and other, and every persistent disk that may be used."""
 
     path = "/images"
 
     def __init__(self, forget_saved: Callable[[str], object] = bool) -> None:
-        self.forget_saved = forget_saved
+        self._forget_saved = forget_saved
+        self.files = [ImageFile(name="other.img", size="1.00G"), ImageFile(name="tashi.img", size="1.00G")]
 
-    def resolve(self, identifier: str) -> str:
-        if identifier.startswith("disk-"):
+    def forget_saved(self, saved: str) -> None:
+        """What a suspended instance has left is not needed any more."""
+        self._forget_saved(saved)
+
+    def resolve(self, identifier: str, may_use: Callable[[str], bool]) -> str:
+        """The file name; every persistent disk is taken to be there."""
+        if is_own(identifier) and may_use(identifier):
             return identifier
         name = identifier.removesuffix(".img")
         if name not in ("tashi", "other"):
             raise YourMistake(UNKNOWN_IMAGE, f"there is no image {identifier}")
         return f"{name}.img"
 
-    def list(self) -> list[Image]:
-        return [Image(id=0, image_name="tashi.img", image_size="1.00G")]
+    def list(self) -> list[ImageFile]:
+        """What the test has put there."""
+        return self.files
 
 
 class SmallCell:
@@ -112,10 +120,11 @@ class SmallCell:
 
     def _start(self) -> None:
         self.process = Process(self.clock)
+        self.images = Images(self.saved.discard)
         self.manager = ClusterManager(
             self.process,
             self.store,
-            Images(self.saved.discard),  # type: ignore[arg-type]
+            self.images,
             self.settings,
             self.policy,
             join_secret=JOIN_SECRET,
@@ -196,6 +205,11 @@ class SmallCell:
         call = Deferred.fromCoroutine(self.manager.verbs.call(who, verb, arguments))
         self.settle()
         return result_of(call)
+
+    def own_disk(self, name: str, user_id: int | None = 1000) -> None:
+        """Record whose this persistent disk is; None: it belongs to nobody."""
+        with self.manager.cluster.transaction("own_disk") as tx:
+            tx.put_disk(DiskRecord(name=name, user_id=user_id, instance_id=9))
 
     def instance(self, name: str = "vm1") -> Instance:
         """The newest living instance of this name."""

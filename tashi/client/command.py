@@ -94,7 +94,7 @@ async def _carry_out(cell: Cell, verb: Verb, command: Command, reactor: Any) -> 
     elif command.output == "name":
         text = table.as_names(rows, verb.shape)
     elif verb.sentence is None:
-        text = table.as_table(rows, verb.shape, table.columns_of(verb.shape, command.columns))
+        text = table.as_table(rows, verb.shape, table.columns_of(verb.shape, command.columns, rows))
     else:
         sentence = verb.sentence(rows, command.values)
         text = "" if sentence is None else "\n".join(map(table.visible, sentence.splitlines())) + "\n"

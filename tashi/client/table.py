@@ -21,6 +21,7 @@ class Shape(msgspec.Struct, frozen=True):
     shown: tuple[str, ...]
     name: str = "name"
     derived: Mapping[str, Callable[[Row], object]] = {}  # columns of the table that JSON spells in another way
+    when_filled: tuple[str, ...] = ()  # columns that are shown, too, when a row has something in them
 
 
 def _first_disk(row: Row) -> str | None:
@@ -54,15 +55,20 @@ INSTANCES: Final = Shape(_INSTANCE_COLUMNS, _INSTANCE_COLUMNS[:8], derived={"dis
 HOSTS: Final = Shape((*_HOST_COLUMNS, "stats", "mac"), _HOST_COLUMNS)
 LAYOUT: Final = Shape((*_LAYOUT_COLUMNS, "usedCpu", *(c for c in HOSTS.columns if c not in _LAYOUT_COLUMNS)), _LAYOUT_COLUMNS)
 USERS: Final = Shape(("id", "name", "priority", "jid"), ("id", "name", "priority", "jid"))
-IMAGES: Final = Shape(("id", "imageName", "imageSize"), ("id", "imageName", "imageSize"), name="imageName")
+_IMAGE_COLUMNS = ("id", "imageName", "imageSize")
+IMAGES: Final = Shape(
+    (*_IMAGE_COLUMNS, "owner", "refused"), _IMAGE_COLUMNS, "imageName",
+    derived={"owner": lambda row: row.get("owner", ""), "refused": lambda row: row.get("refused", "")},
+    when_filled=("owner", "refused"),
+)  # fmt: skip
 CALLER: Final = Shape(("userId", "name", "admin"), ("userId", "name", "admin"))
 SLOTS: Final = Shape(("slots", "cores", "memory"), ("slots", "cores", "memory"), name="slots")
 WORDS: Final = Shape(("instance", "text"), ("instance", "text"), name="instance")
 
 
-def columns_of(shape: Shape, wishes: Sequence[tuple[bool, str]]) -> list[str]:
-    """The columns to show after the (show or hide, column or "all") wishes, in the order in which they were given."""
-    columns = list(shape.shown)
+def columns_of(shape: Shape, wishes: Sequence[tuple[bool, str]], rows: Sequence[Row] = ()) -> list[str]:
+    """The columns to show of these rows after the (show or hide, column or "all") wishes, in the order in which they were given."""
+    columns = [*shape.shown, *(column for column in shape.when_filled if any(row.get(column) for row in rows))]
     for show, column in wishes:
         if column == "all":
             columns = list(shape.columns) if show else []

@@ -184,7 +184,7 @@ VERBS: Final = (
     Verb("getInstances", "Lists all instances", Cell.getInstances, examples=("", "--show-nics --hide-disk", "-o json")),
     Verb("getMyInstances", "Lists your instances", Cell.getMyInstances, examples=("",)),
     Verb("getHosts", "Lists the hosts", Cell.getHosts, shape=HOSTS, examples=("",)),
-    Verb("getImages", "Lists the images that disks can be made of", Cell.getImages, shape=IMAGES, examples=("",)),
+    Verb("getImages", "List the images and your own persistent disks", Cell.getImages, shape=IMAGES, examples=("",)),
     Verb("getUsers", "Lists the users", Cell.getUsers, shape=USERS, examples=("",)),
     Verb("getVmLayout", "Lists the hosts with their instances and what these use", Cell.getVmLayout, shape=LAYOUT, examples=("",)),
     Verb(

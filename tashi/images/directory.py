@@ -1,6 +1,7 @@
-"""The image directory as the cluster manager sees it: which images there are, and which one a name means.
+"""The image directory as the cluster manager sees it: which files there are, and which one a name means.
 
-Whether an image's content is what it claims is looked at on the host that uses it, at the moment of use.
+A host looks at an image again at the moment of use. What is read here only keeps files out of the list that a
+host would refuse.
 """
 
 from __future__ import annotations
@@ -10,22 +11,25 @@ import os
 import shutil
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from tashi.errors import UNKNOWN_IMAGE, YourMistake
+from tashi.errors import UNKNOWN_IMAGE, TashiError, YourMistake
+from tashi.model.image_header import HEADER_BYTES, sniff
 from tashi.model.names import check_image
 
 _SUFFIXES = ("", ".img", ".qcow2")
 
 
-class Image(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One image: ``image_size`` in words, as in 1.76G."""
+class ImageFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One plain file: ``size`` in words, as in 1.76G. ``refused``: why no instance can have it; empty: one can, as
+    far as is known."""
 
-    id: int
-    image_name: str
-    image_size: str
+    name: str
+    size: str
+    refused: str = ""
 
 
 class ImageDirectory:
@@ -33,27 +37,51 @@ class ImageDirectory:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._headers: dict[str, tuple[tuple[int, int, int], str]] = {}
+        """For each file that was read its inode, size and modification time, and why it is refused."""
 
-    def resolve(self, identifier: str) -> str:
-        """The file name for an image's name, given with or without its ending.
+    def resolve(self, identifier: str, may_use: Callable[[str], bool]) -> str:
+        """Return the file name for an image's name, given with or without its ending. A file that ``may_use``
+        rejects is not there.
 
         Raises YourMistake: bad-argument for what cannot be a name, unknown-image when there is no such file.
         """
         check_image("imageIdentifier", identifier)
         for suffix in _SUFFIXES:
-            if self._is_plain_file(identifier + suffix):
+            if self._is_plain_file(identifier + suffix) and may_use(identifier + suffix):
                 return identifier + suffix
         raise YourMistake(UNKNOWN_IMAGE, f"there is no image {identifier} in {self.path}; see `tashi getImages`")
 
-    def list(self) -> list[Image]:
-        """All images, by name; a copy that is not finished is none."""
-        sizes: dict[str, int] = {}
+    def list(self) -> list[ImageFile]:
+        """Return all files by name; hidden ones, such as a copy that is not finished, are left out."""
+        found: dict[str, os.stat_result] = {}
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(self.path):
                 with contextlib.suppress(FileNotFoundError):
                     if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
-                        sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
-        return [Image(id=place, image_name=name, image_size=_in_words(size)) for place, (name, size) in enumerate(sorted(sizes.items()))]
+                        found[entry.name] = entry.stat(follow_symlinks=False)
+        self._headers = {name: header for name, header in self._headers.items() if name in found}
+        return [
+            ImageFile(name=name, size=_in_words(status.st_size), refused=self._refusal(name, status))
+            for name, status in sorted(found.items())
+        ]
+
+    def _refusal(self, name: str, status: os.stat_result) -> str:
+        """Why a host would refuse the file; each version of it is read once."""
+        version = status.st_ino, status.st_size, status.st_mtime_ns
+        known = self._headers.get(name)
+        if known is not None and known[0] == version:
+            return known[1]
+        try:
+            check_image("imageIdentifier", name)
+            sniff(name, _head(os.path.join(self.path, name)), status.st_size)
+            refused = ""
+        except TashiError as error:
+            refused = error.message
+        except OSError:
+            return ""  # the hosts may be able to read it
+        self._headers[name] = version, refused
+        return refused
 
     def forget_saved(self, saved: str) -> None:
         """Remove what a suspended instance has left beside the images, in a thread: the files may be large."""
@@ -72,6 +100,15 @@ class ImageDirectory:
             return stat.S_ISREG(os.lstat(os.path.join(self.path, name)).st_mode)
         except OSError:
             return False
+
+
+def _head(path: str) -> bytes:
+    """The first bytes of a plain file; OSError when it is something else or cannot be read."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.pread(descriptor, HEADER_BYTES, 0)
+    finally:
+        os.close(descriptor)
 
 
 def _in_words(size: float) -> str:

@@ -16,6 +16,7 @@ from tashi.clocks import AwakeClock, Clock
 from tashi.interfaces import Change
 from tashi.manager.journal import Journal
 from tashi.manager.records import Records
+from tashi.model.disks import DiskRecord
 from tashi.model.events import Event, seal
 from tashi.model.host import Host
 from tashi.model.instance import Instance
@@ -52,7 +53,7 @@ class Cluster(Records):
         """Take over what the store has kept."""
         self.counters.update(tables["counters"])
         self.settings.update(tables["settings"])
-        for name in ("hosts", "users", "instances", "requests", "outbox"):
+        for name in ("hosts", "users", "disks", "instances", "requests", "outbox"):
             for key, record in tables[name].items():
                 self.apply(name, key, self._rebased(record))
         self._stored_outbox.update(self.outbox)
@@ -126,7 +127,7 @@ class Transaction:
         self.name = name
         self.now = cluster.wall.seconds()
         """The time of day, for what is shown and stored; waits are measured by the cluster's clocks."""
-        self._changes: dict[tuple[str, int], Any] = {}
+        self._changes: dict[tuple[str, int | str], Any] = {}
         self._history: list[Instance] = []
         self._told: list[tuple[Event | None, Outgoing | None]] = []
         self._then: list[Callable[[], None]] = []
@@ -180,6 +181,9 @@ class Transaction:
     def remove_user(self, user_id: int) -> None:
         self._changes["users", user_id] = None
 
+    def put_disk(self, disk: DiskRecord) -> None:
+        self._changes["disks", disk.name] = disk
+
     def put_request(self, request: Request) -> None:
         self._changes["requests", request.id] = request
         if request.done_at is None:
@@ -229,7 +233,7 @@ class Transaction:
         ordered: list[Instance] = []
         for (table, key), record in self._changes.items():
             if table == "instances" and record is not None:
-                before = cluster.instances.get(key)
+                before = cluster.instances.get(record.id)
                 if record.generation != (before.generation if before else 0):
                     ordered.append(record)
             cluster.apply(table, key, record)

@@ -146,7 +146,7 @@ class Commands:
                 request = requests.accept(tx, origin, (instance.id,), resource_id=instance.resource_id, deadline=deadline)
                 if changes:
                     cores, image = changes.get("cores"), changes.get("image")
-                    restart(tx, self._creation, instance, wished, self._settings.scheduling, who=who.name, cores=cores, image=image)
+                    restart(tx, self._creation, instance, wished, self._settings.scheduling, who=who, cores=cores, image=image)
                 elif wished == Resources():
                     requests.succeed(tx, request, (instance,))
                 else:

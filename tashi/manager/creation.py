@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Protocol
 
 import msgspec
 
@@ -19,6 +18,7 @@ from tashi.errors import (
     YourMistake,
 )
 from tashi.manager.cluster import Cluster, Transaction
+from tashi.manager.images import Images
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.settings import ManagerSettings
 from tashi.model.disks import is_own
@@ -46,13 +46,6 @@ from tashi.scheduling.terms import needs
 
 MOST_HINTS = 64
 MOST_DEVICES = 16
-
-
-class Images(Protocol):
-    """The part of the image directory that a creation needs."""
-
-    def resolve(self, identifier: str) -> str:
-        """The file name of the image, with or without ``.img``; YourMistake(unknown-image) when there is none."""
 
 
 class Creation:
@@ -145,7 +138,7 @@ class Creation:
         if len(spec.disks) > MOST_DEVICES or len(spec.nics) > MOST_DEVICES:
             raise YourMistake(BAD_ARGUMENT, f"{spec.name} has too many disks or network cards; use at most {MOST_DEVICES} of each")
         self._check_free(spec.name)
-        disks = tuple(Disk(uri=self._images.resolve(disk.uri), persistent=disk.persistent) for disk in spec.disks)
+        disks = tuple(Disk(uri=self._images.resolve(who, disk.uri, spec.user_id), persistent=disk.persistent) for disk in spec.disks)
         own = [disk.uri for disk in disks if is_own(disk.uri)]
         if len(own) > len(set(own)):
             raise YourMistake(BAD_ARGUMENT, f"disks names a persistent disk of {spec.name} twice ({', '.join(own)}); name it once")
@@ -160,7 +153,9 @@ class Creation:
             hopeful.add(need)
         return ready
 
-    def check_change(self, instance: Instance, *, cores: int, memory: int, image: str | None) -> tuple[Disk, ...]:
+    def check_change(
+        self, who: Principal, instance: Instance, *, cores: int, memory: int, image: str | None
+    ) -> tuple[Disk, ...]:
         """The disks the instance would have of this size and on this image (None: the same); YourMistake when it cannot be so."""
         self._check_quota(msgspec.structs.replace(instance, cores=cores, memory=memory))
         first, *rest = instance.disks
@@ -169,7 +164,7 @@ class Creation:
         if first.persistent or is_own(first.uri):
             words = f"imageIdentifier is {first.uri}, the persistent disk of {instance.name}, which stays; create another instance"
             raise YourMistake(NOT_SUPPORTED_LIVE, words)
-        uri = self._images.resolve(image)
+        uri = self._images.resolve(who, image, instance.user_id)
         if is_own(uri):
             raise YourMistake(NOT_SUPPORTED_LIVE, f"imageIdentifier is {uri}, a persistent disk; name an image, or create another instance")
         return Disk(uri=uri), *rest

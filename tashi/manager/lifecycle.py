@@ -10,7 +10,7 @@ from tashi.errors import CONFLICT, TashiError, YourMistake
 from tashi.manager import requests
 from tashi.manager.cluster import Transaction
 from tashi.model.causes import Cause
-from tashi.model.disks import disks_after
+from tashi.model.disks import DiskRecord, disks_after
 from tashi.model.events import Event, vm_action
 from tashi.model.instance import Instance, Residue
 from tashi.model.states import WITHOUT_A_HOST, Happening, InstanceState, is_legal, step
@@ -49,6 +49,7 @@ def advance(
     after = msgspec.structs.replace(instance, state=state, reason=reason, **changes)
     if after == instance:
         return instance
+    _record_disks(tx, instance, after)
     if state is InstanceState.Exited:
         tx.forget_instance(after)
     else:
@@ -59,6 +60,15 @@ def advance(
         for doomed, why in requests.settle(tx, after, error).items():
             destroy(tx, doomed, reason=reason, failed=why)
     return after
+
+
+def _record_disks(tx: Transaction, before: Instance, after: Instance) -> None:
+    """Record the owner of each copy that a host has just made. The record stays when the copy is given up: a host that was told to
+    do so keeps a copy that its instance has run with after all."""
+    unused = {disk.uri for disk in before.disks if disk.template}
+    for disk in after.disks:
+        if disk.template and disk.uri not in unused:
+            tx.put_disk(DiskRecord(name=disk.uri, user_id=after.user_id, instance_id=after.id, created_at=tx.now))
 
 
 def destroy(

@@ -160,7 +160,7 @@ def _prepared(jid: object) -> str:
 
 
 def unregister_user(tx: Transaction, who: Principal, reference: int | str) -> User:
-    """Forget a user who owns nothing."""
+    """Forget a user who has no instances. The user's persistent disks belong to nobody afterwards, whoever is given the number."""
     require_admin(who, "unregisterUser")
     user = the_user(tx.cluster, reference)
     if user.id == 0:
@@ -168,6 +168,9 @@ def unregister_user(tx: Transaction, who: Principal, reference: int | str) -> Us
     owned = sum(instance.user_id == user.id for instance in tx.cluster.instances.values())
     if owned:
         raise YourMistake(CONFLICT, f"user {user.name} has {owned} instances; destroy them first")
+    for disk in tx.cluster.disks.values():
+        if disk.user_id == user.id:
+            tx.put_disk(msgspec.structs.replace(disk, user_id=None))
     tx.remove_user(user.id)
     tx.tell(audit_record(who.name, "unregisteruser", f"{user.name} ({user.id})", "OK"))
     return user

@@ -8,6 +8,7 @@ from collections import defaultdict
 from typing import Any
 
 from tashi.clocks import AwakeClock
+from tashi.model.disks import DiskRecord
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.jid import comparable
@@ -31,6 +32,8 @@ class Records:
         self.outbox: dict[int, Outgoing] = {}
         self.counters: dict[str, int] = {}
         self.settings: dict[str, str] = {}
+        self.disks: dict[str, DiskRecord] = {}
+        """The owners of persistent disks, by file name."""
         self.version = 0
         """Counts the changes of instances, hosts and users."""
         # indexes
@@ -84,6 +87,8 @@ class Records:
                 _put(self.requests, key, record)
             case "outbox":
                 _put(self.outbox, key, record)
+            case "disks":
+                _put(self.disks, key, record)
 
     def _index_instance(self, old: Instance | None, new: Instance | None) -> None:
         if old is not None:

@@ -16,6 +16,7 @@ from tashi.manager.wishes import recorded, wrong_state
 from tashi.model.host import Host
 from tashi.model.instance import Becoming, Instance, Resources
 from tashi.model.states import Happening, InstanceState
+from tashi.model.user import Principal
 from tashi.scheduling.filters import objection
 from tashi.scheduling.plan import Refusal, in_words
 from tashi.scheduling.room import Room
@@ -29,7 +30,7 @@ def restart(
     wished: Resources,
     settings: SchedulingSettings,
     *,
-    who: str,
+    who: Principal,
     cores: int | None = None,
     image: str | None = None,
 ) -> Instance:
@@ -40,7 +41,7 @@ def restart(
         raise YourMistake(BUSY, f"{instance.name} is being adapted; restart it when that is done")
     size = wished.memory if wished.memory is not None else instance.memory
     limit = instance.memory_limit if wished.memory is None else None
-    disks = creation.check_change(instance, cores=cores or instance.cores, memory=size, image=image)
+    disks = creation.check_change(who, instance, cores=cores or instance.cores, memory=size, image=image)
     becoming = Becoming(cores=cores or instance.cores, memory=size, memory_limit=limit, disks=disks, resources=wished)
     after = _become(instance, becoming)
     refusals = [
@@ -50,7 +51,7 @@ def restart(
     ]
     if len(refusals) == len(tx.cluster.hosts):
         raise YourMistake(NO_SUITABLE_HOST, f"no host has room for what {instance.name} is to become: {in_words(tuple(refusals))}")
-    words = f"restarts with {after.cores} cores, {after.memory} MB of memory and {after.disks[0].uri}, asked by {who}"
+    words = f"restarts with {after.cores} cores, {after.memory} MB of memory and {after.disks[0].uri}, asked by {who.name}"
     return advance(tx, instance, Happening.RESTART_ASKED, reason=words, generation=instance.generation + 1, becoming=becoming)
 
 

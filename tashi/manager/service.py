@@ -14,7 +14,6 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from tashi.clocks import Clock, WallClock
-from tashi.images.directory import ImageDirectory
 from tashi.interfaces import IPower, IStore
 from tashi.limited_log import LimitedLog
 from tashi.manager.cluster import Cluster
@@ -27,6 +26,7 @@ from tashi.manager.dispatch import Dispatch
 from tashi.manager.explanation import Explanation
 from tashi.manager.guarded import KickableLoop
 from tashi.manager.hosts import Hosts
+from tashi.manager.images import Directory, Images
 from tashi.manager.journal import Journal
 from tashi.manager.layout import Layout
 from tashi.manager.lookup import Lookup
@@ -79,7 +79,7 @@ class ClusterManager(Service):
         self,
         reactor: Any,
         store: IStore,
-        images: ImageDirectory,
+        images: Directory,
         settings: ManagerSettings,
         policy: Policy = POLICIES["Primitive"],
         *,
@@ -128,7 +128,9 @@ class ClusterManager(Service):
         planning = KickableLoop(reactor, settings.schedule_delay, lambda: convergence.run(), "planning", pause=FLOOD_PAUSE)
         cards = NetworkCards(cluster)
         questions = Questions(cluster, cell, dispatch.link_to)
-        creation = Creation(cluster, self._images, settings, cards)
+        images = Images(cluster, self._images)
+        images.adopt_copies()
+        creation = Creation(cluster, images, settings, cards)
         explanation = Explanation(cluster, picture, self._planner.apart)
         self.layout = Layout(reactor, cluster, settings.layout_interval, settings.ratings, usage)
         self.outbox = Outbox(cluster)
@@ -142,7 +144,7 @@ class ClusterManager(Service):
         self.commands = Commands(cluster, lookup, creation, explanation, settings, planning.kick, limited)
         waiting = Waiting(reactor, cluster)
         cluster.watchers.append(self._forget_saved)
-        specific = SpecificCalls(cluster, self._images, questions)
+        specific = SpecificCalls(cluster, images, questions)
         parts = (
             Consoles(cluster, lookup, questions),
             PowerVerbs(cluster, self.powering, settings.ratings),
@@ -151,7 +153,7 @@ class ClusterManager(Service):
         )
         kicks = (planning.kick, convergence.empty_hosts)
         self.verbs = Verbs(
-            cluster, creation, self._images, explanation, waiting, settings, *kicks, usage, specific, parts, self._first_free_uid
+            cluster, creation, images, explanation, waiting, settings, *kicks, usage, specific, parts, self._first_free_uid
         )
         deadlines, warnings = Deadlines(cluster, settings), SlaWarnings(cluster, settings)
         self.hosts.begin()

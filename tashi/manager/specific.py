@@ -6,8 +6,8 @@ from collections.abc import Awaitable
 from typing import Final
 
 from tashi.errors import BAD_ARGUMENT, YourMistake
-from tashi.images.directory import ImageDirectory
 from tashi.manager.cluster import Cluster
+from tashi.manager.images import Images
 from tashi.manager.questions import Questions, must_run
 from tashi.manager.wishes import add_task
 from tashi.model.events import audit_record
@@ -23,7 +23,7 @@ COMMANDS: Final = ("startVnc", "stopVnc", "changeCdrom:<iso>", "reset", "list")
 class SpecificCalls:
     """The commands, by `call`."""
 
-    def __init__(self, cluster: Cluster, images: ImageDirectory, questions: Questions) -> None:
+    def __init__(self, cluster: Cluster, images: Images, questions: Questions) -> None:
         self._cluster = cluster
         self._images = images
         self._questions = questions
@@ -48,7 +48,7 @@ class SpecificCalls:
                 return self._questions.audited(who, VERB, target, self._stop_vnc(instance))
             case "changecdrom", ":":
                 must_run(instance)
-                image = self._images.resolve(content) if content else ""
+                image = self._images.resolve_cdrom(who, content, instance.user_id) if content else ""
                 return self._questions.audited(who, VERB, target, self._change_cdrom(instance, image))
         raise YourMistake(BAD_ARGUMENT, f"Unknown command {shown(words)}; there are {', '.join(COMMANDS)}")
 

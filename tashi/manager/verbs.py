@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import msgspec
 
 from tashi.errors import AMBIGUOUS, BAD_ARGUMENT, FORBIDDEN, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
-from tashi.images.directory import ImageDirectory
 from tashi.manager.adaptations import ADAPTATIONS, wished_by
 from tashi.manager.arguments import Arguments, check_bounds, reference, text
 from tashi.manager.cluster import Cluster
 from tashi.manager.creation import Creation
 from tashi.manager.explanation import Explanation
+from tashi.manager.images import Images
 from tashi.manager.lifecycle import destroy
 from tashi.manager.lookup import check_owner, living_instance, the_host, the_user
 from tashi.manager.migrations import migrate
@@ -81,7 +81,7 @@ class Verbs:
         self,
         cluster: Cluster,
         creation: Creation,
-        images: ImageDirectory,
+        images: Images,
         explanation: Explanation,
         waiting: Waiting,
         settings: ManagerSettings,
@@ -270,7 +270,7 @@ class Verbs:
         return [user_row(user) for _, user in sorted(self._cluster.users.items())]
 
     def _get_images(self, who: Principal, arguments: Arguments) -> Any:
-        return plain(self._images.list())
+        return plain(self._images.list(who))
 
     def _explain(self, who: Principal, arguments: Arguments) -> Any:
         return self._explanation.of(living_instance(self._cluster, who, reference(arguments, "instance"), change=False))

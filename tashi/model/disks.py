@@ -1,8 +1,8 @@
 """What becomes of the disks of an instance. A template that is named as persistent is copied, and the instance gets the copy.
 
-A copy is an image like any other, called ``disk-<id>-<name>-<place>`` with the template's ending. It is its instance's alone while that
-lives, and survives it: another instance may have it afterwards by that name. Until its instance has run it remembers its template, for
-a copy that nobody has used goes with the failed creation that it was made for.
+A copy lies beside the images, called ``disk-<id>-<name>-<place>`` with the template's ending. It is its instance's alone while that
+lives, and survives it: another instance of its owner may have it afterwards by that name. Until its instance has run it remembers its
+template, for a copy that nobody has used goes with the failed creation that it was made for.
 """
 
 from __future__ import annotations
@@ -28,9 +28,26 @@ class DiskCopy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     name: Text
 
 
+class DiskRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A persistent disk and its owner; the record is what counts, whatever the file is called. ``user_id`` None: it belongs to nobody.
+
+    ``instance_id``: the instance that it was made for. ``created_at``: seconds since the epoch.
+    """
+
+    name: str
+    user_id: int | None
+    instance_id: int
+    created_at: float = 0.0
+
+
 def is_own(uri: str) -> bool:
-    """Whether the image is somebody's persistent disk rather than a template."""
-    return uri.startswith(OWN)
+    """Whether the image is somebody's persistent disk rather than a template, in any case: some file systems do not tell cases apart."""
+    return uri[: len(OWN)].lower() == OWN
+
+
+def is_made_for(uri: str, instance_id: int) -> bool:
+    """Whether the name is that of a copy which was made for this instance."""
+    return uri.startswith(f"{OWN}{instance_id}-")
 
 
 def copies_needed(instance: Instance) -> tuple[DiskCopy, ...]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tashi.errors import INTERNAL, OurFault
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 
 def migrate(connection: Any, path: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from tashi.errors import INTERNAL, OurFault
+from tashi.model.disks import DiskRecord
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.request import Outgoing, Request
@@ -21,6 +22,7 @@ RECORDS: Final[dict[str, type[Any]]] = {
     "outbox": Outgoing,
     "counters": int,  # highest number given out, by what it counts: numbers are never given twice
     "settings": str,
+    "disks": DiskRecord,  # by file name
 }
 """Live tables: read whole at start, written as the cluster changes."""
 

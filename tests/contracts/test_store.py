@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from importlib import resources
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from tashi.errors import OurFault
 from tashi.interfaces import Change, IStore
+from tashi.model.disks import DiskRecord
 from tashi.model.states import InstanceState
 from tashi.store.memory import MemoryStore
 from tashi.store.sqlite import SCHEMA_VERSION, SQLiteStore
@@ -48,6 +50,7 @@ class StoreContract:
             Change("users", 1000, USERS[0]),
             Change("counters", "instance", 7),
             Change("settings", "cell", "some text"),
+            Change("disks", "disk-7-web-0.img", DiskRecord(name="disk-7-web-0.img", user_id=1000, instance_id=7)),
         ]
         await store.commit(changes)
         for _ in range(2):
@@ -244,6 +247,15 @@ class SQLiteStoreTest(StoreContract, TestCase):
         with self.assertRaisesRegex(OurFault, f"has schema version {SCHEMA_VERSION + 1}.*a newer Tashi wrote it; start that one"):
             await self.make().load()
         self.assertEqual(self.rows("PRAGMA user_version"), [(SCHEMA_VERSION + 1,)])
+
+    async def test_a_file_of_the_first_version_is_kept(self) -> None:
+        """A database that an older program made opens with its rows, and has room for the owners of disks."""
+        first = resources.files("tashi.store").joinpath("schema/0001.sql").read_text()
+        connection = sqlite3.connect(self.path)
+        connection.executescript(f"{first}; INSERT INTO counters VALUES ('instance', '7'); PRAGMA user_version = 1")
+        connection.close()
+        tables = await self.make().load()
+        self.assertEqual((tables["counters"], tables["disks"]), ({"instance": 7}, {}))
 
     async def test_what_is_no_database_is_not_overwritten(self) -> None:
         """A file that is something else is an error, and stays what it is."""

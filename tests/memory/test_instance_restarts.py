@@ -18,6 +18,7 @@ ALICE = Principal(name="alice", user_id=1000)
 def _running(*hosts: FakeAgent, **spec: Any) -> SmallCell:
     """A cell where web runs, which the ISM made, on the first of the hosts."""
     cell = SmallCell(hosts=hosts or [FakeAgent("h1")], max_cores=8)
+    cell.own_disk("disk-9-web-0")
     cell.create(a_spec("web", resource_id="key", **spec))
     cell.work()
     assert (cell.state("web"), cell.instance("web").host_id) == ("Running", 1)

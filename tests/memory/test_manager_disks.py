@@ -23,6 +23,7 @@ PERSISTENT = (Disk(uri="tashi", persistent=True),)
 def _asked(*hosts: FakeAgent, name: str = "web", disks: Any = ({"uri": "tashi", "persistent": True},), **settings: Any) -> SmallCell:
     """A cell where one instance is wished and placed, and no host has done anything yet."""
     cell = SmallCell(hosts=hosts or [FakeAgent("h1")], **settings)
+    cell.own_disk("disk-9-old-0.img")
     cell.call(ALICE, "createVm", name=name, disks=list(disks))
     cell.settle()
     return cell
@@ -244,6 +245,7 @@ def test_an_old_copy_s_end_is_void() -> None:
 def test_a_disk_named_twice() -> None:
     """One instance cannot have the same persistent disk in two places."""
     cell = SmallCell()
+    cell.own_disk("disk-9-old-0.img")
     with pytest.raises(YourMistake, match="disks names a persistent disk of web twice"):
         cell.call(ALICE, "createVm", name="web", disks=[{"uri": "disk-9-old-0.img", "persistent": True}] * 2)
     assert cell.manager.cluster.instances == {}

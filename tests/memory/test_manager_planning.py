@@ -167,6 +167,7 @@ def test_a_persistent_disk_is_not_given_to_two() -> None:
     """A disk that another has got while was planned is not given away, though nobody else is on the host."""
     thread = Thread()
     cell = a_cell(thread, FakeAgent("h1"), FakeAgent("h2"))
+    cell.own_disk("disk-1")
     disk = {"disks": (Disk(uri="disk-1", persistent=True),)}
     cell.create(a_spec("vm1", **disk), stanza="s1")
     finish(cell, thread)

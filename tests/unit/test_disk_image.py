@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tashi.errors import OurFault
-from tashi.node.storage.image import HEADER_BYTES, MAX_VIRTUAL_BYTES, read_image, sniff
+from tashi.model.image_header import HEADER_BYTES, MAX_VIRTUAL_BYTES, sniff
+from tashi.node.storage.image import read_image
 
 MEGABYTE = 2**20
 

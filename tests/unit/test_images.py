@@ -27,14 +27,14 @@ def images(tmp_path: Path) -> ImageDirectory:
 @pytest.mark.parametrize(("name", "file"), [("tashi", "tashi.img"), ("tashi.img", "tashi.img"), ("debian", "debian.qcow2"), ("raw", "raw")])
 def test_an_image_is_named_with_or_without_its_ending(images: ImageDirectory, name: str, file: str) -> None:
     """What resolves is a file's own name."""
-    assert images.resolve(name) == file
+    assert images.resolve(name, lambda name: True) == file
 
 
 @pytest.mark.parametrize("name", ["nope", "folder", "folder.img", "link", "link.img", "secret"])
 def test_what_is_no_plain_file_there_is_unknown(images: ImageDirectory, name: str) -> None:
     """A directory, a link and what is not in the directory is no image."""
     with pytest.raises(YourMistake, match="see `tashi getImages`") as caught:
-        images.resolve(name)
+        images.resolve(name, lambda name: True)
     assert caught.value.code == UNKNOWN_IMAGE
 
 
@@ -42,13 +42,40 @@ def test_what_is_no_plain_file_there_is_unknown(images: ImageDirectory, name: st
 def test_what_cannot_be_a_name_is_refused(images: ImageDirectory, name: str) -> None:
     """Paths and protocols never reach the file system."""
     with pytest.raises(YourMistake) as caught:
-        images.resolve(name)
+        images.resolve(name, lambda name: True)
     assert caught.value.code == BAD_ARGUMENT
 
 
 def test_the_list_names_plain_files_with_their_sizes(images: ImageDirectory) -> None:
-    """Sorted by name, numbered from 0, sizes in words; a directory that is not there is empty."""
-    assert [(image.id, image.image_name, image.image_size) for image in images.list()] == [
-        (0, "debian.qcow2", "5.0B"), (1, "raw", "3.00M"), (2, "tashi.img", "2.00K"),
+    """Files are sorted by name, with sizes in words; a directory that is not there is empty."""
+    assert [(image.name, image.size, image.refused) for image in images.list()] == [
+        ("debian.qcow2", "5.0B", ""), ("raw", "3.00M", ""), ("tashi.img", "2.00K", ""),
     ]  # fmt: skip
     assert ImageDirectory("/nonexistent").list() == []
+
+
+def test_what_may_not_be_used_is_unknown(images: ImageDirectory) -> None:
+    """A1: a file that may not be used is refused in the words for one that does not exist."""
+    words = []
+    for name, may_use in (("tashi", lambda name: False), ("tashi", lambda name: name != "tashi.img")):
+        with pytest.raises(YourMistake) as caught:
+            images.resolve(name, may_use)
+        words.append((caught.value.code, caught.value.message))
+    Path(images.path, "tashi.img").unlink()
+    with pytest.raises(YourMistake) as caught:
+        images.resolve("tashi", lambda name: True)
+    assert words == [(caught.value.code, caught.value.message)] * 2
+
+
+def test_what_no_instance_can_have_is_listed_with_the_reason(images: ImageDirectory) -> None:
+    """O14: VMDK and empty files and names that createVm refuses carry the reason, also when a file changes."""
+    directory = Path(images.path)
+    (directory / "disk.vmdk").write_bytes(b"KDMV" + bytes(508))
+    (directory / "two words.img").write_bytes(b"x" * 512)
+    (directory / "empty.img").touch()
+    refused = {image.name: image.refused for image in images.list() if image.refused}
+    assert sorted(refused) == ["disk.vmdk", "empty.img", "two words.img"]
+    assert "is a VMDK image" in refused["disk.vmdk"] and "no image name" in refused["two words.img"]
+    (directory / "disk.vmdk").write_bytes(b"raw, and longer" * 100)
+    (directory / "empty.img").write_bytes(b"x")
+    assert [image.name for image in images.list() if image.refused] == ["two words.img"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tashi.errors import INTERNAL, UNKNOWN_IMAGE, OurFault
+from tashi.model.disks import is_own
 from tashi.model.instance import Disk
 from tashi.node.domain.xml import AttachedDisk
 from tashi.node.storage.image import DiskImage, read_image
@@ -51,6 +52,8 @@ class Disks:
     def cdrom(self, name: str) -> str:
         """The path of the image of this name, which a guest may have as a CD-ROM; OurFault(unknown-image) when it may not."""
         image = read_image(str(self._images), name)
+        if is_own(name):
+            raise OurFault(UNKNOWN_IMAGE, f"{name} is a persistent disk and cannot be a CD-ROM; it is attached as a disk")
         if image.format != "raw":
             raise OurFault(UNKNOWN_IMAGE, f"the image {name} is {image.format}; a CD-ROM is made of an ISO 9660 or another raw file")
         return image.path
