@@ -269,6 +269,10 @@ PROGRAMS: Final = (
         "snapshot", "Prints the cluster as the scheduler sees it, to look at and to plan on again; with --from converts a file",
         "[--from <file>] [--to tashi|ganeti]", "tashi.client.snapshot",
     ),
+    Program(
+        "db", "Back up, restore or check the control plane's database on this machine",
+        "backup|restore|check|accept-loss [<file>] [--with-secrets] [--force] [--help]", "tashi.db_command",
+    ),
     Program("config", "Checks the configuration and prints every setting with where it comes from", "--check", "tashi.client.config_check"),
     Program(
         "sandbox", "Starts a whole cell on this machine, stops it, or makes a fault on one of its hosts",

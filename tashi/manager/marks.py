@@ -48,7 +48,9 @@ class Marks:
             return
         mark = verify(text, self._key)
         if mark is None:
-            self.log.info("host {host} shows a mark that these records did not make; it is ignored", host=host)
+            self.log.info(
+                "host {host} shows a mark that these records did not make; it is ignored", host=host
+            )
         elif not self._store.contains(mark) and not self._has_stepped_over(mark):
             now = self._store.mark().commits
             reason = (
@@ -70,7 +72,9 @@ class Marks:
             for kind, number in loss.numbers.items():
                 tx.step_over(kind, number)
             for instance in self._cluster.instances.values():
-                tx.put_instance(msgspec.structs.replace(instance, generation=instance.generation + GENERATION_STEP))
+                tx.put_instance(
+                    msgspec.structs.replace(instance, generation=instance.generation + GENERATION_STEP)
+                )
             tx.tell(cell_action("storeLost", loss.reason))
             tx.remove_setting(LOSS)
         self.log.warn("records were lost: {reason}; new numbers begin above the old ones", reason=loss.reason)

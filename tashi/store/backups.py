@@ -9,7 +9,7 @@ import msgspec
 
 from tashi.files import write_whole
 
-_LAST: Final = "last-backup.json"
+LAST: Final = "last-backup.json"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -34,11 +34,11 @@ class LastBackup(msgspec.Struct, frozen=True, kw_only=True):
 def last(state_dir: Path) -> LastBackup | None:
     """Return the last backup of this state directory; None when there is none, or when its note cannot be read."""
     try:
-        return msgspec.json.decode((state_dir / _LAST).read_bytes(), type=LastBackup)
+        return msgspec.json.decode((state_dir / LAST).read_bytes(), type=LastBackup)
     except (OSError, msgspec.DecodeError):
         return None
 
 
 def note(state_dir: Path, backup: LastBackup) -> None:
     """Remember the last backup. Raises OSError."""
-    write_whole(state_dir / _LAST, msgspec.json.encode(backup))
+    write_whole(state_dir / LAST, msgspec.json.encode(backup))

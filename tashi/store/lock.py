@@ -14,6 +14,7 @@ def lock(state_dir: Path) -> IO[str]:
     file = hold(state_dir / "lock")
     if file is None:
         raise OurFault(
-            INTERNAL, f"another control plane uses {state_dir}; stop it, or choose another [ClusterManagerService] stateDir"
+            INTERNAL,
+            f"another control plane uses {state_dir}; stop it, or choose another [ClusterManagerService] stateDir",
         )
     return file

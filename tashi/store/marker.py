@@ -56,7 +56,9 @@ class Marker:
     def seal(self, mark: Mark, checkpointed: int) -> None:
         """Replace the marker; it is on the disk when this returns. Raises OSError."""
         rest = {"checkpointed": checkpointed, "cell": mark.cell, "run": mark.run, "numbers": mark.numbers}
-        write_whole(self.path, _HEAD + b"%*d" % (_DIGITS, mark.commits) + b"," + msgspec.json.encode(rest)[1:] + b"\n")
+        write_whole(
+            self.path, _HEAD + b"%*d" % (_DIGITS, mark.commits) + b"," + msgspec.json.encode(rest)[1:] + b"\n"
+        )
         self.close()
         self._file = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
 

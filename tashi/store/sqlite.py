@@ -75,7 +75,9 @@ class SQLiteStore:
 
     log = Logger()
 
-    def __init__(self, reactor: Any, path: str, marker: Path | None = None, *, accept_loss: bool = False) -> None:
+    def __init__(
+        self, reactor: Any, path: str, marker: Path | None = None, *, accept_loss: bool = False
+    ) -> None:
         self._reactor = reactor
         self._path = path
         self._marker = Marker(marker) if marker is not None else None
@@ -87,7 +89,14 @@ class SQLiteStore:
         self._runs: dict[str, int] = {}
         self._checkpoint: DelayedCall | None = None
         self._pool = adbapi.ConnectionPool(
-            "sqlite3", path, check_same_thread=False, cp_min=1, cp_max=1, cp_openfun=_configure, cp_reactor=reactor, cp_noisy=False
+            "sqlite3",
+            path,
+            check_same_thread=False,
+            cp_min=1,
+            cp_max=1,
+            cp_openfun=_configure,
+            cp_reactor=reactor,
+            cp_noisy=False,
         )
 
     async def load(self) -> Mapping[str, Mapping[int | str, Any]]:
@@ -173,7 +182,9 @@ class SQLiteStore:
             try:
                 await self._pool.runWithConnection(self._write_back, "TRUNCATE")
             except (sqlite3.Error, OSError) as error:
-                self.log.warn("the write-ahead log of {path} stays as it is: {error}", path=self._path, error=str(error))
+                self.log.warn(
+                    "the write-ahead log of {path} stays as it is: {error}", path=self._path, error=str(error)
+                )
         self._pool.close()
         if self._marker is not None:
             self._marker.close()
@@ -197,10 +208,14 @@ class SQLiteStore:
             else:
                 raise OurFault(INTERNAL, f"the database {path} has lost records: {finding.problem}. {REMEDY}")
             if finding.expected is None:
-                self._marker.seal(Mark(), 0)  # a marker that expects nothing: the first start may be cut short
+                self._marker.seal(
+                    Mark(), 0
+                )  # a marker that expects nothing: the first start may be cut short
             self._numbers = dict(finding.mark.numbers)
             self._checkpointed = finding.expected.checkpointed if finding.expected else 0
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))  # what SQLite makes beside it gets the same mode
+        os.close(
+            os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        )  # what SQLite makes beside it gets the same mode
 
     def _begin(self, connection: Any) -> dict[str, dict[int | str, Any]]:
         """Make the tables, begin a run, and read everything."""
@@ -262,7 +277,9 @@ class SQLiteStore:
         self._checkpoint = None
         work: Deferred[Any] = self._pool.runWithConnection(self._write_back)
         work.addErrback(
-            lambda failure: self.log.warn("no checkpoint of {path}: {why}", path=self._path, why=failure.getErrorMessage())
+            lambda failure: self.log.warn(
+                "no checkpoint of {path}: {why}", path=self._path, why=failure.getErrorMessage()
+            )
         )
 
 

@@ -24,6 +24,9 @@ _MOST_FAULTS: Final = 5
 
 Result = TypeVar("Result")
 
+SQLiteError: Final = sqlite3.Error
+"""What the functions of this package raise for a file that SQLite cannot use."""
+
 
 class State(enum.Enum):
     """What an examination found."""
@@ -79,7 +82,9 @@ def examine(path: Path, marker: Marker) -> Finding:
     unusable = _unusable(path)
     if expected is None:
         if unusable or not _contents_or_none(path).runs:
-            return Finding(state=State.WHOLE)  # a new cell, or one of an older version; what is no database is refused when it is opened
+            return Finding(
+                state=State.WHOLE
+            )  # a new cell, or one of an older version; what is no database is refused when it is opened
         return Finding(state=State.NO_MARKER, problem=f"the marker {marker.path} is missing")
     mark = expected.mark
     if mark.commits == 0:
@@ -96,20 +101,28 @@ def examine(path: Path, marker: Marker) -> Finding:
         return finding(State.OTHER_CELL, f"the database of cell {alone.cell}")
     logged = log_of(path).exists() and log_of(path).stat().st_size > 0
     if logged and alone.schema and alone.commits < expected.checkpointed:
-        return finding(State.FOREIGN_LOG, f"a database file with {alone.commits} commits beside a write-ahead log that is not its own")
+        return finding(
+            State.FOREIGN_LOG,
+            f"a database file with {alone.commits} commits beside a write-ahead log that is not its own",
+        )
     try:
         found, faults = contents(path), quick_check(path)
     except sqlite3.Error as error:
         found, faults = Contents(), [str(error)]
     if logged and (faults or found.commits < alone.commits) and not _faults_alone(path):
-        return finding(State.FOREIGN_LOG, f"a database file with {alone.commits} commits beside a write-ahead log that is not its own")
+        return finding(
+            State.FOREIGN_LOG,
+            f"a database file with {alone.commits} commits beside a write-ahead log that is not its own",
+        )
     if faults:
         return finding(State.UNUSABLE, f"a damaged database: {'; '.join(faults)}")
     if found.cell and mark.cell and found.cell != mark.cell:
         return finding(State.OTHER_CELL, f"the database of cell {found.cell}")
     if not found.contains(mark):
         run = "" if mark.run in found.runs else f", none of them of the last run ({mark.run})"
-        return finding(State.OLDER, f"{found.commits} commits{run}: an older copy, or a lost or damaged write-ahead log")
+        return finding(
+            State.OLDER, f"{found.commits} commits{run}: an older copy, or a lost or damaged write-ahead log"
+        )
     return Finding(state=State.WHOLE, expected=expected)
 
 

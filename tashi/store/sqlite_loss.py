@@ -64,38 +64,62 @@ def accept(path: Path, finding: Finding, now: float) -> list[Path]:
             kept = log_of(path).with_name(log_of(path).name + suffix)
             shutil.copy2(log_of(path), kept)
             aside = [kept]
-    put_loss(path, finding.problem, finding.mark.numbers, finding.mark.cell, unmarked=finding.expected is None)
+    put_loss(
+        path, finding.problem, finding.mark.numbers, finding.mark.cell, unmarked=finding.expected is None
+    )
     return aside
 
 
-def put_loss(path: Path, reason: str, numbers: Mapping[str, int], cell: str = "", *, unmarked: bool = False) -> None:
-    """Write a `Loss` into the database, made new if there is none, and the cell where it names none. ``unmarked``: nothing but the
-    copy itself says which numbers were given out. Raises sqlite3.Error."""
+def put_loss(
+    path: Path, reason: str, numbers: Mapping[str, int], cell: str = "", *, unmarked: bool = False
+) -> dict[str, int]:
+    """Write a `Loss` into the database, and the cell where it names none; return the numbers of the loss.
+
+    The database is made if there is none. ``unmarked``: nothing but the copy itself says which numbers were
+    given out. Raises sqlite3.Error.
+    """
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous = FULL")
         migrate(connection, str(path))
         connection.execute("BEGIN IMMEDIATE")
         counters = {kind: int(text) for kind, text in connection.execute("SELECT id, record FROM counters")}
-        loss = Loss(reason=reason, numbers=highest(numbers, beyond(counters) if unmarked else counters))
+        pending = connection.execute("SELECT record FROM settings WHERE id = ?", (LOSS,)).fetchone()
+        earlier = (
+            msgspec.json.decode(msgspec.json.decode(pending[0], type=str), type=Loss).numbers
+            if pending
+            else {}
+        )
+        safe = highest(numbers, earlier, beyond(counters) if unmarked else counters)
+        loss = Loss(reason=reason, numbers=safe)
         put = "INSERT OR REPLACE INTO settings (id, record) VALUES (?, ?)"
         connection.execute(put, (LOSS, _text(msgspec.json.encode(loss).decode())))
         if cell:
-            connection.execute("INSERT OR IGNORE INTO settings (id, record) VALUES (?, ?)", (CELL, _text(cell)))
+            connection.execute(
+                "INSERT OR IGNORE INTO settings (id, record) VALUES (?, ?)", (CELL, _text(cell))
+            )
         connection.execute("COMMIT")
     finally:
         connection.close()
+    return safe
 
 
 def set_aside(paths: tuple[Path, ...], suffix: str) -> list[Path]:
-    """Rename the files that there are; return their new names. Raises OSError."""
+    """Rename the files that there are, to names that nothing has yet; return these. Raises OSError."""
     kept: list[Path] = []
-    for path in paths:
-        if path.exists():
-            kept.append(path.rename(path.with_name(path.name + suffix)))
+    present = [path for path in paths if path.exists()]
+    number = 1
+    while any(path.with_name(path.name + suffix + _again(number)).exists() for path in present):
+        number += 1
+    for path in present:
+        kept.append(path.rename(path.with_name(path.name + suffix + _again(number))))
     if kept:
         sync_directory(kept[0].parent)
     return kept
+
+
+def _again(number: int) -> str:
+    return f"-{number}" if number > 1 else ""
 
 
 def _text(value: str) -> str:

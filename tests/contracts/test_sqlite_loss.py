@@ -112,7 +112,9 @@ class LossTest(TestCase):
         self.addCleanup(store.close)
         return store
 
-    async def young(self, name: str = "young", cell: str = CELL_UUID, commits: int = COMMITS) -> tuple[SQLiteStore, Directory]:
+    async def young(
+        self, name: str = "young", cell: str = CELL_UUID, commits: int = COMMITS
+    ) -> tuple[SQLiteStore, Directory]:
         """An open store in which everything is in the write-ahead log."""
         here = Directory(self.top / name)
         store = self.make(here)
@@ -123,7 +125,9 @@ class LossTest(TestCase):
     async def fill(self, store: SQLiteStore, cell: str, numbers: range) -> None:
         await store.commit([Change("settings", CELL, cell)]) if numbers.start == 1 else None
         for number in numbers:
-            await store.commit([Change("instances", number, an_instance(number)), Change("counters", "instance", number)])
+            await store.commit(
+                [Change("instances", number, an_instance(number)), Change("counters", "instance", number)]
+            )
 
     async def killed(self, name: str = "killed") -> Directory:
         """The state directory of a young cell whose control plane was killed."""
@@ -135,7 +139,9 @@ class LossTest(TestCase):
     async def refused(self, here: Directory, words: str) -> None:
         """A start fails with these words and leaves every file as it is."""
         before = here.files()
-        with self.assertRaisesRegex(OurFault, f"has lost records: .*{words}.*tashi db restore FILE.*tashi db accept-loss"):
+        with self.assertRaisesRegex(
+            OurFault, f"has lost records: .*{words}.*tashi db restore FILE.*tashi db accept-loss"
+        ):
             await self.make(here).load()
         self.assertEqual(here.files(), before)
 
@@ -159,7 +165,10 @@ class LossTest(TestCase):
             self.assertLess(len(tables["instances"]), COMMITS, title)
             self.assertEqual(tables["settings"][CELL], CELL_UUID, title)
             self.assertEqual(self.loss_in(tables).numbers, {"instance": 1000}, title)
-            self.assertRegex(self.loss_in(tables).reason, f"expected at least {COMMITS + 2} commits of cell {CELL_UUID}.*{words}")
+            self.assertRegex(
+                self.loss_in(tables).reason,
+                f"expected at least {COMMITS + 2} commits of cell {CELL_UUID}.*{words}",
+            )
             await store.commit([Change("settings", LOSS, None)])
             await store.close()
             store = self.make(here)
@@ -202,7 +211,10 @@ class LossTest(TestCase):
         killed = here.copied_to(self.top / "killed")
         await store.close()
         killed.database.write_bytes(old)
-        await self.refused(killed, f"found a database file with {COMMITS + 2} commits beside a write-ahead log that is not its own")
+        await self.refused(
+            killed,
+            f"found a database file with {COMMITS + 2} commits beside a write-ahead log that is not its own",
+        )
         tables = await self.make(killed, accept_loss=True).load()
         self.assertEqual(sorted(tables["instances"]), list(range(1, COMMITS + 1)), "the log was not applied")
 
@@ -243,7 +255,10 @@ class LossTest(TestCase):
 
     async def test_a_missing_or_damaged_marker_is_refused(self) -> None:
         """A database that had a marker is not believed without it: it may be a copy of any age."""
-        for damage, words in ((Path.unlink, "is missing"), (lambda path: path.write_bytes(bytes(200)), "is damaged")):
+        for damage, words in (
+            (Path.unlink, "is missing"),
+            (lambda path: path.write_bytes(bytes(200)), "is damaged"),
+        ):
             store, here = await self.young(words.split()[-1])
             await store.close()
             damage(here.marker.path)
@@ -305,11 +320,16 @@ class LossTest(TestCase):
         await store.commit([Change("counters", "instance", 999), Change("counters", "event", 5)])
         expected = here.marker.read()
         assert expected is not None
-        self.assertEqual((expected.mark.commits, expected.mark.numbers), (store.mark().commits, {"instance": 1000, "event": 100_000}))
+        self.assertEqual(
+            (expected.mark.commits, expected.mark.numbers),
+            (store.mark().commits, {"instance": 1000, "event": 100_000}),
+        )
         await store.commit([Change("counters", "instance", 1001)])
         expected = here.marker.read()
         assert expected is not None
-        self.assertEqual((expected.mark.commits, expected.mark.numbers["instance"]), (store.mark().commits, 2000))
+        self.assertEqual(
+            (expected.mark.commits, expected.mark.numbers["instance"]), (store.mark().commits, 2000)
+        )
         self.assertEqual(examine(here.copied_to(self.top / "now").database, here.marker).state, State.WHOLE)
 
     async def test_a_commit_whose_numbers_cannot_be_reserved_is_not_made(self) -> None:
@@ -334,7 +354,9 @@ class LossTest(TestCase):
         expected = here.marker.read()
         assert expected is not None
         self.assertEqual(expected.checkpointed, COMMITS + 2)
-        self.assertEqual(len((await self.make(copy).load())["instances"]), COMMITS, "nothing was lost with the log")
+        self.assertEqual(
+            len((await self.make(copy).load())["instances"]), COMMITS, "nothing was lost with the log"
+        )
         await store.close()
         self.assertFalse(log_of(here.database).exists())
 

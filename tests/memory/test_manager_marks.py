@@ -37,7 +37,10 @@ def test_o1_a_loss_that_the_store_knows_of_is_stepped_over_once() -> None:
     cell = _cell_with(agent)
     before = cell.instance("web")
     assert isinstance(cell.store, MemoryStore)
-    loss = Loss(reason="restored from a file", numbers={"instance": 1000, "event": 100_000, "outbox": 100_000, "request": 100_000})
+    loss = Loss(
+        reason="restored from a file",
+        numbers={"instance": 1000, "event": 100_000, "outbox": 100_000, "request": 100_000},
+    )
     cell.store.rows["settings"][LOSS] = msgspec.json.encode(msgspec.json.encode(loss).decode()).decode()
     cell.restart()
     cell.create(a_spec("next"), stanza="b")
@@ -60,7 +63,9 @@ def test_orders_after_a_loss_are_newer_than_those_that_were_lost() -> None:
     earlier = copy.deepcopy(cell.store)
     assert isinstance(earlier, MemoryStore)
     agent.domains[1] += 5  # the host has heard of later orders
-    earlier.rows["settings"][LOSS] = msgspec.json.encode(msgspec.json.encode(Loss(reason="restored")).decode()).decode()
+    earlier.rows["settings"][LOSS] = msgspec.json.encode(
+        msgspec.json.encode(Loss(reason="restored")).decode()
+    ).decode()
     _taken_back(cell, earlier)
     assert cell.state("web") == "Running"
     cell.delete("web")
@@ -83,7 +88,9 @@ def test_a_state_directory_that_went_back_is_noticed_by_an_agent_s_mark() -> Non
     agent.domains.clear()
     _taken_back(cell, earlier)
     (lost,) = _losses(cell)
-    assert "host h1 was told of commit" in str(lost["reason"]) and "the state directory is an older copy" in str(lost["reason"])
+    assert "host h1 was told of commit" in str(
+        lost["reason"]
+    ) and "the state directory is an older copy" in str(lost["reason"])
     assert cell.manager.store_status().warnings == (f"records were lost: {lost['reason']}",)
     assert lost["seq"] == 100_001 > told
     cell.create(a_spec("d"), stanza="d")
@@ -92,7 +99,9 @@ def test_a_state_directory_that_went_back_is_noticed_by_an_agent_s_mark() -> Non
     # a second host that knows as much is no news
     cell.join(FakeAgent("h2"))
     other = FakeAgent("h3")
-    other.mark = sign(Mark(run="run-0", commits=10**6, numbers={"instance": 1000}), cell.manager.cluster.settings["markKey"])
+    other.mark = sign(
+        Mark(run="run-0", commits=10**6, numbers={"instance": 1000}), cell.manager.cluster.settings["markKey"]
+    )
     cell.join(other)
     assert len(_losses(cell)) == 1
 
@@ -138,8 +147,19 @@ def test_agents_are_told_marks_as_time_goes_by() -> None:
 
 def test_a_mark_survives_its_signature_only_unchanged() -> None:
     """What was signed is read back, and is short enough to be kept."""
-    mark = Mark(cell="c" * 36, run="r" * 16, commits=10**15, numbers=dict.fromkeys(("instance", "host", "user", "event"), 10 ** 15))
+    mark = Mark(
+        cell="c" * 36,
+        run="r" * 16,
+        commits=10**15,
+        numbers=dict.fromkeys(("instance", "host", "user", "event"), 10**15),
+    )
     text = sign(mark, "key")
     assert verify(text, "key") == mark and len(text) < MOST_TEXT
     assert verify(text, "other") is None
-    assert [reserved("instance", number) for number in (0, 1, 999, 1000, 1001)] == [1000, 1000, 1000, 2000, 2000]
+    assert [reserved("instance", number) for number in (0, 1, 999, 1000, 1001)] == [
+        1000,
+        1000,
+        1000,
+        2000,
+        2000,
+    ]

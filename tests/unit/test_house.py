@@ -19,7 +19,7 @@ FLOORS: Final = (
     ("hall", "tashi.manager"),
     ("doors", "occi.sink tashi.xmpp tashi.wire tashi.client tashi.compat"),
     ("wiring", "tashi.app"),
-    ("attic", "tashi.tap tashi.node_tap tashi.sandbox"),
+    ("attic", "tashi.tap tashi.node_tap tashi.sandbox tashi.db_command"),
 )  # fmt: skip
 """From the ground up: rooms by the modules they hold; the longest name that fits is a module's room. Imports go down or stay."""
 
