@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -294,6 +295,30 @@ class DatabaseCommandTest(TestCase):
         )
         _, tables = await self.open()
         self.assertEqual((tables["instances"], tables["settings"][CELL]), ({}, CELL_UUID))
+
+    async def test_the_page_on_backups_works_to_the_letter(self) -> None:
+        """D11: the commands of docs/backup.md, in their order, on a cell that loses its database; systemd is played by this test."""
+        page = (Path(__file__).parents[2] / "docs/backup.md").read_text()
+        blocks = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        making, restoring, accepting = [
+            block.strip().replace("/var/backups", str(self.top)).splitlines() for block in blocks
+        ]
+        store: SQLiteStore | None = await self.young()
+        for line in (*making, *restoring, "lose the database", *accepting):
+            program, *words = line.split()
+            if line == "lose the database":
+                await store.close()  # type: ignore[union-attr]
+                self.database.write_bytes(b"")
+            elif line == "systemctl stop tashi":
+                await store.close()  # type: ignore[union-attr]
+            elif line == "systemctl start tashi":
+                store, tables = await self.open()
+                self.assertEqual(self.loss_in(tables).numbers, {"instance": 1000})
+                await store.commit([Change("settings", LOSS, None)])
+            else:
+                self.assertEqual((program, words[0]), ("tashi", "db"))
+                self.db(*words[1:], code=1 if words[1:] == ["check"] else 0)
+        self.assertEqual(len(accepting), 3)
 
     def test_the_help_names_every_verb(self) -> None:
         """`tashi db --help` ends with 0; without a verb it is wrong usage."""
