@@ -26,8 +26,17 @@ def text(value: str) -> str:
     return value
 
 
+def typed_reference(value: str) -> str | int:
+    """An id where the text is canonical digits, else the text as it was typed, which `reference` reads later."""
+    found = reference(value)
+    return found if isinstance(found, int) else value
+
+
 def reference(value: str | int) -> str | int:
-    """An id where the text is canonical digits (0, or no leading zero), else a name; ``name:9`` is the name 9 of an older version."""
+    """What goes over the wire for a reference: an id where the text is canonical digits (0, or no leading zero), else a name.
+
+    ``name:9`` is the name 9, which an older version allowed; so read every text once and no more.
+    """
     if not isinstance(value, str):
         return value
     if not _ID.fullmatch(value):

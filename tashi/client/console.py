@@ -169,7 +169,7 @@ def _say(words: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tashi console", description="Sits you down at the serial console of a running instance.")
-    parser.add_argument("--instance", type=arguments.reference, required=True, help="the instance, by id or name")
+    parser.add_argument("--instance", type=_reference, action=_Once, required=True, help="the instance, by id or name")
     parser.add_argument("--force", action="store_true", help="take the console from whoever is at it")
     parser.add_argument(
         "--for", dest="stay", type=_seconds, default=STAY_SECONDS, metavar="SECONDS",
@@ -177,6 +177,22 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--log", action="store_true", help="print what the console has said so far, of an instance that has ended, too")
     return parser
+
+
+class _Once(argparse.Action):
+    """An option that is refused when it is given twice."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "is given twice; give it once")
+        setattr(namespace, self.dest, values)
+
+
+def _reference(value: str) -> int | str:
+    try:
+        return arguments.typed_reference(value)
+    except YourMistake as error:
+        raise argparse.ArgumentTypeError(error.message) from None
 
 
 def _seconds(value: str) -> float:

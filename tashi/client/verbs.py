@@ -77,10 +77,10 @@ def _nothing(rows: Sequence[Row], values: Values) -> None:
     return None
 
 
-_INSTANCE = _required("instance", "the instance, by id or name", convert.reference, "getInstances")
+_INSTANCE = _required("instance", "the instance, by id or name", convert.typed_reference, "getInstances")
 _BASENAME = _required("basename", "what comes before the number in the instances' names")
 _SIZE = (
-    Argument("userId", "the owner, by id or name (default: you)", convert.reference, completes="getUsers"),
+    Argument("userId", "the owner, by id or name (default: you)", convert.typed_reference, completes="getUsers"),
     Argument("cores", "number of cores (default: 1)", convert.whole("cores", 1)),
     Argument("memory", "memory in MB (default: 128)", convert.whole("memory", 1)),
     Argument("nics", "network[:ip[:mac]],... (default: one on the default network)", convert.nics),
@@ -144,7 +144,7 @@ VERBS: Final = (
     ),
     Verb(
         "migrateVm", "Moves a running instance to another host while it runs", Cell.migrateVm,
-        (_INSTANCE, _required("dst", "the host to move to, by id or name", convert.reference, "getHosts")),
+        (_INSTANCE, _required("dst", "the host to move to, by id or name", convert.typed_reference, "getHosts")),
         examples=("--instance 12345 --dst vmhost1", "--instance vmname --dst 73 --wait"), sentence=_nothing, waits_for="migrated",
     ),
     Verb(
@@ -204,7 +204,7 @@ VERBS: Final = (
     Verb(
         "setHostConfig", "Sets one element of a host's configuration (administrators)", Cell.setHostConfig,
         (
-            _required("hostId", "the host, by id or name", convert.reference, "getHosts"),
+            _required("hostId", "the host, by id or name", convert.typed_reference, "getHosts"),
             _required("elemName", "name of the element, such as location"),
             _required("value", "its value"),
         ),
@@ -213,27 +213,27 @@ VERBS: Final = (
     ),
     Verb(
         "drainHost", "Moves what runs on a host elsewhere, and lets it take nothing new (administrators)", Cell.drainHost,
-        (_required("host", "the host, by id or name", convert.reference, "getHosts"),),
+        (_required("host", "the host, by id or name", convert.typed_reference, "getHosts"),),
         examples=("--host node3 --wait",), waits_for="migrated",
     ),
     Verb(
         "unregisterHost", "Forgets a host that is down; one that has instances keeps them for an agent that is installed anew",
-        Cell.unregisterHost, (_required("hostId", "the host, by id or name", convert.reference, "getHosts"),), HOSTS,
+        Cell.unregisterHost, (_required("hostId", "the host, by id or name", convert.typed_reference, "getHosts"),), HOSTS,
         ("--hostId 2", "--hostId node3"), _unregistered,
     ),
     Verb(
         "setHostState", "Normal: a host takes instances; Drained: it takes none (administrators)", Cell.setHostState,
-        (_required("host", "the host, by id or name", convert.reference, "getHosts"), _required("state", "Normal or Drained")),
+        (_required("host", "the host, by id or name", convert.typed_reference, "getHosts"), _required("state", "Normal or Drained")),
         HOSTS, ("--host node3 --state Normal",), lambda rows, values: f"Host state set to {rows[0]['state']}.",
     ),
     Verb(
         "powerOff", "Switches an empty host off (administrators)", Cell.powerOff,
-        (_required("host", "the host, by id or name", convert.reference, "getHosts"),),
+        (_required("host", "the host, by id or name", convert.typed_reference, "getHosts"),),
         HOSTS, ("--host node3",), lambda rows, values: f"Host {rows[0]['name']} is being powered off.",
     ),
     Verb(
         "powerOn", "Switches on a host that was powered off (administrators)", Cell.powerOn,
-        (_required("host", "the host, by id or name", convert.reference, "getHosts"),),
+        (_required("host", "the host, by id or name", convert.typed_reference, "getHosts"),),
         HOSTS, ("--host node3",), lambda rows, values: f"Host {rows[0]['name']} is being powered on.",
     ),
     Verb(
@@ -250,7 +250,7 @@ VERBS: Final = (
     ),
     Verb(
         "unregisterUser", "Removes a user who has no instances (administrators)", Cell.unregisterUser,
-        (_required("userId", "the user, by id or name", convert.reference, "getUsers"),),
+        (_required("userId", "the user, by id or name", convert.typed_reference, "getUsers"),),
         USERS, ("--userId 1",), lambda rows, values: f"User {values['userId']} unregistered",
     ),
     Verb("whoami", "Says as whom the control plane knows you", Cell.whoami, shape=CALLER, examples=("",)),

@@ -131,7 +131,12 @@ def register_user(
     for other in users.values():
         acts_as = other.jid and comparable(other.jid)
         if other.name == name and (user_id in (None, other.id)) and (other.priority, acts_as) == (priority, jid):
-            return other
+            if user_id is None or other.uid_login:
+                return other
+            registered = msgspec.structs.replace(other, uid_login=True)  # the number was drawn, and is now asked for
+            tx.put_user(registered)
+            tx.tell(audit_record(who.name, "registeruser", f"{name} ({other.id})", "OK"))
+            return registered
         if other.name == name or other.id == user_id:
             raise YourMistake(CONFLICT, f"user {other.name} ({other.id}) is registered already; unregister that one first")
         if jid is not None and acts_as == jid:

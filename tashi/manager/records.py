@@ -112,8 +112,7 @@ class Records:
             self.saved.discard(old.id)
             self.shrunk.discard(old.id)
         if new is not None:
-            if old is None:
-                self.by_name[new.name].add(new.id)
+            self.by_name[new.name].add(new.id)
             key = _key_of(new)
             if key is not None:
                 self.by_key[key] = new.id

@@ -106,10 +106,15 @@ class Threshold(pb.Referenceable):
         uid = self._broker.gate.uid if self._broker.gate is not None else None
         if uid is None:
             raise YourMistake(FORBIDDEN, "users log in over the unix socket of the control plane's own machine; set [Client] socket")
-        user = self._door.users.get(uid)
-        if user is None or not user.uid_login:  # a number that was drawn for somebody is nobody's uid
-            return Principal(name="root" if uid == 0 else f"uid {uid}", uid=uid, admin=uid == 0)
-        return Principal(name=user.name, user_id=uid, uid=uid, admin=uid == 0)
+        return principal_of(uid, self._door.users)
+
+
+def principal_of(uid: int, users: Mapping[int, User]) -> Principal:
+    """Return who a process of this uid on the control plane's machine is to the cell."""
+    user = users.get(uid)
+    if user is None or not user.uid_login:  # a number that was drawn for somebody is nobody's uid
+        return Principal(name="root" if uid == 0 else f"uid {uid}", uid=uid, admin=uid == 0)
+    return Principal(name=user.name, user_id=uid, uid=uid, admin=uid == 0)
 
 
 def _send_at_once(transport: Any) -> None:

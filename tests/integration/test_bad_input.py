@@ -76,7 +76,7 @@ FORGED_HOSTNAMES = {
     "markup": "<b>x</b>", "xml": "x'/><qemu:commandline>", "newline": "a\nb", "last newline": "a\n", "NUL": "a\0b", "escape": "a\x1b[31m",
     "64 characters": "a" * 64, "very long": "a" * 100_000, "a path": "../a", "empty": "", "a space": "a b", "first a dash": "-rf",
     "first a dot": ".a", "letters of others": "hôte", "unicode digits": "vm١", "fullwidth": "ａ", "shell": "a;reboot",
-    "sql": "a' OR 1=1 --",
+    "sql": "a' OR 1=1 --", "digits alone": "1001",
     "a surrogate": "\ud800", "right to left": "a\u202eb", "cdata": "<![CDATA[a]]>", "a number": 7, "a list": ["a"], "an object": {"a": 1},
     "true": True, "null": None,
 }  # fmt: skip
@@ -115,12 +115,12 @@ CATEGORIES = {
     "two locations": with_categories(a_category("locations", "ie"), a_category("locations", "de")),
 }  # fmt: skip
 REFERENCES = (
+    "10.0", "1e1", "1.5", "true", "null",
     "10; drop", "10 OR 1=1", "10, 11", "١٠", "１０", "-1", "-10", "0", "+1", str(2**63), str(2**70), "9" * 30, "../../etc",
     "*", "%", "{}", '{"id":1}', "[1]", '""', '"a\\nb"', '"a\\u0000b"', f'"{"x" * 129}"', "a" * 200, "vm\nvm", "<x/>", "'vm'",
 )  # fmt: skip
 UNKNOWN_IDS = (
-    "1000000", "vm-that-never-was", '"vm-that-never-was"', '"*"', '"%"', '"_"', '"\' OR 1=1 --"', '"x\'; DROP TABLE history; --"', "10.0",
-    "1e1", "0x1",
+    "1000000", "vm-that-never-was", '"vm-that-never-was"', '"*"', '"%"', '"_"', '"\' OR 1=1 --"', '"x\'; DROP TABLE history; --"', "0x1",
 )  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def table() -> Iterator[Any]:
     yield row("nobody", create(userId=4242), "forbidden", "", "alice")
     yield row("somebody else's VM", "deletecompute bobs", "forbidden", "1001", "alice")
     yield row("somebody else's VM by id", "deletecompute 1", "forbidden", "", "alice")
-    yield row("somebody else's VM by key", 'deletecompute "key-bobs"', "forbidden", "", "alice")
+    yield row("somebody else's VM by key", 'deletecompute "key-bobs"', "unknown-id", "", "alice")
     for account in BOTH_ACCOUNTS:
         body = 'sethostconfig {"hostId":1,"elemName":"location","value":"de"}'
         yield row(f"sethostconfig of {account}", body, "forbidden", "admin", account)

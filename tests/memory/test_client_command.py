@@ -192,6 +192,16 @@ class VerbTests(ClientCase):
         self.assertIn("there is no user nobody", err)
         self.assertEqual(len(self.avatar.instances), 1)
 
+    async def test_a_name_of_digits_goes_over_the_wire_as_a_name(self) -> None:
+        """name:9 is the JSON string "9", and 9 the JSON integer, at the command line and in the Python interface (O11)."""
+        for text, sent in (("name:9", "9"), ("9", 9), ("003", "003"), ("name:web", "web")):
+            await self.tashi("destroyVm", "--instance", text)
+            self.assertEqual(self.avatar.asked[-1], ("destroyVm", {"instance": sent}))
+            async with connect(reactor, socket=self.socket) as cell:
+                with contextlib.suppress(TashiError):
+                    await cell.destroyVm(text)
+            self.assertEqual(self.avatar.asked[-1], ("destroyVm", {"instance": sent}))
+
     async def test_waiting_ends_with_the_rows_as_they_are_then(self) -> None:
         """createVm --wait prints the instance as Running on its host."""
         code, out, err = await self.tashi("createVm", "--name", "web", "--disks", "d", "--wait", "-o", "json")

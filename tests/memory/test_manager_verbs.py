@@ -216,6 +216,8 @@ def test_o3_a_drawn_number_is_nobodys_on_the_machine() -> None:
     assert {user.name: user.uid_login for user in users.values()} == {
         "root": True, "alice": True, "bob": True, "dora": True, "carol": False, "emil": False
     }  # fmt: skip
+    cell.call(ADMIN, "registerUser", name="carol", userId=100_004)
+    assert cell.manager.cluster.users[100_004].uid_login, "now the number is asked for"
     cell.call(ADMIN, "registerUser", name="last", userId=2**32 - 1)
     assert cell.call(ADMIN, "registerUser", name="next")["id"] == 100_008
 

@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 
+from tashi.client import console
 from tashi.client.parse import Command, WrongUsage, parse
 from tashi.client.table import columns_of
 from tashi.client.usage import full_usage, verb_usage
@@ -43,12 +44,21 @@ def test_instances_are_named_by_id_or_name() -> None:
     """Canonical digits are an id, everything else is a name, and name: says that digits are a name (D1, O11)."""
     for text, reference in (
         ("12345", 12345), ("0", 0), ("vm1", "vm1"), ("003", "003"), ("1.5", "1.5"), ("-1", "-1"), ("१०", "१०"), ("1_0", "1_0"),
-        ("name:9", "9"), ("name:vm1", "vm1"),
+        ("name:9", "name:9"), ("name:vm1", "name:vm1"),
     ):  # fmt: skip
         assert parsed(f"destroyVm --instance={text}").values == {"instance": reference}
         assert parsed(f"migrateVm --instance a --dst {text}").values["dst"] == reference
     with pytest.raises(WrongUsage, match="is no id"):
         parsed(f"destroyVm --instance {2**63}")
+
+
+@pytest.mark.parametrize("words", [["--instance", str(2**63)], ["--instance", "a", "--instance", "9"], []])
+def test_the_console_reads_its_instance_as_every_verb_does(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """An impossible id, two instances and none are wrong usage of the console, too, told in words."""
+    with pytest.raises(SystemExit) as ended:
+        console.main(words)
+    assert ended.value.code == 2
+    assert "--instance" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
