@@ -256,6 +256,10 @@ class IPower(Protocol):
     def objection(self, host: Host) -> str | None:
         """Why this host could not be switched off and on again, such as an address that is not configured; None: it could."""
 
+    def target(self, host: Host) -> str | None:
+        """What is switched in this host's place, such as the address of its BMC, in one spelling: no two hosts may have the same. None: the
+        driver knows hosts by their names alone."""
+
     def switch_on(self, host: Host) -> Awaitable[None]:
         """Have the host switched on; it may not be on yet when this fires. One that is on stays on."""
 

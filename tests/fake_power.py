@@ -28,6 +28,10 @@ class FakePower:
         """See IPower."""
         return None if host.name in self.names else f"host {host.name} has no switch; name it by `tashi setHostConfig`"
 
+    def target(self, host: Host) -> str | None:
+        """See IPower: the element switch, where it is set."""
+        return host.config.get("switch")
+
     async def switch_on(self, host: Host) -> None:
         """See IPower."""
         self._ask("on", host)

@@ -30,7 +30,7 @@ from tashi.manager.settings import ManagerSettings
 from tashi.manager.usage import Usage
 from tashi.manager.wishes import end_task
 from tashi.model.events import host_action, vm_action
-from tashi.model.host import Host
+from tashi.model.host import Host, reach_of
 from tashi.model.instance import Instance
 from tashi.model.names import check_hostname, check_new_name
 from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report, Seen
@@ -113,6 +113,8 @@ class Hosts:
                 host = Host(id=tx.next_id("host"), name=login.name)
             matching = login.version in ("", self._version) or self._settings.scheduling.allow_mismatched_versions
             host = _with_version(arrived(tx, host), matching=matching)
+            if not host.secret_hash:
+                host = msgspec.structs.replace(host, reach=None)  # its first report says it anew
             host = msgspec.structs.replace(host, secret_hash=secret_hash, decayed=True)
             tx.put_host(host)
             if new:
@@ -135,10 +137,14 @@ class Hosts:
         self._heard[host_id] = self._cluster.awake.seconds()
         listed = self._listed(host_id, report)
         with self._cluster.transaction("take_report") as tx:
-            if not host.up or host.facts != report.facts or (listed and host.decayed):
+            if not host.up or host.reach is None or host.facts != report.facts or (listed and host.decayed):
                 notes = "" if listed and host.notes.startswith(_MALFORMED) else host.notes
                 decayed = host.decayed and not listed
-                tx.put_host(msgspec.structs.replace(host, up=True, facts=report.facts, decayed=decayed, notes=notes))
+                reach = host.reach or reach_of(report.facts, host.name, self._others(host_id))
+                after = msgspec.structs.replace(host, up=True, facts=report.facts, decayed=decayed, notes=notes, reach=reach)
+                tx.put_host(after)
+                if after.unconfirmed and after.unconfirmed != host.unconfirmed:
+                    self._limited.warn(f"host {host.name}", "unconfirmed addresses", "{source}: {words}", words=after.unconfirmed)
             for observation in report.observations:
                 instance = tx.instance(observation.instance_id)
                 if instance is not None and observation.progress is not None and instance.host_id == host_id:
@@ -173,6 +179,9 @@ class Hosts:
         if report.statistics is not None:
             self._usage.take(self._cluster.hosts[host_id], report.statistics)
         self._kick()
+
+    def _others(self, host_id: int) -> list[Host]:
+        return [host for host in self._cluster.hosts.values() if host.id != host_id]
 
     def _tell_progress(self, tx: Transaction, instance: Instance, percent: int) -> None:
         """Tell how far it is, at most twice a second: each time is an event."""

@@ -111,7 +111,19 @@ class Powering:
                 self.begin_off(tx, host, why)
 
     def _objection(self, host: Host) -> str | None:
-        return f"{host.name} cannot be switched: set [Power] driver" if self._power is None else self._power.objection(host)
+        if self._power is None:
+            return f"{host.name} cannot be switched: set [Power] driver"
+        objection = self._power.objection(host)
+        if objection is not None:
+            return objection
+        target = self._power.target(host)
+        for other in self._cluster.hosts.values():
+            if target is not None and other.id != host.id and self._power.objection(other) is None and self._power.target(other) == target:
+                return (
+                    f"{host.name} cannot be switched: {target} is also the address of {other.name}, and which of them it is is not known; "
+                    "correct the wrong one by `tashi setHostConfig`"
+                )
+        return None
 
     def begin_on(self, tx: Transaction, host: Host, why: str) -> None:
         """Let this host, of which nothing speaks against it, be switched on when the transaction is durable."""

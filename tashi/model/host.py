@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from collections.abc import Collection
+from typing import Annotated, Final
 
 import msgspec
 
 from tashi.model.bounds import Cores, Items, Megahertz, Memory, Name, Network, Text
 from tashi.model.states import HostState
+
+ADDRESS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,252}")
+"""A name or an address as a power command may have it: never an option, a user or a path."""
+MAC: Final = re.compile(r"[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}")
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -28,6 +34,13 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return network in self.networks or (self.vlans and 1 <= network <= 4094)
 
 
+class Reach(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How a machine is reached, as its agent said when it joined with the join secret. Later only an administrator changes it."""
+
+    fqdn: Text = ""
+    mac: Name = ""
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A host of the cell. ``up``: heard from within its lease; ``decayed``: what is known of its instances may be stale."""
 
@@ -43,3 +56,35 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     reserved: tuple[int, ...] = ()  # user ids; empty: for everybody
     config: dict[str, str] = {}  # location, auditability, ...: set by setHostConfig
     secret_hash: str = ""  # of the secret pinned at the agent's first login
+    reach: Reach | None = None  # None: its agent has joined and not said yet
+
+    @property
+    def address(self) -> str:
+        """The name or address that a power command may use: an administrator's, the one confirmed by the join, or the host's name."""
+        return self.config.get("address") or (self.reach.fqdn if self.reach else "") or self.name
+
+    @property
+    def mac(self) -> str:
+        """The MAC address that a magic packet may go to; empty where none is confirmed."""
+        return self.config.get("mac") or (self.reach.mac if self.reach else "")
+
+    @property
+    def unconfirmed(self) -> str:
+        """In words, what its agent says of its addresses that nobody has confirmed; empty: nothing."""
+        if self.facts is None or self.reach is None:
+            return ""
+        said = (("address", self.facts.fqdn, self.address), ("mac", self.facts.mac, self.mac))
+        return "; ".join(
+            f"its agent says {name} {new!a}, and {old or 'none'} is confirmed: setHostConfig --elemName {name} confirms another one"
+            for name, new, old in said
+            if new and new.lower() not in (old.lower(), self.name.lower())
+        )
+
+
+def reach_of(facts: HostFacts, name: str, others: Collection[Host]) -> Reach:
+    """What the join of the host of this name confirms: of what its agent says, that which is well formed and no other host's."""
+    addresses = {word.lower() for other in others for word in (other.name, other.address)}
+    macs = {other.mac.lower() for other in others}
+    fqdn = facts.fqdn if ADDRESS.fullmatch(facts.fqdn) and facts.fqdn.lower() not in addresses else ""
+    mac = facts.mac if MAC.fullmatch(facts.mac) and facts.mac.lower() not in macs else ""
+    return Reach(fqdn=fqdn, mac=mac)

@@ -10,7 +10,8 @@ from twisted.internet.defer import DeferredSemaphore
 from tashi.config.sections.power import Power
 from tashi.config.values import PLACEHOLDER, HostCommand
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, YourMistake
-from tashi.model.host import Host
+from tashi.model.host import ADDRESS, Host
+from tashi.model.names import shown
 from tashi.power import AT_ONCE
 from tashi.programs import run
 
@@ -31,6 +32,12 @@ class Commands:
         except YourMistake as mistake:
             return mistake.message
         return None
+
+    def target(self, host: Host) -> str | None:
+        """See IPower: the address, where the commands name it."""
+        commands = (self._settings.on, self._settings.off, self._settings.status)
+        named = any(found[1] == "address" for one in commands for word in one.words for found in PLACEHOLDER.finditer(word))
+        return _address(host).lower() if named else None
 
     async def switch_on(self, host: Host) -> None:
         """See IPower."""
@@ -57,13 +64,20 @@ class Commands:
             raise OurFault(fault.code, f"[Power] {what} for {host.name}: {fault.message}") from None
 
 
+def _address(host: Host) -> str:
+    """The address of the host's machine that is confirmed; YourMistake when it is not one."""
+    if not ADDRESS.fullmatch(host.address):
+        raise YourMistake(BAD_ARGUMENT, f"the element address of host {host.name} is {shown(host.address)}; use a name or an address")
+    return host.address
+
+
 def words_for(host: Host, command: HostCommand) -> list[str]:
     """The command about this host: each argument stays one. YourMistake when the host's configuration lacks what it names."""
 
     def value(found: re.Match[str]) -> str:
         name = found[1]
         if not name.startswith("config."):
-            return {"name": host.name, "id": str(host.id), "address": (host.facts and host.facts.fqdn) or host.name}[name]
+            return {"name": host.name, "id": str(host.id), "address": _address(host)}[name]
         element = name.removeprefix("config.")
         if element not in host.config:
             raise YourMistake(

@@ -36,6 +36,11 @@ class Ipmi:
             return mistake.message
         return None
 
+    def target(self, host: Host) -> str | None:
+        """See IPower: the BMC."""
+        address, port = self._address(host)
+        return f"{address}:{port}".lower()
+
     async def switch_on(self, host: Host) -> None:
         """See IPower."""
         await self._chassis(host, "on")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError
 
 from tashi.config.sections.power import Power
 from tashi.errors import BAD_ARGUMENT, INTERNAL, TIMEOUT, OurFault, YourMistake
-from tashi.model.host import Host
-
-_MAC: Final = re.compile(r"[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}")
+from tashi.model.host import MAC, Host
 
 
 class WakeOnLan:
@@ -31,6 +29,10 @@ class WakeOnLan:
         except YourMistake as mistake:
             return mistake.message
         return None
+
+    def target(self, host: Host) -> str | None:
+        """See IPower: the card."""
+        return host.mac.lower().replace("-", ":") or None
 
     async def switch_on(self, host: Host) -> None:
         """See IPower."""
@@ -64,9 +66,9 @@ async def _awaited(work: Awaitable[None]) -> None:
 
 def _card(host: Host) -> bytes:
     """The address of the card that hears the packet; YourMistake when it is not known."""
-    text = host.config.get("mac") or (host.facts.mac if host.facts else "")
+    text = host.mac
     if not text:
         raise YourMistake(BAD_ARGUMENT, f"the MAC address of host {host.name} is not known; set the element mac by `tashi setHostConfig`")
-    if not _MAC.fullmatch(text):
+    if not MAC.fullmatch(text):
         raise YourMistake(BAD_ARGUMENT, f"the element mac of host {host.name} is {text}; use six bytes such as 52:54:00:12:34:56")
     return bytes.fromhex(re.sub("[:-]", "", text))

@@ -15,7 +15,7 @@ from tashi.config.sections.power import Power
 from tashi.config.values import HostCommand
 from tashi.errors import INTERNAL, OurFault, YourMistake
 from tashi.interfaces import IPower
-from tashi.model.host import Host
+from tashi.model.host import Host, Reach
 from tashi.node.fake import FakeHypervisor
 from tashi.node.shutting_down import ShuttingDown
 from tashi.power.drivers import make_power
@@ -156,11 +156,26 @@ class CommandTests(PowerContract, WithDirectory):
 
     async def test_words(self) -> None:
         """What is put in stays in its argument, whatever characters it has; a program that is not there is said to be so."""
-        odd = a_host(7, "h7", config={"note": "$(reboot); `x` {name} 'on"}, facts=some_facts(fqdn="h7.example.org"))
+        odd = a_host(7, "h7", config={"note": "$(reboot); `x` {name} 'on"}, reach=Reach(fqdn="h7.example.org"))
         power = a_driver(msgspec.structs.replace(self.settings, status=HostCommand("echo {id}:{name}:{address} '{config.note}'")))
         assert "7:h7:h7.example.org $(reboot); `x` {name} 'on" in (await self.error(power.is_on(odd))).message
         missing = a_driver(msgspec.structs.replace(self.settings, status=HostCommand("no-such-program")))
         assert "there is no program no-such-program" in (await self.error(missing.is_on(self.host))).message
+
+    async def test_an_address_that_an_agent_says_is_not_used(self) -> None:
+        """A5: a command gets the address that the join or an administrator has confirmed, never one that an agent reports later."""
+        power = a_driver(msgspec.structs.replace(self.settings, status=HostCommand("echo {address}")))
+        said = some_facts(fqdn="h2.example.org")
+        for host, address in (
+            (a_host(1, facts=said), "h1"),
+            (a_host(1, facts=said, reach=Reach(fqdn="h1.example.org")), "h1.example.org"),
+            (a_host(1, facts=said, reach=Reach(fqdn="h1.example.org"), config={"address": "192.0.2.1"}), "192.0.2.1"),
+        ):
+            assert (await self.error(power.is_on(host))).message.endswith(f": {address}")
+            assert power.target(host) == address
+        assert a_driver(self.settings).target(self.host) is None
+        for wrong in ("-oProxyCommand=reboot", "root@h2", "a b", "x/../y"):
+            assert "the element address of host h1 is" in (power.objection(a_host(1, config={"directory": "d", "address": wrong})) or "")
 
     async def test_a_child_that_stays(self) -> None:
         """A command that leaves something running, which keeps its output open, has ended all the same."""
@@ -203,7 +218,7 @@ class WakeOnLanTests(PowerContract, WithDirectory):
         power = make_power(reactor, settings, self.shut_down)
         assert power is not None
         self.power = power
-        self.host = a_host(facts=some_facts(mac="52:54:00:12:34:56"))
+        self.host = a_host(reach=Reach(mac="52:54:00:12:34:56"))
 
     async def shut_down(self, host: Host) -> None:
         """What the agent does."""
@@ -235,7 +250,9 @@ class WakeOnLanTests(PowerContract, WithDirectory):
 
     async def test_the_card_s_address(self) -> None:
         """The host's own element comes before what its agent says; what is no address is none."""
-        await self.power.switch_on(a_host(config={"mac": "52-54-00-12-34-56"}, facts=some_facts(mac="00:00:00:00:00:01")))
+        confirmed = a_host(config={"mac": "52-54-00-12-34-56"}, reach=Reach(mac="00:00:00:00:00:01"))
+        await self.power.switch_on(confirmed)
+        assert self.power.target(confirmed) == self.power.target(self.host) == "52:54:00:12:34:56"
         await self.until(lambda: bool(self.card.heard))
         assert self.machine_is_on()
         for wrong in ("52:54:00", "eth0", "52:54:00:12:34:56:78"):
