@@ -174,9 +174,12 @@ class IHypervisor(Protocol):
         """See to it that the domain runs, and say what is seen of it. One that runs already is left as it is but answers to this order
         from now on. A failure leaves nothing behind, nor the copies that were made for it."""
 
-    def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = (), saved: str = "") -> None:
-        """See to it that the domain is neither running nor defined and that its throw-away disks are gone, and those of the ``copies`` that
-        were made for it and that it has not run with. ``saved``: where its memory may have been kept, which is then gone, too."""
+    def destroy(
+        self, cell: str, domain_uuid: str, generation: int, copies: Sequence[str] = (), saved: str = ""
+    ) -> None:
+        """See to it that the domain is neither running nor defined and that its throw-away disks up to this generation are gone, and
+        those of the ``copies`` that were made for it and that it has not run with. What belongs to another host stays. ``saved``:
+        where its memory may have been kept, which is then gone, too."""
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """Do this to the domain, which answers to this order from now on; nothing when it is not there or has ended, which `settle`
@@ -192,10 +195,13 @@ class IHypervisor(Protocol):
         """End soon, as failed, whatever is under way on this domain, which is to be destroyed; a call that waits for a guest whose process
         does not answer ends with the domain."""
 
-    def settle(self, cell: str, domain_uuid: str, cause: Cause | None = None) -> Observation | None:
+    def settle(
+        self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None
+    ) -> Observation | None:
         """What is seen of this domain; one that has ended is told GONE and nothing of it is left. None: there is no such domain.
-        ``cause``: what was last known of why it does not run. Only where that, or what is found, is an end are its disks removed. One
-        that its host has saved, or that was reverted, has not ended; one that was migrated away is told GONE and left alone."""
+        ``cause``: what was last known of why it does not run. Only where that, or what is found, is an end are its disks removed, those up
+        to this generation, which is that of the last order about it. One that its host has saved, or that was reverted, has not
+        ended; one that was migrated away is told GONE and left alone."""
 
     def resume_if_room(self, cell: str, domain_uuid: str) -> None:
         """Continue this domain if it is paused because there was no space for its disks, and there is some again."""

@@ -30,7 +30,7 @@ def carry_out(hypervisor: IHypervisor, cell: str, order: Order) -> Observation |
             hypervisor.prepare_disks(cell, order)
             seen, reason = Seen.READY, ""
         else:
-            hypervisor.destroy(cell, order.uuid, order.copies, order.saved)
+            hypervisor.destroy(cell, order.uuid, order.generation, order.copies, order.saved)
             seen, reason = Seen.GONE, "destroyed"
     except HypervisorAway:
         raise
@@ -39,7 +39,7 @@ def carry_out(hypervisor: IHypervisor, cell: str, order: Order) -> Observation |
     except Exception:
         # Whether it runs is not known, and what is told to have failed may be started elsewhere: look before saying so.
         _log.failure("instance {id}: an order was not carried out", id=order.instance_id)
-        found = hypervisor.settle(cell, order.uuid)
+        found = hypervisor.settle(cell, order.uuid, order.generation)
         if isinstance(order, Start) and found is not None and found.seen in _ALIVE:
             return msgspec.structs.replace(found, generation=order.generation)
         seen, reason = Seen.FAILED, "the node agent failed; its log says how"
@@ -60,7 +60,7 @@ def _do(hypervisor: IHypervisor, cell: str, deed: Deed) -> Observation | None:
         _log.failure("instance {id}: a deed was not carried out", id=deed.instance_id)
         refused = "the node agent failed; its log says how"
     # what was made ready for a domain that is to arrive is not cleared away
-    seen = None if isinstance(deed, Receive) and outcome is not None else hypervisor.settle(cell, deed.uuid)
+    seen = None if isinstance(deed, Receive) and outcome is not None else hypervisor.settle(cell, deed.uuid, deed.generation)
     without_domain = Seen.EXPECTED if isinstance(deed, Receive) else outcome
     if seen is None and isinstance(without_domain, Seen):
         seen = Observation(instance_id=deed.instance_id, generation=deed.generation, seen=without_domain)

@@ -173,7 +173,7 @@ class Executor:
             ).addErrback(self._broken)
         elif life.look or is_news(life):
             life.busy, life.look, life.hint = True, False, None
-            self._run(self._hypervisor.settle, self._cell, life.domain, life.known_cause).addCallbacks(
+            self._run(self._hypervisor.settle, self._cell, life.domain, life.generation, life.known_cause).addCallbacks(
                 self._looked_at, self._failed, callbackArgs=(life,), errbackArgs=(life, None)
             ).addErrback(self._broken)
         else:

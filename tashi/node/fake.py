@@ -125,7 +125,9 @@ class FakeHypervisor:
         self._shared.unused.pop(order.uuid, None)
         return msgspec.structs.replace(_observation(domain), nics=nics_of(order))
 
-    def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = (), saved: str = "") -> None:
+    def destroy(
+        self, cell: str, domain_uuid: str, generation: int, copies: Sequence[str] = (), saved: str = ""
+    ) -> None:
         """See IHypervisor."""
         self.begun.append("destroy")
         self._answer()
@@ -233,7 +235,9 @@ class FakeHypervisor:
         if self._domains.pop(domain_uuid, None) is not None:
             self._tell(domain_uuid, Seen.GONE)
 
-    def settle(self, cell: str, domain_uuid: str, cause: Cause | None = None) -> Observation | None:
+    def settle(
+        self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None
+    ) -> Observation | None:
         """See IHypervisor."""
         self.begun.append("settle")
         self._answer()

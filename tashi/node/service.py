@@ -91,7 +91,13 @@ def make_hypervisor(config: Config) -> tuple[IHypervisor, IGuestAccess]:
     offer = Offer(cores=settings.offer_cores, memory=settings.offer_memory, reserved=config.qemu.reserved_mem)
     address = config.libvirt.migration_uri.replace("{fqdn}", socket.getfqdn())
     connection, consoles = LibvirtConnection(config.libvirt.uri), state / "console"
-    disks = Disks(config.share_dir / "images", Path(config.qemu.scratch_dir or state / "scratch"), config.qemu.scratch_vg, address)
+    disks = Disks(
+        config.share_dir / "images",
+        Path(config.qemu.scratch_dir or state / "scratch"),
+        config.qemu.scratch_vg,
+        settings.name or os.uname().nodename,
+        [address] if address else [],
+    )
     hypervisor = LibvirtHypervisor(
         connection,
         HostReader(offer, state),

@@ -77,7 +77,7 @@ class HypervisorContract:
         started = self.hypervisor.start(CELL, order)
         assert (started.instance_id, started.generation, started.seen) == (7, 3, Seen.RUNNING)
         assert self.listed() == {7: Observation(instance_id=7, generation=3, seen=Seen.RUNNING)}
-        assert self.hypervisor.settle(CELL, order.uuid) == self.listed()[7]
+        assert self.hypervisor.settle(CELL, order.uuid, order.generation) == self.listed()[7]
 
     def test_start_again(self) -> None:
         """A domain that runs is not started again, but answers to the newer order."""
@@ -102,10 +102,10 @@ class HypervisorContract:
         """A destroyed domain is gone; destroying it again does no harm, and it can be started anew."""
         order = an_order()
         self.hypervisor.start(CELL, order)
-        self.hypervisor.destroy(CELL, order.uuid)
-        self.hypervisor.destroy(CELL, order.uuid)
+        self.hypervisor.destroy(CELL, order.uuid, order.generation)
+        self.hypervisor.destroy(CELL, order.uuid, order.generation)
         assert self.listed() == {}
-        assert self.hypervisor.settle(CELL, order.uuid) is None
+        assert self.hypervisor.settle(CELL, order.uuid, order.generation) is None
         assert self.hypervisor.start(CELL, order).seen is Seen.RUNNING
 
     def test_missing_image(self) -> None:
@@ -118,7 +118,7 @@ class HypervisorContract:
         else:
             raise AssertionError("it was started")
         assert self.listed() == {}
-        assert self.hypervisor.settle(CELL, order.uuid) is None
+        assert self.hypervisor.settle(CELL, order.uuid, order.generation) is None
 
     def test_copies(self) -> None:
         """Disks are copied once, and a domain is started with its copies; it has used them, so they are not given up with it."""
@@ -126,7 +126,7 @@ class HypervisorContract:
         for _ in range(2):
             self.hypervisor.prepare_disks(CELL, copies)
         self.hypervisor.start(CELL, an_order(disks=COPIED))
-        self.hypervisor.destroy(CELL, copies.uuid, [copy.name for copy in copies.copies])
+        self.hypervisor.destroy(CELL, copies.uuid, copies.generation + 2, [copy.name for copy in copies.copies])
         self.hypervisor.start(CELL, an_order(8, disks=(Disk(uri="disk-7-vm7-0.img", persistent=True),)))
         assert list(self.listed()) == [8]
 
@@ -134,7 +134,7 @@ class HypervisorContract:
         """A copy that was made for a domain which has never run goes when it is destroyed, and when its start fails."""
         copies = an_order_to_copy()
         self.hypervisor.prepare_disks(CELL, copies)
-        self.hypervisor.destroy(CELL, copies.uuid, [copy.name for copy in copies.copies])
+        self.hypervisor.destroy(CELL, copies.uuid, copies.generation + 2, [copy.name for copy in copies.copies])
         self._does_not_start(an_order(disks=COPIED), "disk-7-vm7-0.img")
         self.hypervisor.prepare_disks(CELL, copies)
         self._does_not_start(an_order(disks=(*COPIED, Disk(uri="missing.img"))), "missing.img")
@@ -171,8 +171,8 @@ class HypervisorContract:
         order = an_order(cell=OTHER_CELL)
         self.hypervisor.start(OTHER_CELL, order)
         assert self.listed() == {}
-        assert self.hypervisor.settle(CELL, order.uuid) is None
-        for deed in (lambda: self.hypervisor.destroy(CELL, order.uuid), lambda: self.hypervisor.start(CELL, order)):
+        assert self.hypervisor.settle(CELL, order.uuid, order.generation) is None
+        for deed in (lambda: self.hypervisor.destroy(CELL, order.uuid, order.generation), lambda: self.hypervisor.start(CELL, order)):
             try:
                 deed()
             except OurFault as fault:
@@ -186,11 +186,11 @@ class HypervisorContract:
         order = an_order()
         self.hypervisor.start(CELL, order)
         how = self.end(order.uuid)
-        seen = self.hypervisor.settle(CELL, order.uuid)
+        seen = self.hypervisor.settle(CELL, order.uuid, order.generation)
         if seen is not None:  # a host that forgets what has ended tells how it did in its event
             assert (seen.seen, seen.cause, seen.generation) == (Seen.GONE, how, 3)
         assert self.listed() == {}
-        assert self.hypervisor.settle(CELL, order.uuid) is None
+        assert self.hypervisor.settle(CELL, order.uuid, order.generation) is None
 
     def test_paused(self) -> None:
         """A domain that stands still is seen paused, and left so by a repeated order."""
@@ -232,7 +232,7 @@ class HypervisorContract:
         """Nothing is done to a domain that is not there, and it stays so."""
         self.hypervisor.do(CELL, a_deed(Pause))
         assert self.hypervisor.do(CELL, a_deed(Adapt, generation=5, wished=Resources(cpu_share=512))) is None
-        assert self.hypervisor.settle(CELL, an_order().uuid) is None
+        assert self.hypervisor.settle(CELL, an_order().uuid, 5) is None
 
     def test_deed_on_a_stranger(self) -> None:
         """A domain of another cell is not paused."""
@@ -259,7 +259,7 @@ class HypervisorContract:
         """Each domain has its own observation."""
         for instance_id in (1, 2, 3):
             self.hypervisor.start(CELL, an_order(instance_id))
-        self.hypervisor.destroy(CELL, an_order(2).uuid)
+        self.hypervisor.destroy(CELL, an_order(2).uuid, 4)
         assert sorted(self.listed()) == [1, 3]
 
     def test_statistics(self) -> None:
@@ -269,7 +269,7 @@ class HypervisorContract:
         self.hypervisor.start(OTHER_CELL, an_order(3, cell=OTHER_CELL))
         first = self.hypervisor.statistics(CELL)
         assert sorted(first.domains) == [1, 2]
-        self.hypervisor.destroy(CELL, an_order(2).uuid)
+        self.hypervisor.destroy(CELL, an_order(2).uuid, 4)
         later = self.hypervisor.statistics(CELL)
         assert later.at >= first.at
         assert [(number, one.life) for number, one in later.domains.items()] == [(1, first.domains[1].life)]

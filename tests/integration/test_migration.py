@@ -218,4 +218,4 @@ def test_throw_away_disks_that_are_not_shared_are_copied_along() -> None:
 
 def overlays(cell: RunningCell) -> list[str]:
     """The hosts that hold a throw-away disk."""
-    return sorted(path.relative_to(cell.state_dir / "nodes").parts[0] for path in cell.state_dir.glob("nodes/*/lib/scratch/*/0.qcow2"))
+    return sorted(path.relative_to(cell.state_dir / "nodes").parts[0] for path in cell.state_dir.glob("nodes/*/lib/scratch/*/*/0.qcow2"))

@@ -250,7 +250,7 @@ class QemuNetworkTests(QemuCase):
         self.assertEqual(again.start(CELL, order).seen, Seen.RUNNING)
         self.assertEqual(self.called(), [card.tap for card in [*cards, cards[0]]])
         self.assertEqual(again.cards(CELL), {7: cards})
-        self.hypervisor.destroy(CELL, order.uuid)
+        self.hypervisor.destroy(CELL, order.uuid, order.generation)
         self.assertEqual(self.hypervisor.cards(CELL), {})
 
     def test_failing_script(self) -> None:

@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 from tashi.errors import OurFault
 from tashi.model.causes import Cause
 from tashi.model.instance import Disk, Resources
-from tashi.model.orders import Adapt, Destroy, Observation, Seen
+from tashi.model.orders import Adapt, Depart, Destroy, Observation, Seen, Start, Suspend, Unpause
 from tashi.node import kvm_probe
 from tashi.node.executor import Executor
 from tashi.node.libvirt import adapt as libvirt_adapt
@@ -86,7 +86,7 @@ class QemuCase(TestCase):
     def scratch(self) -> list[str]:
         """The overlays that there are."""
         scratch = self.directory / "scratch"
-        return sorted(str(path.relative_to(scratch)) for path in scratch.glob("*/*") if path.name != "owner")
+        return sorted(str(path.relative_to(scratch)) for path in scratch.glob("*/*/*") if path.suffix in (".qcow2", ".raw"))
 
 
 class QemuContractTests(HypervisorContract, QemuCase):
@@ -141,19 +141,19 @@ class QemuTests(QemuCase):
         self.hypervisor.start(CELL, an_order())
         console = self.directory / "console" / "tashi-7-vm7.log"
         wait_until(lambda: console.exists() and GREETING in console.read_bytes())
-        self.hypervisor.destroy(CELL, an_order().uuid)
+        self.hypervisor.destroy(CELL, an_order().uuid, 4)
         self.assertFalse(console.exists())
 
     def test_overlay(self) -> None:
         """A disk that is not persistent is an overlay with a known chain, and goes with its domain; the image stays as it was."""
         order = an_order(disks=(Disk(uri="boot.img"), Disk(uri="boot.img")))
         self.hypervisor.start(CELL, order)
-        self.assertEqual(self.scratch(), [f"{order.uuid}/0.qcow2", f"{order.uuid}/1.qcow2"])
-        overlay = self.directory / "scratch" / order.uuid / "0.qcow2"
+        self.assertEqual(self.scratch(), [f"{order.uuid}/3/0.qcow2", f"{order.uuid}/3/1.qcow2"])
+        overlay = self.directory / "scratch" / order.uuid / "3" / "0.qcow2"
         said = subprocess.run(["qemu-img", "info", "-U", "--output=json", str(overlay)], capture_output=True, check=True).stdout
         self.assertIn(str(self.directory / "images" / "boot.img").encode(), said)
         self.assertIn(b'"backing-filename-format": "raw"', said)
-        self.hypervisor.destroy(CELL, order.uuid)
+        self.hypervisor.destroy(CELL, order.uuid, order.generation)
         self.assertEqual(self.scratch(), [])
         self.assertEqual((self.directory / "images" / "boot.img").read_bytes(), BOOT_IMAGE)
 
@@ -163,7 +163,7 @@ class QemuTests(QemuCase):
         self.hypervisor.start(CELL, order)
         self.assertEqual(self.scratch(), [])
         self.assertIn(str(self.directory / "images" / "boot.img"), self.connection.get().lookupByUUIDString(order.uuid).XMLDesc())
-        self.hypervisor.destroy(CELL, order.uuid)
+        self.hypervisor.destroy(CELL, order.uuid, order.generation)
         self.assertTrue((self.directory / "images" / "boot.img").exists())
 
     def test_failed_start(self) -> None:
@@ -194,7 +194,7 @@ class QemuTests(QemuCase):
         domain.undefine()
         self.connection.get().defineXML(definition)
         self.assertEqual(list(self.hypervisor.domains(CELL)), [Observation(instance_id=7, generation=3, seen=Seen.GONE)])
-        self.assertIsNone(self.hypervisor.settle(CELL, order.uuid))
+        self.assertIsNone(self.hypervisor.settle(CELL, order.uuid, order.generation))
         self.assertEqual(self.scratch(), [])
         self.connection.get().defineXML(definition)
         self.assertEqual(self.hypervisor.start(CELL, order).seen, Seen.RUNNING)
@@ -286,6 +286,144 @@ class QemuExecutorTests(QemuCase):
         """Let a stopped process run."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(guest, signal.SIGCONT)
+
+
+class SavedTests(QemuCase):
+    """Suspended domains, those of an older version among them, and the images that they need."""
+
+    saved = "suspend/7_vm7"
+
+    def suspended(self, **changes: Any) -> Start:
+        """A domain that was suspended, and the order that lets it go on."""
+        self.hypervisor.start(CELL, an_order(**changes))
+        self.assertIs(self.hypervisor.do(CELL, a_deed(Suspend, saved=self.saved)), Seen.SAVED)
+        self.assertEqual((self.listed(), self.scratch()), ({}, []))
+        return an_order(generation=6, saved=self.saved, **changes)
+
+    def listed(self) -> dict[int, Seen]:
+        """What is seen now, by instance."""
+        return {seen.instance_id: seen.seen for seen in self.hypervisor.domains(CELL)}
+
+    def kept(self) -> list[str]:
+        """What is kept of the suspended domain."""
+        directory = self.directory / "suspend"
+        return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+    def refused(self, order: Start) -> str:
+        """Why the domain may not go on; it stays saved, whole."""
+        before = self.kept()
+        with self.assertRaises(OurFault) as caught:
+            self.hypervisor.start(CELL, order)
+        self.assertEqual((self.listed(), self.scratch(), self.kept()), ({}, [], before))
+        self.assertEqual(list((self.directory / "scratch").glob(order.uuid)), [])
+        return caught.exception.message
+
+    def test_resume(self) -> None:
+        """A domain goes on with its disks in the generation of the order that lets it, and nothing is left of what was kept."""
+        order = self.suspended()
+        self.assertEqual(self.hypervisor.start(CELL, order).seen, Seen.RUNNING)
+        self.assertEqual((self.scratch(), self.kept()), ([f"{order.uuid}/6/0.qcow2"], []))
+        self.hypervisor.destroy(CELL, order.uuid, 5)  # its mark answers to a later order: all of it goes
+        self.assertEqual(self.scratch(), [])
+
+    def test_image_replaced(self) -> None:
+        """H4: a suspended domain does not go on over another image; with the former one put back it does."""
+        order = self.suspended()
+        image, former = self.directory / "images" / "boot.img", self.directory / "former"
+        image.rename(former)
+        shutil.copy2(former, image)
+        self.assertIn("boot.img is not the file that the instance had", self.refused(order))
+        image.unlink()
+        self.assertIn("boot.img, which is missing", self.refused(order))
+        former.rename(image)
+        self.assertEqual(self.hypervisor.start(CELL, order).seen, Seen.RUNNING)
+
+    def test_persistent_disk_changed(self) -> None:
+        """H4: nor does it when somebody has written to its persistent disk; when that is accepted, it does."""
+        image = self.directory / "images" / "disk-7-vm7-0.img"
+        image.write_bytes(BOOT_IMAGE)
+        order = self.suspended(disks=(Disk(uri=image.name, persistent=True),))
+        with image.open("r+b") as file:
+            file.write(BOOT_IMAGE[:16])
+        words = self.refused(order)
+        self.assertIn(f"{image.name} is not the file that the instance had", words)
+        record = self.directory / "suspend" / "7_vm7.disks" / "at-rest.json"
+        self.assertIn(f"remove {record}", words)
+        record.unlink()
+        self.assertEqual(self.hypervisor.start(CELL, order).seen, Seen.RUNNING)
+
+    def test_no_move_over_a_replaced_image(self) -> None:
+        """H4: a domain that runs over an image which was replaced goes on, and is not moved to a host that would read the new one."""
+        order = an_order()
+        self.hypervisor.start(CELL, order)
+        image = self.directory / "images" / "boot.img"
+        self.hypervisor.do(CELL, a_deed(Depart))
+        shutil.copy2(image, image.with_name("new"))
+        image.with_name("new").rename(image)
+        with self.assertRaisesRegex(OurFault, "boot.img is not the file that the instance had"):
+            self.hypervisor.do(CELL, a_deed(Depart, generation=5))
+        self.assertEqual(self.listed(), {7: Seen.RUNNING})
+
+    def test_saved_by_its_host(self) -> None:
+        """H4: a domain that libvirt has saved does not go on over another image, either; with the former one it does."""
+        order = an_order()
+        self.hypervisor.start(CELL, order)
+        self.connection.get().lookupByUUIDString(order.uuid).managedSave()
+        image, former = self.directory / "images" / "boot.img", self.directory / "former"
+        image.rename(former)
+        shutil.copy2(former, image)
+        with self.assertRaisesRegex(OurFault, "boot.img is not the file that the instance had"):
+            self.hypervisor.do(CELL, a_deed(Unpause))
+        self.assertEqual((self.listed(), self.scratch()), ({7: Seen.PAUSED}, [f"{order.uuid}/3/0.qcow2"]))
+        former.rename(image)
+        self.hypervisor.do(CELL, a_deed(Unpause, generation=5))
+        self.assertEqual(self.listed(), {7: Seen.RUNNING})
+
+    def older(self, order: Start) -> None:
+        """Let the domain be one that an older version has started: its overlay lies in no generation."""
+        self.hypervisor.start(CELL, order)
+        connection = self.connection.get()
+        domain = connection.lookupByUUIDString(order.uuid)
+        described = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        domain.destroy()
+        domain.undefine()
+        directory = self.directory / "scratch" / order.uuid
+        (directory / "3" / "0.qcow2").rename(directory / "0.qcow2")
+        (directory / "owner").write_text("qemu+tls://this.host/system")
+        shutil.rmtree(directory / "3")
+        connection.defineXML(described.replace(f"{order.uuid}/3/0.qcow2", f"{order.uuid}/0.qcow2")).create()
+
+    def test_older_version(self) -> None:
+        """A domain of an older version is known, suspended with its disk, goes on in a generation, and is removed."""
+        order = an_order()
+        self.older(order)
+        seen = self.hypervisor.settle(CELL, order.uuid, 3)
+        self.assertTrue(seen is not None and seen.seen is Seen.RUNNING)
+        self.assertIs(self.hypervisor.do(CELL, a_deed(Suspend, saved=self.saved)), Seen.SAVED)
+        self.assertFalse((self.directory / "scratch" / order.uuid).exists())
+        again = an_order(generation=6, saved=self.saved)
+        self.assertEqual(self.hypervisor.start(CELL, again).seen, Seen.RUNNING)
+        self.assertEqual(self.scratch(), [f"{order.uuid}/6/0.qcow2"])
+        self.hypervisor.destroy(CELL, order.uuid, 7)
+        self.assertEqual((self.scratch(), self.listed()), ([], {}))
+
+    def test_older_version_destroyed(self) -> None:
+        """A domain of an older version is destroyed with its disk."""
+        order = an_order()
+        self.older(order)
+        self.hypervisor.destroy(CELL, order.uuid, 4)
+        self.assertFalse((self.directory / "scratch" / order.uuid).exists())
+
+    def test_elsewhere(self) -> None:
+        """A host that comes back and is told to clear away what it had leaves the overlay of the host where the instance runs."""
+        order = an_order()
+        self.hypervisor.start(CELL, order)
+        other = Disks(self.directory / "images", self.directory / "scratch", host="node2")
+        (attached,) = other.prepare(order.uuid, 7, order.disks)
+        self.hypervisor.settle(CELL, order.uuid, 3)
+        self.hypervisor.destroy(CELL, order.uuid, 9)
+        self.assertEqual(self.scratch(), [f"{order.uuid}/7/0.qcow2"])
+        self.assertTrue(Path(attached.path).exists())
 
 
 class ProbeTests(TestCase):

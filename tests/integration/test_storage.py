@@ -26,6 +26,7 @@ from tests.integration.cells import RunningCell, until
 
 pytestmark = pytest.mark.integration
 UUID = str(uuid.UUID(int=7))
+OTHER_CELL = str(uuid.UUID(int=8))
 MEGABYTE = 2**20
 COPY = DiskCopy(template="a.img", name="disk-1-web-0.img")
 
@@ -71,7 +72,7 @@ def test_no_room_for_a_copy(small: Path) -> None:
     """What cannot fit is not begun, so that a full image directory is not made fuller; the words say how much is missing."""
     _template(small, 700_000)
     with pytest.raises(OurFault, match=r"the copy of a.img needs 68\d\.\d KiB, and .*small has 3\d\d\.\d KiB free") as caught:
-        PersistentDisks(small).make(UUID, [COPY])
+        PersistentDisks(small).make(UUID, 2, [COPY])
     assert str(small) in caught.value.message
     assert _files(small) == ["a.img"]
 
@@ -86,7 +87,7 @@ def test_a_copy_that_runs_out_of_room(small: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(persistent_disks, "copy_data", meanwhile)
     with pytest.raises(OurFault, match=r"the copy of a.img was not made: .*small is full \(0 bytes free\)"):
-        PersistentDisks(small).make(UUID, [COPY])
+        PersistentDisks(small).make(UUID, 2, [COPY])
     assert _files(small) == ["a.img", "filler"]
 
 
@@ -98,28 +99,29 @@ def test_no_room_for_an_overlay(tmp_path: Path, small: Path) -> None:
     _fill(small)
     for left in (["filler", "scratch"], ["filler", "scratch", "scratch/blank"]):
         with pytest.raises(OurFault, match=f"{small / 'scratch'}") as caught:
-            disks.prepare(UUID, [Disk(uri="a.img")])
+            disks.prepare(UUID, 3, [Disk(uri="a.img")])
         assert "free" in caught.value.message
-        disks.give_up(UUID, [Disk(uri="a.img")])
+        disks.give_up(UUID, 3, [Disk(uri="a.img")])
         assert [name.split("-")[0] for name in _files(small)] == left
         (small / "filler").unlink()
-        disks.prepare(UUID, [Disk(uri="a.img")])
-        disks.discard(UUID)
+        disks.prepare(UUID, 3, [Disk(uri="a.img")])
+        disks.discard(UUID, 3)
         _fill(small)
 
 
 def test_no_room_for_scratch_space(tmp_path: Path, small: Path) -> None:
     """Scratch space is not promised beyond what there is, and what is promised takes no room before it is used."""
     (tmp_path / "images").mkdir()
+    _run("mount", "-o", "remount,size=2m", str(small))
     disks = Disks(tmp_path / "images", small / "scratch")
-    with pytest.raises(OurFault, match=r"the scratch space needs 2\.0 MiB, and .* has 1\.0 MiB free"):
-        disks.prepare(UUID, [], Scratch(name="lv1-web", size=2))
-    disks.give_up(UUID, [])
-    assert _files(small) == []
-    (attached,) = disks.prepare(UUID, [], Scratch(name="lv1-web", size=1))
+    with pytest.raises(OurFault, match=r"the scratch space needs 2\.0 MiB, and .* has 2\.0 MiB free"):
+        disks.prepare(UUID, 3, [], Scratch(size=2))
+    disks.give_up(UUID, 3, [])
+    assert _files(small) == ["scratch"]
+    (attached,) = disks.prepare(UUID, 3, [], Scratch(size=1))
     status = os.stat(attached.path)
     assert (attached.format, status.st_size, status.st_blocks) == ("raw", MEGABYTE, 0)
-    disks.discard(UUID)
+    disks.discard(UUID, 3)
     assert _files(small) == ["scratch"]
 
 
@@ -134,7 +136,7 @@ def test_reflink(tmp_path: Path) -> None:
         _run("sync", "-f", str(images))
         before = os.statvfs(images).f_bavail
         disks = PersistentDisks(images)
-        disks.make(UUID, [COPY])
+        disks.make(UUID, 2, [COPY])
         _run("sync", "-f", str(images))
         status = os.statvfs(images)
         assert (before - status.f_bavail) * status.f_frsize < 4 * MEGABYTE
@@ -168,37 +170,52 @@ def test_scratch_space_in_a_volume_group(tmp_path: Path, volume_group: str) -> N
     """Scratch space is a logical volume that begins empty and goes with its domain; without a device mapper it is refused with LVM's words,
     and nothing of it stays."""
     disks = Disks(tmp_path, tmp_path / "scratch", volume_group)
-    scratch = Scratch(name="lv1-web", size=16)
+    scratch = Scratch(size=16)
     if "device-mapper" not in Path("/proc/devices").read_text() + Path("/proc/misc").read_text():
         with pytest.raises(OurFault, match=f"lvcreate failed in {volume_group}: .*device-mapper"):
-            disks.prepare(UUID, [], scratch)
-        disks.give_up(UUID, [])
+            disks.prepare(UUID, 3, [], scratch)
+        disks.give_up(UUID, 3, [])
     else:
-        (attached,) = disks.prepare(UUID, [], scratch)
-        assert (attached.path, attached.device) == (f"/dev/{volume_group}/lv1-web", True)
-        assert _volumes(volume_group) == ["lv1-web"]
+        (attached,) = disks.prepare(UUID, 3, [], scratch)
+        assert (attached.path, attached.device) == (f"/dev/{volume_group}/tashi-{UUID}-3", True)
+        assert _volumes(volume_group) == [f"tashi-{UUID}-3"]
         Path(attached.path).write_bytes(b"secret")
-        disks.discard(UUID)
+        disks.discard(UUID, 3)
     assert (_volumes(volume_group), _files(tmp_path / "scratch")) == ([], [])
 
 
 def test_only_the_domain_s_own_volume_is_removed(tmp_path: Path, volume_group: str) -> None:
-    """A volume of the same name that was not made for the domain stands in the way and stays; one that was goes, even half made."""
+    """H7: volumes of another cell, of a later generation and of the same name stay; one of the domain's own goes, even half made."""
     making = ("lvcreate", "--driverloaded", "n", "--yes", "--activate", "n", "--zero", "n", "--wipesignatures", "n", "--size", "16m")
-    _run(*making, "--name", "lv1-web", volume_group)
-    _run(*making, "--name", "ours", "--addtag", f"tashi-{UUID}", volume_group)
+    stay = ["lv1-web", f"tashi-{OTHER_CELL}-3", f"tashi-{UUID}-3", f"tashi-{UUID}-4"]
+    for name in stay:
+        tags = () if name.endswith(f"{UUID}-3") else ("--addtag", name)
+        _run(*making, "--name", name, *tags, volume_group)
+    _run(*making, "--name", "ours", "--addtag", f"tashi-{UUID}-3", volume_group)
     disks = Disks(tmp_path, tmp_path / "scratch", volume_group)
     with pytest.raises(OurFault, match="lvcreate failed"):
-        disks.prepare(UUID, [], Scratch(name="lv1-web", size=16))
-    disks.give_up(UUID, [])
-    assert _volumes(volume_group) == ["lv1-web"]
+        disks.prepare(UUID, 3, [], Scratch(size=16))
+    disks.give_up(UUID, 3, [])
+    assert sorted(_volumes(volume_group)) == sorted(stay)
+
+
+def test_a_volume_of_an_older_version(tmp_path: Path, volume_group: str) -> None:
+    """A volume that was tagged with the domain's UUID alone is found by the note of then, and removed with its domain."""
+    making = ("lvcreate", "--driverloaded", "n", "--yes", "--activate", "n", "--zero", "n", "--wipesignatures", "n", "--size", "16m")
+    _run(*making, "--name", "lv1-web", "--addtag", f"tashi-{UUID}", volume_group)
+    _run(*making, "--name", "lv2-web", "--addtag", f"tashi-{OTHER_CELL}", volume_group)
+    directory = tmp_path / "scratch" / UUID
+    directory.mkdir(parents=True)
+    (directory / "scratch.lvm").write_text(volume_group)
+    Disks(tmp_path, tmp_path / "scratch", volume_group).discard(UUID, 3)
+    assert (_volumes(volume_group), directory.exists()) == (["lv2-web"], False)
 
 
 def test_scratch_space_in_no_volume_group(tmp_path: Path) -> None:
     """A volume group that there is not is named in the refusal."""
     disks = Disks(tmp_path, tmp_path / "scratch", "nosuchgroup")
     with pytest.raises(OurFault, match="nosuchgroup"):
-        disks.prepare(UUID, [], Scratch(name="lv1-web", size=16))
+        disks.prepare(UUID, 3, [], Scratch(size=16))
 
 
 # ---- on real hosts
@@ -305,7 +322,8 @@ def test_hostile_images(simulated_cell: RunningCell) -> None:
         for row, disk in zip(held, wanted, strict=True):
             assert HOSTILE[disk.partition(".")[0]][1] in row["reason"], row
         assert _files(images) == planted
-        cell.cli("destroyMany", "--basename", "hostile")
+        for number in range(len(wanted)):
+            cell.cli("destroyVm", "--instance", f"hostile-{number}")
         until(rows, lambda rows: not rows, 20)
     finally:
         for name in set(_files(images)) - set(before):

@@ -190,7 +190,7 @@ class AgentStatisticsTests(_AgentCase):
         self.host.counters = {1: Counters()}
         self.begin()
         self.look(1)
-        self.host.destroy(CELL, uuid_of(1))
+        self.host.destroy(CELL, uuid_of(1), 9)
         self.plane.reports.clear()
         self.look(2)
         self.assertEqual([statistics.instances for statistics in self.reported()], [()])

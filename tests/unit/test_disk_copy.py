@@ -89,10 +89,10 @@ def test_a_source_that_shrinks(images: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_copy_is_made_once(images: Path) -> None:
     """Asked again for what is there, nothing is copied; the template can be read and written as before."""
     disks = PersistentDisks(images)
-    disks.make(UUID, [COPY])
+    disks.make(UUID, 2, [COPY])
     first = (images / COPY.name).stat()
     (images / COPY.name).write_bytes(b"used")
-    disks.make(UUID, [COPY])
+    disks.make(UUID, 2, [COPY])
     assert (images / COPY.name).read_bytes() == b"used"
     assert (images / COPY.name).stat().st_ino == first.st_ino
     assert (images / "a.img").read_bytes() == CONTENT
@@ -102,18 +102,18 @@ def test_a_copy_is_made_once(images: Path) -> None:
 def test_what_was_never_used_is_given_up(images: Path) -> None:
     """With its claim goes the copy, and giving it up again does no harm."""
     disks = PersistentDisks(images)
-    disks.make(UUID, [COPY])
+    disks.make(UUID, 2, [COPY])
     for _ in range(2):
-        disks.discard(UUID, [COPY.name])
+        disks.discard(UUID, 3, [COPY.name])
         assert _names(images) == ["a.img"]
 
 
 def test_what_was_used_is_kept(images: Path) -> None:
     """Once its domain has run nothing of a copy but the copy itself is there, and nobody gives it up."""
     disks = PersistentDisks(images)
-    disks.make(UUID, [COPY])
-    disks.keep(UUID, [COPY.name])
-    disks.discard(UUID, [COPY.name])
+    disks.make(UUID, 2, [COPY])
+    disks.keep(UUID, 3, [COPY.name])
+    disks.discard(UUID, 3, [COPY.name])
     assert _made(images) == [COPY.name]
 
 
@@ -122,8 +122,8 @@ def test_somebody_else_s_file(images: Path) -> None:
     (images / COPY.name).write_bytes(b"precious")
     disks = PersistentDisks(images)
     with pytest.raises(OurFault, match="not made for this instance"):
-        disks.make(UUID, [COPY])
-    disks.discard(UUID, [COPY.name])
+        disks.make(UUID, 2, [COPY])
+    disks.discard(UUID, 3, [COPY.name])
     assert (_made(images), (images / COPY.name).read_bytes()) == ([COPY.name], b"precious")
 
 
@@ -133,7 +133,7 @@ def test_all_or_none(images: Path) -> None:
     (images / "bad.img").write_bytes(hostile)
     for template, words in (("gone.img", "gone.img cannot be opened"), ("bad.img", "names a backing file")):
         with pytest.raises(OurFault, match=words) as caught:
-            PersistentDisks(images).make(UUID, [COPY, DiskCopy(template=template, name="disk-1-web-1.img")])
+            PersistentDisks(images).make(UUID, 2, [COPY, DiskCopy(template=template, name="disk-1-web-1.img")])
         assert caught.value.code == UNKNOWN_IMAGE
         assert _names(images) == ["a.img", "bad.img"]
 
@@ -143,7 +143,7 @@ def test_a_copy_that_cannot_be_written(images: Path, monkeypatch: pytest.MonkeyP
     """The words name the directory, and whether it is full; nothing is left."""
     monkeypatch.setattr(os, "copy_file_range", _fails_with(number))
     with pytest.raises(OurFault, match="full" if number != errno.EIO else os.strerror(number)) as caught:
-        PersistentDisks(images).make(UUID, [COPY])
+        PersistentDisks(images).make(UUID, 2, [COPY])
     assert str(images) in caught.value.message and caught.value.code == INTERNAL
     assert _names(images) == ["a.img"]
 
@@ -165,12 +165,12 @@ def test_progress_and_abort(images: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(disk_copy, "PIECE_BYTES", MEGABYTE // 2)
     monkeypatch.setattr(persistent_disks, "copy_data", watched)
     with pytest.raises(OurFault, match="given up"):
-        disks.make(UUID, [COPY])
+        disks.make(UUID, 2, [COPY])
     assert seen == [25, 50]
     assert _names(images) == ["a.img"]
     assert disks.progress(UUID) is None
     disks.abort(UUID)  # there is nothing to end
-    disks.make(UUID, [COPY])
+    disks.make(UUID, 2, [COPY])
     assert (images / COPY.name).read_bytes() == CONTENT
 
 
@@ -192,7 +192,7 @@ def _dies(images: Path, step: tuple[Any, str], before: bool) -> None:
         os._exit(9)
 
     setattr(where, name, last)
-    PersistentDisks(images).make(UUID, [COPY])
+    PersistentDisks(images).make(UUID, 2, [COPY])
     os._exit(0)
 
 
@@ -206,17 +206,59 @@ def test_whoever_dies_is_followed(images: Path, step: tuple[Any, str], before: b
         assert (images / COPY.name).read_bytes() == CONTENT
     disks = PersistentDisks(images)
     if wanted:
-        disks.make(UUID, [COPY])
+        disks.make(UUID, 2, [COPY])
         assert (images / COPY.name).read_bytes() == CONTENT
-        disks.keep(UUID, [COPY.name])
+        disks.keep(UUID, 3, [COPY.name])
         assert _made(images) == [COPY.name]
     else:
-        disks.discard(UUID, [COPY.name])
+        disks.discard(UUID, 3, [COPY.name])
         assert _names(images) == ["a.img"]
 
 
 def test_a_half_copy_starts_over(images: Path) -> None:
     """What is left of a copy that was not finished is not built upon."""
-    (images / f".{COPY.name}.{UUID}.part").write_bytes(b"half of something else, and longer than the template" * 10**6)
-    PersistentDisks(images).make(UUID, [COPY])
+    (images / f".{COPY.name}.{UUID}.2.part").write_bytes(b"half of something else, and longer than the template" * 10**6)
+    PersistentDisks(images).make(UUID, 2, [COPY])
     assert (images / COPY.name).read_bytes() == CONTENT
+
+
+def test_a_later_order_s_copy_is_not_touched(images: Path) -> None:
+    """A host that is behind gives up only what it has made: the copy of a later order stays, with its claim."""
+    behind, ahead = PersistentDisks(images), PersistentDisks(images)
+    behind.make(UUID, 2, [COPY])
+    ahead.make(UUID, 4, [COPY])
+    behind.discard(UUID, 3, [COPY.name])
+    assert _made(images) == [f".{COPY.name}.{UUID}.4", COPY.name]
+    with pytest.raises(OurFault, match="not made for this instance"):
+        behind.make(UUID, 2, [COPY])
+    behind.keep(UUID, 3, [COPY.name])
+    assert _made(images) == [f".{COPY.name}.{UUID}.4", COPY.name]
+    ahead.discard(UUID, 5, [COPY.name])
+    assert _names(images) == ["a.img"]
+
+
+def test_another_domain_s_claim_is_not_touched(images: Path) -> None:
+    """H7: the claims and unfinished copies of another domain, or of another disk, stay."""
+    others = [f".{COPY.name}.{UUID[:-1]}2.2", f".{COPY.name}.{UUID}.x", f".x{COPY.name}.{UUID}.2.part"]
+    for name in others:
+        (images / name).touch()
+    disks = PersistentDisks(images)
+    disks.make(UUID, 2, [COPY])
+    disks.discard(UUID, 3, [COPY.name])
+    assert _made(images) == sorted(others)
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_a_copy_that_an_older_version_began(images: Path, half: bool) -> None:
+    """What an older version has copied, which had no generations, is made anew, or given up with the rest."""
+    for wanted in (True, False):
+        claim = images / f".{COPY.name}.{UUID}{'.part' if half else ''}"
+        claim.write_bytes(b"former")
+        if not half:
+            os.link(claim, images / COPY.name)
+        disks = PersistentDisks(images)
+        if wanted:
+            disks.make(UUID, 2, [COPY])
+            assert (images / COPY.name).read_bytes() == CONTENT
+        disks.discard(UUID, 3, [COPY.name])
+        assert _names(images) == ["a.img"]

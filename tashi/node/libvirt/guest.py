@@ -35,11 +35,13 @@ from tashi.model.orders import (
     Seen,
     Start,
     Suspend,
+    Unpause,
 )
 from tashi.model.statistics import Sample
 from tashi.node.access.logs import ConsoleLogs
+from tashi.node.domain.landing import files_of
 from tashi.node.domain.xen import xml_for_xen
-from tashi.node.domain.xml import Mark, domain_xml, nics_of
+from tashi.node.domain.xml import AttachedDisk, Mark, domain_xml, nics_of
 from tashi.node.libvirt.adapt import adapt, tell_scheduler
 from tashi.node.libvirt.cards import CardReader
 from tashi.node.libvirt.causes import cause_of
@@ -51,19 +53,12 @@ from tashi.node.libvirt.host import HostReader
 from tashi.node.libvirt.jobs import Jobs
 from tashi.node.libvirt.migrate import NOWHERE, Moves, Way, check_movable
 from tashi.node.libvirt.pauses import go_on_if_room
+from tashi.node.libvirt.removal import UNDEFINE, Removal
 from tashi.node.libvirt.save import SavedDomains
 from tashi.node.libvirt.statistics import read_statistics
 from tashi.node.network.bridges import Bridges
 from tashi.node.storage.disks import Disks
 from tashi.node.storage.scratch import scratch_of
-
-_UNDEFINE: Final = (
-    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-)
-
 
 NOT_ENDED: Final = OFF | {Cause.MIGRATED_AWAY}
 _log = Logger()
@@ -92,6 +87,7 @@ class LibvirtHypervisor:
         self._host = host
         self._disks = disks
         self._logs = ConsoleLogs(consoles)
+        self._remove = Removal(disks, self._logs).remove
         self._bridges = bridges
         self.cards = CardReader(connection).cards
 
@@ -113,7 +109,7 @@ class LibvirtHypervisor:
 
     def prepare_disks(self, cell: str, order: PrepareDisks) -> None:
         """See IHypervisor."""
-        self._disks.copies.make(canonical(order.uuid), order.copies)
+        self._disks.copies.make(canonical(order.uuid), order.generation, order.copies)
 
     def start(self, cell: str, order: Start) -> Observation:
         """See IHypervisor."""
@@ -122,7 +118,7 @@ class LibvirtHypervisor:
             if domain is not None:
                 mark = own_mark(domain, cell)
                 if domain.state()[0] not in ENDED:
-                    self._disks.keep(canonical(order.uuid), order.disks)
+                    self._disks.keep(canonical(order.uuid), order.generation, order.disks)
                     if order.saved:
                         self._saved.forget(order.saved)
                     self._bridges.arrived(domain.XMLDesc)  # whoever started it may not have got to that
@@ -133,21 +129,29 @@ class LibvirtHypervisor:
                     return msgspec.structs.replace(kept, generation=order.generation)
                 if mark.generation == order.generation and has_run(domain) and not (order.saved and self._saved.is_saved(order.saved)):
                     ended = self._look_at(domain, mark)
-                    self._remove(domain, keep_console=True)
+                    self._remove(domain, order.generation, keep_console=True)
                     return ended
                 if order.saved:
-                    domain.undefineFlags(_UNDEFINE)  # the rest of a resume that was cut short; its disks are still needed
+                    domain.undefineFlags(UNDEFINE)  # the rest of a resume that was cut short; its disks are still needed
                 else:
-                    self._remove(domain)
+                    self._remove(domain, order.generation)
             if order.saved:
                 simulated = self._host.domain_kind(connection) == "test"
-                self._saved.resume(connection, canonical(order.uuid), order.saved, lambda xml: self._moves.land(order, xml, simulated))
+                self._saved.resume(
+                    connection,
+                    canonical(order.uuid),
+                    order.generation,
+                    order.saved,
+                    lambda xml: self._moves.land(order, xml, order.generation, simulated),
+                )
                 self._bridges.arrived(connection.lookupByUUIDString(canonical(order.uuid)).XMLDesc)
             else:
                 self._create(connection, cell, order)
         return Observation(instance_id=order.instance_id, generation=order.generation, seen=Seen.RUNNING, nics=nics_of(order))
 
-    def destroy(self, cell: str, domain_uuid: str, copies: Sequence[str] = (), saved: str = "") -> None:
+    def destroy(
+        self, cell: str, domain_uuid: str, generation: int, copies: Sequence[str] = (), saved: str = ""
+    ) -> None:
         """See IHypervisor."""
         domain_uuid = canonical(domain_uuid)
         if saved:
@@ -155,13 +159,13 @@ class LibvirtHypervisor:
         with self._connection.talking("the domain was not destroyed") as connection:
             domain = find(connection, domain_uuid)
             if domain is None:
-                self._disks.discard(domain_uuid, copies)
+                self._disks.discard(domain_uuid, generation, copies)
                 return
             own_mark(domain, cell)
-            if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
-                self._disks.owner.take(domain_uuid)  # it may just have come from another host
-            self._remove(domain)
-            self._disks.copies.discard(domain_uuid, copies)
+            if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:  # it may just have come from another host
+                self._disks.take(domain_uuid, lambda: files_of(domain.XMLDesc()))
+            self._remove(domain, generation)
+            self._disks.copies.discard(domain_uuid, generation, copies)
 
     def progress(self, cell: str, domain_uuid: str) -> int | None:
         """See IHypervisor."""
@@ -185,7 +189,7 @@ class LibvirtHypervisor:
         with self._connection.talking("the host refuses") as connection, gone_meanwhile():
             domain = find(connection, canonical(deed.uuid))
             if isinstance(deed, Look):
-                self._disks.owner.take(canonical(deed.uuid))
+                self._disks.take_all(canonical(deed.uuid), deed.generation)
                 return None
             if isinstance(deed, Receive):
                 return self._receive(connection, cell, domain, deed)
@@ -195,15 +199,17 @@ class LibvirtHypervisor:
                 return None
             mark = own_mark(domain, cell)
             if domain.state()[0] in ENDED:
+                if isinstance(deed, Unpause):
+                    self._disks.check_bases(canonical(deed.uuid), files_of(domain.XMLDesc()))
                 if isinstance(deed, Migrate):
-                    self._clear_moved(domain, canonical(deed.uuid))  # it was done before the agent was restarted
+                    self._clear_moved(domain, deed)  # it was done before the agent was restarted
                 elif do_while_off(domain, mark, deed):
                     self._bridges.arrived(domain.XMLDesc)
                     renewed(domain, mark, deed.generation)
                 return None
             if isinstance(deed, Migrate):  # its mark is not renewed: a domain that is moving already would not take it
                 self._moves.migrate(domain, deed)
-                self._clear_moved(find(connection, canonical(deed.uuid)), canonical(deed.uuid))
+                self._clear_moved(find(connection, canonical(deed.uuid)), deed)
                 return None
             again = mark.generation == deed.generation
             renewed(domain, mark, deed.generation)  # first, so that a reset never comes twice
@@ -216,19 +222,19 @@ class LibvirtHypervisor:
                 do_live(domain, mark, deed)
         return None
 
-    def _clear_moved(self, domain: Any, domain_uuid: str) -> None:
+    def _clear_moved(self, domain: Any, deed: Migrate) -> None:
         """Remove what is left of a domain that we have moved to another host."""
         if domain is None:
-            self._disks.discard(domain_uuid)
+            self._disks.discard(canonical(deed.uuid), deed.generation)
         elif cause_of(*domain.state()) is Cause.MIGRATED_AWAY:
-            self._remove(domain, keep_console=True)
+            self._remove(domain, deed.generation, keep_console=True)
 
     def _receive(self, connection: Any, cell: str, domain: Any, deed: Receive) -> Offer:
         if domain is not None:
             own_mark(domain, cell)
             if domain.state()[0] not in ENDED or seen_of(domain, own_mark(domain, cell)).cause in OFF:
                 raise OurFault(INTERNAL, "the domain is on this host already")
-            self._remove(domain)
+            self._remove(domain, deed.generation)
         return self._moves.receive(connection, self._host.domain_kind(connection), deed)
 
     def _suspend(self, cell: str, domain: Any, deed: Suspend) -> Seen | None:
@@ -242,11 +248,13 @@ class LibvirtHypervisor:
         elif not self._saved.is_memory_saved(deed.saved):
             do_while_off(domain, mark, deed)
             return None
-        self._saved.finish(domain_uuid, deed.saved)
-        self._remove(domain, keep_console=True)
+        self._saved.finish(domain_uuid, list(files_of(domain.XMLDesc())), deed.saved)
+        self._remove(domain, deed.generation, keep_console=True)
         return Seen.SAVED
 
-    def settle(self, cell: str, domain_uuid: str, cause: Cause | None = None) -> Observation | None:
+    def settle(
+        self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None
+    ) -> Observation | None:
         """See IHypervisor."""
         domain_uuid = canonical(domain_uuid)
         with self._connection.talking("the domain could not be looked at") as connection:
@@ -254,14 +262,14 @@ class LibvirtHypervisor:
             mark = None if domain is None else mark_of(domain)
             if domain is None or mark is None or mark.cell != cell:
                 if domain is None and cause in CAUSES_OF_AN_END:
-                    self._disks.discard(domain_uuid)
+                    self._disks.discard(domain_uuid, generation)
                 return None
             observation = self._look_at(domain, mark)
             if observation.seen is Seen.GONE and observation.cause is None and cause in NOT_ENDED:
                 observation = observed_as(observation, cause)  # libvirt has forgotten it since
             if observation.seen is Seen.RUNNING:
                 self._saved.forget(saved_name(mark.instance_id, mark.name))
-                self._disks.owner.take(domain_uuid)
+                self._disks.take(domain_uuid, lambda: files_of(domain.XMLDesc()))
                 if self._moves.has_arrived(domain_uuid):
                     self._bridges.arrived(domain.XMLDesc)
             if observation.seen is Seen.GONE and observation.cause is not Cause.MIGRATED_AWAY:
@@ -269,7 +277,7 @@ class LibvirtHypervisor:
                     "domain {name} of instance {id}, order {generation}, has ended ({how}); it is removed",
                     name=domain.name(), id=mark.instance_id, generation=mark.generation, how=observation.reason or "it has never run",
                 )  # fmt: skip
-                self._remove(domain, keep_console=True)
+                self._remove(domain, generation, keep_console=True)
                 self._prune_logs(connection)
                 return observation if observation.reason else None
             return observation
@@ -312,7 +320,7 @@ class LibvirtHypervisor:
         domain = None
         try:
             bridges = self._bridges.ready((nic.network for nic in order.nics), simulated)
-            disks = self._disks.check(order.disks) if simulated else self._disks.prepare(domain_uuid, order.disks, scratch_of(order))
+            disks = self._disks.check(order.disks) if simulated else self._prepare(order)
             megahertz = connection.getInfo()[3] if order.cpu_speed else 0
             xml = domain_xml(
                 order,
@@ -337,23 +345,13 @@ class LibvirtHypervisor:
                 raise  # it may run all the same: whoever is at this order next will see
             with contextlib.suppress(libvirt.libvirtError):  # the first failure is the one to tell of
                 if domain is not None:
-                    self._remove(domain, keep_console=True)
-            self._disks.give_up(domain_uuid, order.disks)
+                    self._remove(domain, order.generation, keep_console=True)
+            self._disks.give_up(domain_uuid, order.generation, order.disks)
             raise
-        self._disks.keep(domain_uuid, order.disks)
+        self._disks.keep(domain_uuid, order.generation, order.disks)
 
-    def _remove(self, domain: Any, keep_console: bool = False) -> None:
-        """End the domain if need be, and leave nothing of it; a console of its own end is kept for whoever asks why."""
-        name, domain_uuid = domain.name(), domain.UUIDString()
-        with gone_meanwhile():
-            if domain.isActive():
-                with gone_meanwhile(libvirt.VIR_ERR_OPERATION_INVALID):  # it ended by itself just now
-                    domain.destroy()
-            if domain.isPersistent():
-                domain.undefineFlags(_UNDEFINE)
-        self._disks.discard(domain_uuid)
-        if not keep_console:
-            self._logs.forget(name)
+    def _prepare(self, order: Start) -> list[AttachedDisk]:
+        return self._disks.prepare(canonical(order.uuid), order.generation, order.disks, scratch_of(order))
 
     def _prune_logs(self, connection: Any) -> None:
         self._logs.prune({domain.name() for domain in connection.listAllDomains()})

@@ -26,6 +26,7 @@ from tashi.node.faults import HypervisorAway
 from tashi.node.libvirt.jobs import Job, Jobs
 from tashi.node.network.bridges import Bridges
 from tashi.node.storage.disks import Disks
+from tashi.node.storage.generations import is_throw_away
 from tashi.node.storage.scratch import scratch_of
 
 REACHABLE_SECONDS: Final = 5.0
@@ -67,18 +68,21 @@ class Moves:
     def depart(self, domain: Any, deed: Deed) -> Offer:
         """Describe the domain, and leave a sign by which a target that shares our disks knows that it does."""
         check_movable(domain, deed.uuid, self._disks)
+        self._disks.check_bases(deed.uuid, files_of(domain.XMLDesc()))
         if not domain.isPersistent():
             raise OurFault(INTERNAL, "the domain is not defined on its host; it was made by somebody else")
-        self._disks.owner.leave_sign(deed.uuid, deed.generation)
+        self._disks.take(deed.uuid, lambda: files_of(domain.XMLDesc()))
+        self._disks.generations.leave_sign(deed.uuid, deed.generation)
         return Offer(domain=without_secrets(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE)))
 
     def receive(self, connection: Any, kind: str, deed: Receive) -> Offer:
         """Look at all that the domain needs here, make what is missing, and say how it will be here; OurFault when it cannot be had."""
         self._check(connection, kind, deed.described)
-        shared = self._disks.owner.finds_sign(deed.uuid, generation_of(deed.described))
+        shared = self._disks.generations.finds_sign(deed.uuid, generation_of(deed.described))
         if not shared:
-            self._disks.prepare(deed.uuid, deed.disks, scratch_of(deed))
-        landing = self.land(deed, deed.described)
+            self._disks.prepare(deed.uuid, deed.generation, deed.disks, scratch_of(deed))
+        landing = self.land(deed, deed.described, None if shared else deed.generation)
+        self._disks.check_bases(deed.uuid, files_of(landing))
         self._expected.add(deed.uuid)
         return Offer(domain=landing, address=self._way.address, shared=shared)
 
@@ -88,9 +92,12 @@ class Moves:
         self._expected.discard(domain_uuid)
         return expected
 
-    def land(self, order: Receive | Start, described: str, simulated: bool = False) -> str:
-        """The described domain as it will be on this host, whose files are here already; OurFault when one is not."""
-        places = {path: self._disks.place_of(order.uuid, path) for path in files_of(described)}
+    def land(
+        self, order: Receive | Start, described: str, generation: int | None, simulated: bool = False
+    ) -> str:
+        """The described domain as it will be on this host, whose files are here already; OurFault when one is not. ``generation``:
+        that of the directory with its disks; None: the one that they have been in."""
+        places = {path: self._disks.place_of(order.uuid, path, generation) for path in files_of(described)}
         console = self._consoles / f"{domain_name(order.instance_id, order.name)}.log"
         ready = self._bridges.ready((nic.network for nic in order.nics), simulated)
         bridges = {nic.mac.lower(): ready[nic.network] for nic in order.nics if nic.network in ready}
@@ -113,8 +120,10 @@ class Moves:
                     return
                 raise OurFault(INTERNAL, "a migration that was under way when the node agent was restarted has failed")
             _check_reachable(deed.address)
+            files = list(files_of(domain.XMLDesc()))
+            self._disks.check_bases(deed.uuid, files)
             if deed.shared:
-                self._disks.owner.let_go(deed.uuid)
+                self._disks.let_go(deed.uuid, files)
             try:
                 with self._own_connection() as own:
                     copied = [] if deed.shared else _own_disks(deed)
@@ -124,7 +133,7 @@ class Moves:
                 words = job.why_ended or _why(error, deed.address)
                 if not _is_here(domain):
                     return
-                self._disks.owner.take(deed.uuid)
+                self._disks.take(deed.uuid, lambda: files)
                 raise OurFault(INTERNAL, words) from error
 
     def _check(self, connection: Any, kind: str, described: str) -> None:
@@ -167,7 +176,7 @@ class Moves:
 
 def _own_disks(deed: Migrate) -> list[str]:
     """The names of the disks that are the domain's alone: its overlays and scratch space."""
-    return sorted({name for path, name in files_of(deed.landing).items() if Path(path).parent.name == deed.uuid})
+    return sorted({name for path, name in files_of(deed.landing).items() if is_throw_away(deed.uuid, Path(path))})
 
 
 def _why(error: libvirt.libvirtError, address: str) -> str:

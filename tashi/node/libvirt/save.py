@@ -1,7 +1,7 @@
 """Suspended domains: their memory in a file below the shared directory, their throw-away disks beside it, nothing left on this host.
 
 -> suspend/ID_NAME.part     libvirt writes it, and marks it whole when it is
-   suspend/ID_NAME.disks/   then the disks are moved there
+   suspend/ID_NAME.disks/   then the disks are moved there, with a note which images they need
    suspend/ID_NAME          and the file gets its name: from here on any host that shares the directory can let the domain go on
 Each step is done when its outcome is there, so whoever dies in the middle is followed by somebody who goes on from there. Resuming goes
 the same way back; the file is removed when the domain runs.
@@ -12,19 +12,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import libvirt
 
 from tashi.errors import INTERNAL, OurFault
+from tashi.node.domain.landing import files_of
 from tashi.node.libvirt.jobs import Jobs
+from tashi.node.storage import bases
 from tashi.node.storage.copying import copy_data
 from tashi.node.storage.disks import Disks
+from tashi.node.storage.generations import OWNER, SIGN, is_throw_away
 
 _WHOLE: Final = b"LibvirtQemudSave"
-_NOT_DISKS: Final = ("owner", "departing-")
+_NOT_DISKS: Final = (OWNER, SIGN, bases.AT_REST)
 
 
 class SavedDomains:
@@ -55,26 +58,35 @@ class SavedDomains:
                 path.unlink(missing_ok=True)
                 raise OurFault(INTERNAL, job.why_ended or error.get_error_message() or str(error)) from error
 
-    def finish(self, domain_uuid: str, saved: str) -> None:
-        """Move the disks of a domain whose memory is kept, and give the file its name."""
+    def finish(self, domain_uuid: str, files: Sequence[str], saved: str) -> None:
+        """Move the disks among the ``files`` of a domain whose memory is kept, note which images it needs, and give the file
+        its name."""
         path = self._share / saved
         if not _is_whole(path):
             with _in_words(path):
-                _move_all(self._disks.of(domain_uuid), _disks_of(path))
+                _disks_of(path).mkdir(exist_ok=True)
+                images = self._disks.images_among(domain_uuid, files)
+                bases.keep_present(_disks_of(path) / bases.AT_REST, self._disks.images, images)
+                for directory in self._disks.directories(domain_uuid, files):
+                    _move_all(directory, _disks_of(path))
                 _part(path).rename(path)
 
-    def resume(self, connection: Any, domain_uuid: str, saved: str, land: Callable[[str], str]) -> None:
-        """Let the domain go on here; ``land`` makes what it was into what it is on this host. OurFault when it cannot: then it
-        stays saved."""
+    def resume(
+        self, connection: Any, domain_uuid: str, generation: int, saved: str, land: Callable[[str], str]
+    ) -> None:
+        """Let the domain go on here with its disks in the directory of this generation; ``land`` makes what it was into what it is
+        on this host. OurFault when it cannot, or when an image that it needs is not the one that it had: then it stays saved."""
         path = self._share / saved
         if not _is_whole(path):
             raise OurFault(INTERNAL, f"its memory is not in {path}; it cannot go on")
+        described = connection.saveImageGetXMLDesc(str(path), 0)
+        bases.check(_disks_of(path) / bases.AT_REST, self._disks.images)
         with _in_words(path):
-            _move_all(_disks_of(path), self._disks.of(domain_uuid))
-            self._disks.owner.claim(domain_uuid)
+            directory = self._take_back(domain_uuid, generation, path, files_of(described))
         domain = None
         try:
-            xml = land(connection.saveImageGetXMLDesc(str(path), 0))
+            bases.check(directory / bases.BASES, self._disks.images)
+            xml = land(described)
             domain = connection.defineXML(xml)
             connection.restoreFlags(str(path), xml, libvirt.VIR_DOMAIN_SAVE_RUNNING)
         except (libvirt.libvirtError, OurFault):
@@ -82,9 +94,25 @@ class SavedDomains:
                 if domain is not None and not domain.isActive():
                     domain.undefine()
                 if domain is None or not domain.isActive():
-                    _move_all(self._disks.of(domain_uuid), _disks_of(path))
+                    _move_all(directory, _disks_of(path))
+                    self._disks.discard(domain_uuid, generation)
             raise
         self.forget(saved)
+
+    def _take_back(self, domain_uuid: str, generation: int, path: Path, files: Iterable[str]) -> Path:
+        """Move the disks into the directory of this generation, those that an earlier try on this host has moved among them."""
+        needed = [Path(file).name for file in files if is_throw_away(domain_uuid, Path(file))]
+        generations = self._disks.generations
+        if not needed:
+            return generations.path(domain_uuid, generation)
+        directory = generations.claim(domain_uuid, generation)
+        _move_all(_disks_of(path), directory)
+        for number, earlier in reversed(generations.all(domain_uuid)):
+            if number < generation and generations.owns(earlier):
+                for name in (*needed, bases.BASES):
+                    if (earlier / name).exists() and not (directory / name).exists():
+                        _move(earlier / name, directory / name)
+        return directory
 
     def forget(self, saved: str) -> None:
         """Remove what is kept under this name."""
@@ -117,7 +145,7 @@ def _move_all(source: Path, target: Path) -> None:
         return
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.iterdir()):
-        if not file.name.startswith(_NOT_DISKS):
+        if file.is_file() and not file.name.startswith(_NOT_DISKS):
             _move(file, target / file.name)
 
 

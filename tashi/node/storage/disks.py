@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +20,9 @@ from tashi.errors import INTERNAL, UNKNOWN_IMAGE, OurFault
 from tashi.model.disks import is_own
 from tashi.model.instance import Disk
 from tashi.node.domain.xml import AttachedDisk
+from tashi.node.storage import bases
+from tashi.node.storage.generations import Generations, is_throw_away
 from tashi.node.storage.image import DiskImage, read_image
-from tashi.node.storage.owner import OverlayOwner
 from tashi.node.storage.persistent import PersistentDisks
 from tashi.node.storage.scratch import Scratch, ScratchSpace
 from tashi.node.storage.space import fault, free_bytes, in_words
@@ -33,84 +34,129 @@ QEMU_IMG_BYTES: Final = 2**30
 class Disks:
     """The image directory, the overlays and the scratch space of one host."""
 
-    def __init__(self, images: Path, overlays: Path, volume_group: str = "", host: str = "") -> None:
+    def __init__(
+        self, images: Path, overlays: Path, volume_group: str = "", host: str = "", former_names: Iterable[str] = ()
+    ) -> None:
         """``images``: where images lie, by name; ``overlays``: a directory of ours, made when it is needed; ``volume_group``: LVM's for
-        scratch space, empty where that is a file beside the overlays; ``host``: a name that no other host has."""
+        scratch space, empty where that is a file beside the overlays; ``host``: a name that no other host has, ``former_names``:
+        what it was called in an older version."""
         self.share = images.parent
-        self._images = images
-        self.owner = OverlayOwner(overlays, host or "this host")
+        self.images = images
+        self.generations = Generations(overlays, host or "this host", former_names)
         self._overlays = overlays
-        self._scratch = ScratchSpace(overlays, volume_group)
+        self._scratch = ScratchSpace(volume_group)
         self.copies = PersistentDisks(images)
         self._making = threading.Lock()
 
     def check(self, disks: Sequence[Disk]) -> list[AttachedDisk]:
         """The images themselves, each looked at; OurFault(unknown-image) names the one that may not be used."""
-        images = [read_image(str(self._images), disk.uri) for disk in disks]
+        images = [read_image(str(self.images), disk.uri) for disk in disks]
         return [AttachedDisk(path=image.path, format=image.format) for image in images]
 
     def cdrom(self, name: str) -> str:
         """The path of the image of this name, which a guest may have as a CD-ROM; OurFault(unknown-image) when it may not."""
-        image = read_image(str(self._images), name)
+        image = read_image(str(self.images), name)
         if is_own(name):
             raise OurFault(UNKNOWN_IMAGE, f"{name} is a persistent disk and cannot be a CD-ROM; it is attached as a disk")
         if image.format != "raw":
             raise OurFault(UNKNOWN_IMAGE, f"the image {name} is {image.format}; a CD-ROM is made of an ISO 9660 or another raw file")
         return image.path
 
-    def prepare(self, uuid: str, disks: Sequence[Disk], scratch: Scratch | None = None) -> list[AttachedDisk]:
-        """The files to attach, overlays and scratch space made; OurFault when one cannot be had, and then `give_up` is to follow."""
-        images = [read_image(str(self._images), disk.uri) for disk in disks]
-        self.discard(uuid)
+    def prepare(
+        self, uuid: str, generation: int, disks: Sequence[Disk], scratch: Scratch | None = None
+    ) -> list[AttachedDisk]:
+        """Return the files to attach, overlays and scratch space made for this generation; OurFault when one cannot be had, and then
+        `give_up` is to follow."""
+        images = [read_image(str(self.images), disk.uri) for disk in disks]
+        self.discard(uuid, generation)
         attached = []
+        beneath: dict[str, bases.Identity] = {}
+        directory = self.generations.path(uuid, generation)
         try:
+            if scratch is not None or not all(disk.persistent for disk in disks):
+                self.generations.claim(uuid, generation)
             for place, (disk, image) in enumerate(zip(disks, images, strict=True)):
-                attached.append(
-                    AttachedDisk(path=image.path, format=image.format)
-                    if disk.persistent
-                    else self._overlay(image, self._overlays / uuid / f"{place}.qcow2")
-                )
+                if disk.persistent:
+                    attached.append(AttachedDisk(path=image.path, format=image.format))
+                else:
+                    attached.append(self._overlay(image, directory / f"{place}.qcow2"))
+                    beneath[disk.uri] = image.identity
+            bases.keep(directory / bases.BASES, beneath)
             if scratch is not None:
-                attached.append(self._scratch.make(uuid, scratch))
-            self.owner.claim(uuid)
+                attached.append(self._scratch.make(directory, uuid, scratch))
         except OSError as error:
             raise fault(error, self._overlays, "an overlay") from error
         return attached
 
-    def of(self, uuid: str) -> Path:
-        """The directory of the domain's overlays and scratch space."""
-        return self._overlays / uuid
+    def directories(self, uuid: str, files: Iterable[str]) -> list[Path]:
+        """Return the directories on this host in which these files of the domain lie, however often one does."""
+        parents = dict.fromkeys(Path(file).parent for file in files if is_throw_away(uuid, Path(file)))
+        return [parent for parent in parents if parent.is_relative_to(self._overlays) and parent.is_dir()]
 
-    def place_of(self, uuid: str, path: str) -> str | None:
-        """Where the file of this domain that another host has at ``path`` is on this one; None: it is not."""
+    def take(self, uuid: str, files: Callable[[], Iterable[str]]) -> None:
+        """Let the directories of a domain that runs here be this host's; ``files`` are asked for only if some are not."""
+        if not all(self.generations.belongs_here(directory) for _, directory in self.generations.all(uuid)):
+            for directory in self.directories(uuid, files()):
+                self.generations.take(directory)
+
+    def take_all(self, uuid: str, generation: int) -> None:
+        """Let all that there is of the domain up to this generation be this host's: no other host has it any more."""
+        for number, directory in self.generations.all(uuid):
+            if number <= generation:
+                self.generations.take(directory)
+
+    def let_go(self, uuid: str, files: Iterable[str]) -> None:
+        """Let no host remove what the domain uses while it moves."""
+        for directory in self.directories(uuid, files):
+            self.generations.let_go(directory)
+
+    def check_bases(self, uuid: str, files: Iterable[str]) -> None:
+        """OurFault when an image beneath the domain's overlays is not the one that they were made over."""
+        for directory in self.directories(uuid, files):
+            bases.check(directory / bases.BASES, self.images)
+
+    def images_among(self, uuid: str, files: Iterable[str]) -> list[str]:
+        """Return the names of those files of the domain that lie in the image directory."""
+        return [Path(file).name for file in files if not is_throw_away(uuid, Path(file)) and self.place_of(uuid, file)]
+
+    def place_of(self, uuid: str, path: str, generation: int | None = None) -> str | None:
+        """Return where the file of this domain that another host has at ``path`` is on this one; None: it is not here. ``generation``:
+        that of the directory to look in; None: the same as there."""
         there = Path(path)
-        here = self._overlays / uuid / there.name if there.parent.name == uuid else self._images / there.name
+        if not is_throw_away(uuid, there):
+            here = self.images / there.name
+        elif generation is not None:
+            here = self.generations.path(uuid, generation) / there.name
+        else:
+            here = self._overlays / uuid / there.name if there.parent.name == uuid else (
+                self._overlays / uuid / there.parent.name / there.name
+            )
         return str(here) if here.is_file() else None
 
-    def keep(self, uuid: str, disks: Sequence[Disk]) -> None:
+    def keep(self, uuid: str, generation: int, disks: Sequence[Disk]) -> None:
         """The domain has run with these disks: its copies among them stay."""
-        self.copies.keep(uuid, _copies(disks))
+        self.copies.keep(uuid, generation, _copies(disks))
 
-    def discard(self, uuid: str, copies: Sequence[str] = ()) -> None:
-        """Remove the overlays and the scratch space of this domain if they are this host's, and those of the copies that it has not run
-        with."""
-        if self.owner.owns(uuid):
-            self._scratch.discard(uuid)
-            shutil.rmtree(self._overlays / uuid, ignore_errors=True)
-        self.copies.discard(uuid, copies)
+    def discard(self, uuid: str, generation: int, copies: Sequence[str] = ()) -> None:
+        """Remove the overlays and the scratch space of this domain up to this generation if they are this host's, and those of the
+        copies that it has not run with."""
+        for number, directory in self.generations.all(uuid):
+            if number <= generation and self.generations.owns(directory):
+                self._scratch.discard(directory)
+        self.generations.remove(uuid, generation)
+        self.copies.discard(uuid, generation, copies)
 
-    def give_up(self, uuid: str, disks: Sequence[Disk]) -> None:
+    def give_up(self, uuid: str, generation: int, disks: Sequence[Disk]) -> None:
         """The same after a start that failed, whose own words matter more than what stands in the way of this."""
         with contextlib.suppress(OSError, OurFault):
-            self.discard(uuid, _copies(disks))
+            self.discard(uuid, generation, _copies(disks))
 
     def _overlay(self, image: DiskImage, path: Path) -> AttachedDisk:
-        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self._blank(image), path)
         return AttachedDisk(path=str(path), format="qcow2", base=image.path, base_format=image.format)
 
     def _blank(self, image: DiskImage) -> Path:
-        """An overlay nobody has written to."""
+        """An overlay nobody has written to: it depends on nothing but the path, format and size, which are its key."""
         identity = f"{image.path}\0{image.format}\0{image.virtual_size}"
         blank = self._overlays / f"blank-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.qcow2"
         with self._making:

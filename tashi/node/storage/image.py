@@ -10,6 +10,7 @@ import msgspec
 from tashi.errors import UNKNOWN_IMAGE, OurFault, YourMistake
 from tashi.model.image_header import HEADER_BYTES, sniff
 from tashi.model.names import check_image
+from tashi.node.storage.bases import Identity, identity_of
 
 
 class DiskImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +19,7 @@ class DiskImage(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     format: str
     virtual_size: int
+    identity: Identity
 
 
 def read_image(directory: str, name: str) -> DiskImage:
@@ -46,4 +48,5 @@ def open_image(directory: str, name: str) -> tuple[int, DiskImage]:
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor, DiskImage(path=path, format=format_, virtual_size=virtual_size)
+    identity = identity_of(status)
+    return descriptor, DiskImage(path=path, format=format_, virtual_size=virtual_size, identity=identity)

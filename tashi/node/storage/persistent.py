@@ -1,9 +1,9 @@
 """The persistent disks of instances: copies of templates in the image directory, each made once and whole or not at all.
 
-A copy grows under a hidden name of its domain's own (``.NAME.UUID.part``), is whole under another (``.NAME.UUID``, the claim) and gets
-its own name as a second link to the claim. So whoever died in the middle is followed by somebody who knows where to go on, and a file
-that is not this domain's is neither overwritten nor taken for its copy. The claim stays until the domain has run: what is given up
-unused is removed by it, and what has been used is not.
+A copy grows under a hidden name of its domain's own (``.NAME.UUID.GENERATION.part``), is whole under another (``.NAME.UUID.GENERATION``,
+the claim) and gets its own name as a second link to the claim. So whoever died in the middle is followed by somebody who knows where to
+go on, and a file that is not this domain's is neither overwritten nor taken for its copy. The claim stays until the domain has run: what
+is given up unused is removed by it, and what has been used is not. No order touches what one of a higher generation has begun.
 """
 
 from __future__ import annotations
@@ -42,20 +42,22 @@ class PersistentDisks:
         self._images = images
         self._works: dict[str, _Work] = {}
 
-    def make(self, uuid: str, copies: Sequence[DiskCopy]) -> None:
+    def make(self, uuid: str, generation: int, copies: Sequence[DiskCopy]) -> None:
         """See to it that these copies are there. OurFault when one cannot be had, and then none is left."""
         work = self._works[uuid] = _Work()
+        names = [copy.name for copy in copies]
         try:
-            wanted = [copy for copy in copies if not self._claim(copy.name, uuid).exists()]
+            self.discard(uuid, generation - 1, names)
+            wanted = [copy for copy in copies if not self._claim(copy.name, uuid, generation).exists()]
             work.total = sum(map(self._size, wanted))
             for copy in copies:
                 if copy in wanted:
-                    self._make_claim(uuid, copy, work)
-                self._link(uuid, copy.name)
+                    self._make_claim(uuid, generation, copy, work)
+                self._link(self._claim(copy.name, uuid, generation), copy.name)
             self._sync()
         except BaseException as error:
             with contextlib.suppress(OSError):  # the first failure is the one to tell of
-                self.discard(uuid, [copy.name for copy in copies])
+                self.discard(uuid, generation, names)
             if isinstance(error, OSError):
                 raise fault(error, self._images, f"the copy of {copies[0].template}") from error
             raise
@@ -75,21 +77,31 @@ class PersistentDisks:
         if work is not None:
             work.given_up = True
 
-    def keep(self, uuid: str, names: Sequence[str]) -> None:
+    def keep(self, uuid: str, generation: int, names: Sequence[str]) -> None:
         """The domain has run with these copies: they are not given up any more."""
         for name in names:
             with contextlib.suppress(OSError):  # a claim alone gives up nothing: whoever does must be told that the domain never ran
-                self._claim(name, uuid).unlink()
+                for claim in self._up_to(generation, name, uuid):
+                    claim.unlink(missing_ok=True)
 
-    def discard(self, uuid: str, names: Sequence[str]) -> None:
-        """Remove those of these copies that were made for the domain and that it has not run with."""
+    def discard(self, uuid: str, generation: int, names: Sequence[str]) -> None:
+        """Remove those of these copies that were made for the domain up to this generation and that it has not run with."""
         for name in names:
-            claim, copy = self._claim(name, uuid), self._images / name
-            self._part(name, uuid).unlink(missing_ok=True)
-            if claim.exists():
+            copy = self._images / name
+            for claim in self._up_to(generation, name, uuid):
                 if _same_file(claim, copy):
                     copy.unlink()
-                claim.unlink()
+                claim.unlink(missing_ok=True)
+
+    def _up_to(self, generation: int, name: str, uuid: str) -> list[Path]:
+        """The claims and unfinished copies of the domain up to this generation; an older version's, without one, are of 0."""
+        begin = f".{name}.{uuid}"
+        found = []
+        for path in self._images.glob(f"{begin}*"):
+            number = path.name[len(begin) :].removesuffix(".part").removeprefix(".") or "0"
+            if number.isdigit() and int(number) <= generation:
+                found.append(path)
+        return found
 
     def _size(self, copy: DiskCopy) -> int:
         source, _ = open_image(str(self._images), copy.template)
@@ -98,8 +110,9 @@ class PersistentDisks:
         finally:
             os.close(source)
 
-    def _make_claim(self, uuid: str, copy: DiskCopy, work: _Work) -> None:
-        part = self._part(copy.name, uuid)
+    def _make_claim(self, uuid: str, generation: int, copy: DiskCopy, work: _Work) -> None:
+        claim = self._claim(copy.name, uuid, generation)
+        part = claim.with_name(f"{claim.name}.part")
         source, _ = open_image(str(self._images), copy.template)
         try:
             part.unlink(missing_ok=True)
@@ -113,12 +126,12 @@ class PersistentDisks:
                     copy_data(source, target, work.count)
             finally:
                 os.close(target)
-            part.rename(self._claim(copy.name, uuid))
+            part.rename(claim)
         finally:
             os.close(source)
 
-    def _link(self, uuid: str, name: str) -> None:
-        claim, copy = self._claim(name, uuid), self._images / name
+    def _link(self, claim: Path, name: str) -> None:
+        copy = self._images / name
         try:
             os.link(claim, copy, follow_symlinks=False)
         except FileExistsError:
@@ -134,11 +147,8 @@ class PersistentDisks:
         finally:
             os.close(descriptor)
 
-    def _claim(self, name: str, uuid: str) -> Path:
-        return self._images / f".{name}.{uuid}"
-
-    def _part(self, name: str, uuid: str) -> Path:
-        return self._images / f".{name}.{uuid}.part"
+    def _claim(self, name: str, uuid: str, generation: int) -> Path:
+        return self._images / f".{name}.{uuid}.{generation}"
 
 
 def _same_file(one: Path, other: Path) -> bool:

@@ -1,7 +1,8 @@
 """Scratch space for one instance: a disk of its own that begins empty and goes with it.
 
 Where the host has an LVM volume group for that it is a logical volume there, else a sparse file beside the instance's overlays. A
-logical volume is tagged with the domain's UUID, and a note beside the overlays says that there is one, or may be.
+logical volume is named and tagged by the domain's UUID, which no other cell has, and the generation. A note beside the overlays
+says that there is one, or may be.
 """
 
 from __future__ import annotations
@@ -28,9 +29,8 @@ _NOTE: Final = "scratch.lvm"
 
 
 class Scratch(msgspec.Struct, frozen=True, kw_only=True):
-    """What an instance asks for: ``name`` is the logical volume's, ``size`` in MiB."""
+    """What an instance asks for: ``size`` in MiB."""
 
-    name: str
     size: int
 
 
@@ -42,58 +42,60 @@ def scratch_of(order: Start | Receive) -> Scratch | None:
         size = check_scratch_space(f"hints.{HINT}", order.hints[HINT])
     except YourMistake as error:
         raise OurFault(error.code, error.message) from None
-    return Scratch(name=f"lv{order.instance_id}-{order.name}", size=size)
+    return Scratch(size=size)
 
 
 class ScratchSpace:
-    """The scratch space of one host: ``directory`` has one directory for each domain, ``volume_group`` is empty where there is none."""
+    """The scratch space of one host; ``volume_group`` is empty where there is none."""
 
-    def __init__(self, directory: Path, volume_group: str) -> None:
-        self._directory = directory
+    def __init__(self, volume_group: str) -> None:
         self._volume_group = volume_group
 
-    def make(self, uuid: str, scratch: Scratch) -> AttachedDisk:
-        """The empty disk. OurFault when there is no room; `discard` then removes what there may be of it."""
-        return self._make_volume(uuid, scratch) if self._volume_group else self._make_file(uuid, scratch)
+    def make(self, directory: Path, uuid: str, scratch: Scratch) -> AttachedDisk:
+        """Make the empty disk of the generation whose directory this is. OurFault when there is no room; `discard` then removes what
+        there may be of it."""
+        return self._make_volume(directory, uuid, scratch) if self._volume_group else _make_file(directory, scratch)
 
-    def discard(self, uuid: str) -> None:
-        """Remove the domain's logical volume, if it has one, and overwrite it first: who gets its blocks next does not get its data."""
-        note = self._directory / uuid / _NOTE
+    def discard(self, directory: Path) -> None:
+        """Remove the logical volume that the directory's note names, and overwrite it first: who gets its blocks next does not get
+        its data."""
+        note = directory / _NOTE
         try:
-            group = note.read_text()
+            group, *tags = note.read_text().splitlines()
         except FileNotFoundError:
             return
-        listed = _run("lvs", "--noheadings", "--options", "lv_path", "--select", f"lv_tags={_tag(uuid)}", group)
+        selected = f"lv_tags={tags[0] if tags else _former_tag(directory.name)}"
+        listed = _run("lvs", "--noheadings", "--options", "lv_path", "--select", selected, group)
         for path in listed.split():
             if os.path.exists(path):
                 _run("blkdiscard", "--force", "--zeroout", path, seconds=ZERO_SECONDS)
-        _run("lvremove", "--yes", "--select", f"lv_tags={_tag(uuid)}", group)
+        _run("lvremove", "--yes", "--select", selected, group)
         note.unlink()
 
-    def _make_file(self, uuid: str, scratch: Scratch) -> AttachedDisk:
-        path = self._directory / uuid / "scratch.raw"
-        require(self._directory, scratch.size * 2**20, "the scratch space")
+    def _make_volume(self, directory: Path, uuid: str, scratch: Scratch) -> AttachedDisk:
+        group, name = self._volume_group, f"tashi-{uuid}-{directory.name}"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                file.truncate(scratch.size * 2**20)
+            write_whole(directory / _NOTE, f"{group}\n{name}")  # first: a volume without it would stay for ever
         except OSError as error:
-            raise fault(error, self._directory, "the scratch space") from error
-        return AttachedDisk(path=str(path), format="raw")
-
-    def _make_volume(self, uuid: str, scratch: Scratch) -> AttachedDisk:
-        group = self._volume_group
-        try:
-            (self._directory / uuid).mkdir(parents=True, exist_ok=True)
-            write_whole(self._directory / uuid / _NOTE, group)  # first: a volume without it would stay for ever
-        except OSError as error:
-            raise fault(error, self._directory, "the scratch space") from error
-        how = ("--yes", "--wipesignatures", "y", "--addtag", _tag(uuid), "--size", f"{scratch.size}m")
-        _run("lvcreate", *how, "--name", scratch.name, group)
-        return AttachedDisk(path=f"/dev/{group}/{scratch.name}", format="raw", device=True)
+            raise fault(error, directory, "the scratch space") from error
+        how = ("--yes", "--wipesignatures", "y", "--addtag", name, "--size", f"{scratch.size}m")
+        _run("lvcreate", *how, "--name", name, group)
+        return AttachedDisk(path=f"/dev/{group}/{name}", format="raw", device=True)
 
 
-def _tag(uuid: str) -> str:
+def _make_file(directory: Path, scratch: Scratch) -> AttachedDisk:
+    path = directory / "scratch.raw"
+    require(directory, scratch.size * 2**20, "the scratch space")
+    try:
+        with path.open("xb") as file:
+            file.truncate(scratch.size * 2**20)
+    except OSError as error:
+        raise fault(error, directory, "the scratch space") from error
+    return AttachedDisk(path=str(path), format="raw")
+
+
+def _former_tag(uuid: str) -> str:
+    """The tag of a volume that an older version made, whose note names only the volume group."""
     return f"tashi-{uuid}"
 
 
