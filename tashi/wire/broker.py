@@ -46,7 +46,9 @@ class Account(Protocol):
 class Connection(Protocol):
     """What a broker's connection is to it: `tashi.wire.gate.Gate`."""
 
-    account: Account | None
+    @property
+    def account(self) -> Account | None:
+        """What is kept for the user; None before the login and over the network."""
 
     @property
     def source(self) -> str:

@@ -67,10 +67,11 @@ class Gate(ProtocolWrapper):
     factory: GateFactory
     transport: Any
 
-    def __init__(self, factory: GateFactory, wrapped: Any) -> None:
-        super().__init__(factory, wrapped)  # type: ignore[arg-type]
-        self.broker: BoundedBroker = getattr(wrapped, "wrappedProtocol", wrapped)
-        self.broker.gate = self
+    broker: BoundedBroker
+
+    def __init__(self, factory: GateFactory, address: Any) -> None:
+        super().__init__(factory, None)  # type: ignore[arg-type]
+        self._address = address
         self.uid: int | None = None
         self.source = "?"
         self.account: Account | None = None  # once a user is logged in
@@ -93,8 +94,12 @@ class Gate(ProtocolWrapper):
         self.factory.admission.arrive(self)
 
     def begin(self) -> None:
-        """See Applicant."""
+        """See Applicant: only now is there anything behind the gate."""
         self._begun = True
+        inner = self.factory.wrappedFactory.buildProtocol(self._address)
+        self.wrappedProtocol = inner
+        self.broker = getattr(inner, "wrappedProtocol", inner)
+        self.broker.gate = self
         self.transport.registerProducer(_Output(self), True)
         super().makeConnection(self.transport)
         self.transport.resumeProducing()
@@ -209,6 +214,10 @@ class GateFactory(WrappingFactory):  # type: ignore[type-arg]
         self._accounts: dict[int, Account] = {}
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._limit = MOST_DESCRIPTORS if limit == resource.RLIM_INFINITY else limit
+
+    def buildProtocol(self, addr: Any) -> Gate:
+        """See IProtocolFactory."""
+        return Gate(self, addr)
 
     def most_descriptors(self, uid: int | None) -> int:
         """A user's connection whose descriptor has this number or a higher one is refused: descriptors are given out from below."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
 import ssl
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +19,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.internet.task import deferLater
-from twisted.spread import pb
+from twisted.spread import banana, pb
 from twisted.trial.unittest import TestCase
 
 from tashi.sandbox.layout import load_layout
+from tests.integration.attackers import DIALECT, Target, agent_login, attack, target_of, user_call
 from tests.integration.cells import RunningCell, running_cell
 
 HOSTILE_BYTES = {
@@ -249,6 +254,126 @@ class Impostor(TestCase):
             self.assertEqual(after, before)
             for text in (b"", b"{", b"[]", b'{"facts": 1}', b'{"facts":null,"observations":[{"instanceId":"1"}]}'):
                 self.assertEqual(json.loads(await avatar.callRemote("report", text))["error"]["code"], "bad-argument")
+
+
+class Attackers(TestCase):
+    """Peers that do not log in, at full speed on both ports, beside honest ones."""
+
+    timeout = 180
+
+    def test_attackers_keep_nobody_out(self) -> None:
+        """A2: lists without end, idle connections and slow logins cost less than 10 MB; agents log in, users are answered."""
+        with running_cell("--hypervisor", "test") as cell:
+            target = target_of(cell.state_dir)
+            user_call(target)
+            agent_login(target)
+            before = resident_megabytes(cell)
+            log = cell.state_dir / "log" / "manager.log"
+            size = log.stat().st_size
+            with attack(("lists", "idle", "slow"), target):
+                end = time.monotonic() + 6
+                answers, logins = [], []
+                while time.monotonic() < end:
+                    answers.append(user_call(target))
+                    logins.append(agent_login(target))
+                    time.sleep(0.2)
+                descriptors = len(os.listdir(f"/proc/{cell.pid('manager')}/fd"))
+            assert resident_megabytes(cell) - before < 10
+            assert sorted(answers)[len(answers) // 2] < 1, answers
+            assert max(logins) < 10, logins
+            assert descriptors < 200
+            text = log.read_text()[size:]
+            assert "Traceback" not in text
+            assert len(text.splitlines()) < 400
+
+    def test_a_user_s_wrong_calls_are_ten_lines(self) -> None:
+        """A12: thousands of wrong logins and calls of no method leave a few lines in the log, and no traceback."""
+        with running_cell("--hypervisor", "test") as cell:
+            target = target_of(cell.state_dir)
+            log = cell.state_dir / "log" / "manager.log"
+            size = log.stat().st_size
+            login = banana.encode([b"message", 1, b"root", b"login_node", 1, [b"tuple", b"{}", [b"remote", 1]], [b"dictionary"]])
+            bad = banana.encode([b"message", 2, b"root", b"nothing", 1, [b"tuple"], [b"dictionary"]])
+            for number in range(300):
+                with contextlib.suppress(OSError), self.unix(target) as connection:
+                    connection.sendall(DIALECT + (login if number % 2 else bad) * 20)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(65536):
+                        pass
+            user_call(target)
+            text = log.read_text()[size:]
+            assert "Traceback" not in text
+            assert "refused a login" in text
+            assert len(text.splitlines()) < 50, text
+
+    def test_waits_of_callers_that_hang_up_stop_nobody(self) -> None:
+        """A3: three waitFor of 200,000 copies, and many of 1,000 instances, by callers that hang up, leave the cell answering at once."""
+        with running_cell("--hypervisor", "test") as cell:
+            target = target_of(cell.state_dir)
+            login = banana.encode([b"message", 1, b"root", b"login_user", 1, [b"tuple"], [b"dictionary"]])
+
+            def call(number: int, ids: list[int]) -> bytes:
+                text = json.dumps({"verb": "waitFor", "arguments": {"ids": ids, "until": "Running", "timeout": 600}}, separators=(",", ":"))
+                return banana.encode([b"message", number, 1, b"call", 1, [b"tuple", text.encode()], [b"dictionary"]])
+
+            began = time.monotonic()
+            for _ in range(3):
+                with self.unix(target) as connection:
+                    connection.sendall(DIALECT + login)
+                    connection.recv(65536)
+                    connection.sendall(call(2, [1] * 200_000))
+                    connection.settimeout(2)
+                    with contextlib.suppress(TimeoutError):  # it is not read from as long as it does not read its answers
+                        connection.sendall(b"".join(call(number, list(range(1, 1001))) for number in range(3, 60)))
+            user_call(target)
+            assert time.monotonic() - began < 10
+            self.assertIn("root", cell.cli("whoami"))
+
+    def test_a_never_ending_call_of_a_user_ends(self) -> None:
+        """A2 after the login: a user's list without end, and a call that never comes to its end, are cut off; the next user is served."""
+        with running_cell("--hypervisor", "test") as cell:
+            target = target_of(cell.state_dir)
+            login = banana.encode([b"message", 1, b"root", b"login_user", 1, [b"tuple"], [b"dictionary"]])
+            before = resident_megabytes(cell)
+            for _ in range(20):
+                with contextlib.suppress(OSError), self.unix(target) as connection:
+                    connection.sendall(DIALECT + login)
+                    connection.recv(65536)
+                    while True:
+                        connection.sendall(b"\x00\x0f\x80" + b"\x01\x81" * 30_000)
+            user_call(target)
+            assert resident_megabytes(cell) - before < 10
+
+    def test_who_does_not_read_is_not_read(self) -> None:
+        """A user who asks for answers and never reads them is given a few, not all that fit into memory."""
+        with running_cell("--hypervisor", "test") as cell:
+            target = target_of(cell.state_dir)
+            cell.cli("createMany", "--basename", "web", "--count", "200", "--disks", "tashi", "--memory", "1")
+            user_call(target)
+            before = resident_megabytes(cell)
+            login = banana.encode([b"message", 1, b"root", b"login_user", 1, [b"tuple"], [b"dictionary"]])
+            call = banana.encode([b"message", 2, 1, b"call", 1, [b"tuple", b'{"verb":"getInstances"}'], [b"dictionary"]])
+            with self.unix(target) as connection:
+                connection.sendall(DIALECT + login)
+                connection.recv(65536)
+                with contextlib.suppress(OSError):
+                    connection.settimeout(3)
+                    while True:
+                        connection.sendall(call * 100)
+                user_call(target)
+                assert resident_megabytes(cell) - before < 20
+
+    def unix(self, target: Target) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(20)
+        connection.connect(target.path)
+        return connection
+
+
+def resident_megabytes(cell: RunningCell) -> float:
+    """What the control plane holds."""
+    pages = int((Path("/proc") / str(cell.pid("manager")) / "statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 FACTS = {"hypervisor": "test", "memory": 1024, "cores": 4, "cpuSpeed": 1000, "version": "1", "networks": [0]}
