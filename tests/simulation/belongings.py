@@ -16,6 +16,7 @@ class Actor(NamedTuple):
     uid: int | None = None
     user: int | None = None
     everybody: bool = False  # trusted, or an administrator
+    admin: bool = False
 
 
 class Vm:
@@ -29,6 +30,7 @@ class Vm:
         self.key = key
         self.content: object = None
         self.group: str | None = None
+        self.disk: str | None = None  # the persistent disk that it has
         self.dying = False
         self.gone = False
 
@@ -39,6 +41,16 @@ class Belongings:
     def __init__(self) -> None:
         self.vms: dict[int, Vm] = {}
         self.users: dict[str, int] = {}
+        self.disks: dict[str, int | None] = {}
+        """The owner of each persistent disk, living instance or not."""
+
+    def may_attach(self, who: Actor, disk: str, owner: int) -> bool:
+        """Whether the actor may give this disk to an instance of this owner."""
+        return who.admin or (self.disks[disk] == owner and (who.everybody or who.user == owner))
+
+    def is_free(self, disk: str) -> bool:
+        """Whether no living instance has the disk."""
+        return all(vm.disk != disk for vm in self.living())
 
     def may(self, who: Actor, vm: Vm) -> bool:
         """Whether the actor may act on this instance."""

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from tashi.images.directory import ImageFile
 from tashi.model.instance import Instance, domain_uuid
 from tashi.model.orders import Destroy
 from tashi.model.questions import Answer, ConsoleOpened, Done, LogPage, OpenConsole, Question, ReadLog
@@ -27,12 +28,13 @@ from tests.small_cell import SmallCell
 
 STEPS_A_WORLD: Final = 250
 SEEDS: Final = max(1, int(os.environ.get("TASHI_REFERENCE_STEPS", "500")) // STEPS_A_WORLD)
-NAMES: Final = ("web", "db", "order-1", "web-0", "web-1", "farm-0")
+NAMES: Final = ("web", "db", "order-1", "mail", "a1", "web-0", "web-1", "farm-0")
 KEYS: Final = ("web", "db", "order-1", "1", "2", "3", "k")
 BASENAMES: Final = ("web", "farm", "web-0")
 ISM, ISM2, ADMIN, LLMS = (f"{name}@example.org" for name in ("ism", "ism2", "admin", "llms"))
 CAROL: Final = "carol@example.org"
 MANY: Final = 12
+ROOT: Final = Actor("root", uid=0, user=0, everybody=True, admin=True)
 _BARE: Final = re.compile(r"[A-Za-z][A-Za-z0-9.-]*")
 
 
@@ -129,7 +131,7 @@ class World:
         if not vms:
             return set()
         vm = self.chance.choice(vms)
-        vm.name = str(self.chance.choice(list(self.model.vms)))
+        vm.name, vm.group = str(self.chance.choice(list(self.model.vms))), None
         self._note(f"{vm.number} is called {vm.name}")
         with self.cell.manager.cluster.transaction("rename") as tx:
             tx.put_instance(msgspec.structs.replace(self._records()[vm.number], name=vm.name))
@@ -162,21 +164,23 @@ class World:
 
     def _sender(self) -> Actor:
         carol = self.model.users.get("carol")
+        hers = Actor("carol" if carol else "stranger", jid=CAROL, user=carol)
         return self.chance.choice(
             [
                 Actor("ism", jid=ISM, everybody=True),
                 Actor("ism2", jid=ISM2, everybody=True),
-                Actor("admin", jid=ADMIN, everybody=True),
+                Actor("admin", jid=ADMIN, everybody=True, admin=True),
                 Actor("alice", jid="alice@example.org", user=1000),
                 Actor("bob", jid="bob@example.org", user=1001),
-                Actor("carol" if carol else "stranger", jid=CAROL, user=carol),
+                hers,
+                hers if carol else Actor("alice", jid="alice@example.org", user=1000),
             ]
         )
 
     def _person(self) -> Actor:
         return self.chance.choice(
             [
-                Actor("root", uid=0, user=0, everybody=True),
+                ROOT,
                 Actor("alice", uid=1000, user=1000),
                 Actor("bob", uid=1001, user=1001),
                 Actor("uid 4711", uid=4711),
@@ -209,9 +213,9 @@ class World:
             assert self.doors.say(CAROL, body) is None
             return set()
         full = len(self.model.living()) > MANY
-        verbs = ["delete"] * (6 if full else 3) + ["update", "update", "get", "get", "explain", "list", "host"] + [] * full
+        verbs = ["delete"] * (6 if full else 3) + ["update", "update", "get", "get", "explain", "list", "host"]
         if not full:
-            verbs += ["create"] * 4 + ["many"]
+            verbs += ["create"] * 6 + ["many"]
         match self.chance.choice(verbs):
             case "delete":
                 return self._delete(who)
@@ -263,9 +267,15 @@ class World:
         reference = str(self._reference())
         share = self.chance.randint(2, 262_144)
         meant = self.model.meant(who, reference, change=True, history=False)
-        answer = self._ask(who, f"updatecompute {json.dumps({'resourceId': reference, 'cpu_share': share})}")
+        asked = {"resourceId": reference, "cpu_share": share}
+        if self.model.disks and self.chance.random() < 0.2:
+            asked |= {"imageIdentifier": self.chance.choice(list(self.model.disks)), "restart": True}
+        answer = self._ask(who, f"updatecompute {json.dumps(asked)}")
         if isinstance(meant, str):
             assert answer.get("code") == meant, self._told(f"expected {meant}")
+            return set()
+        if "restart" in asked and asked["imageIdentifier"] != meant.disk:
+            assert answer["status"] == "ERROR", self._told("a persistent disk is no image")
             return set()
         assert answer.get("code") not in REFUSALS, self._told(f"expected {meant.number}")
         if answer["status"] == "OK":
@@ -304,17 +314,20 @@ class World:
         assert answer.get("code") == expected, self._told(str(expected))
 
     def _create(self, who: Actor, count: int) -> set[int]:
-        wishes = [self._wish(who) for _ in range(count)]
+        wishes = [self._wish(who, disks=count == 1) for _ in range(count)]
         expected = self._refusal_of_create(who, wishes)
         fails = expected is None and not self._puts_off() and self.chance.random() < 0.05
-        for agent in self.agents:
-            agent.breaks = (lambda order: "broken") if fails else (lambda order: None)
+        if fails:
+            for agent in self.agents:
+                agent.breaks = lambda order: "broken"
         before = set(self._records())
         existing = [self.model.under_key(who.jid, wish.get("resourceId")) for wish in wishes]
         body = json.dumps(wishes if count > 1 else wishes[0])
         answer = self._ask(who, f"create{'many' if count > 1 else ''}compute {body}")
+        for agent in self.agents:
+            agent.breaks = lambda order: None
         if fails and not all(existing):
-            assert answer.get("code") == "no-suitable-host", self._told("it fails")
+            assert answer.get("code") in ("no-suitable-host", "internal"), self._told("it fails")
             self._learn_failures(who, [wish for wish, vm in zip(wishes, existing, strict=True) if vm is None])
             return set()
         assert answer.get("code") == expected, self._told(f"expected {expected}")
@@ -325,16 +338,38 @@ class World:
                 if vm is None:
                     vm = self._learn(Vm(next(made), wish["hostname"], wish["userId"], sender=who.jid, key=wish.get("resourceId")))
                     vm.content = wish
+                    self._got_disk(vm, wish["imageIdentifier"], wish["persistent"])
                 ids.append(vm.number)
             assert answer["ids"] == ids, self._told(str(ids))
         assert list(made) == [], self._told("more than was asked for")
         return set(self._records()) - before
 
-    def _wish(self, who: Actor) -> dict[str, Any]:
+    def _image(self, who: Actor, owner: int) -> tuple[str, bool]:
+        """An image, and whether the instance is to have a copy of its own; or a persistent disk, of whomever it is."""
+        draw = self.chance.random()
+        if draw < 0.6 or not self.model.disks:
+            return "tashi", draw < 0.2
+        disk = self.chance.choice(list(self.model.disks))
+        if self.model.may_attach(who, disk, owner) and not self.model.is_free(disk):
+            return "tashi", True  # the disk would be waited for
+        return disk, self.chance.random() < 0.5
+
+    def _got_disk(self, vm: Vm, image: str, persistent: bool) -> None:
+        if image != "tashi":
+            vm.disk = image
+        elif persistent:
+            vm.disk = f"disk-{vm.number}-{vm.name}-0.img"
+            self.model.disks[vm.disk] = vm.owner
+        (disk,) = self._records()[vm.number].disks
+        assert disk.uri == (vm.disk or "tashi.img"), self._told(f"{vm.number} has {disk.uri}")
+
+    def _wish(self, who: Actor, disks: bool) -> dict[str, Any]:
         chance = self.chance
         owner = who.user if who.user is not None and chance.random() < 0.8 else chance.choice([*self.model.users.values(), 4242])
         wish = {"hostname": chance.choice(NAMES) if chance.random() < 0.97 else "77", "imageIdentifier": "tashi", "userId": owner}
         wish["hints"] = {"secret": f"of {owner}"}
+        image, wish["persistent"] = self._image(who, owner) if disks else ("tashi", False)
+        wish["imageIdentifier"] = image
         if chance.random() < 0.6:
             wish["resourceId"] = chance.choice(KEYS)
         if chance.random() < 0.2:
@@ -364,6 +399,9 @@ class World:
                 return "unknown-user"
             if vm is None and model.is_taken(wish["hostname"]) and not self.duplicates:
                 return "duplicate-hostname"
+            image = wish["imageIdentifier"]
+            if vm is None and image in model.disks and not model.may_attach(who, image, wish["userId"]):
+                return "unknown-image"
         return None
 
     def _learn(self, vm: Vm) -> Vm:
@@ -382,8 +420,8 @@ class World:
 
     def _command_line(self, who: Actor) -> set[int]:
         full = len(self.model.living()) > MANY
-        verbs = ["destroyVm"] * (5 if full else 2) + ["destroyMany", "users", "users", "getInstances", "explain", "log", "console"]
-        verbs += ["pauseVm", "unpauseVm", "adaptCpuShare", "adaptCpuShare"]
+        verbs = ["destroyVm"] * (5 if full else 2) + ["destroyMany", "users", "users", "explain", "log", "console"]
+        verbs += ["getInstances", "getImages", "pauseVm", "unpauseVm", "adaptCpuShare", "adaptCpuShare"]
         if not full:
             verbs += ["createVm"] * 3 + ["createMany"]
         match self.chance.choice(verbs):
@@ -394,11 +432,13 @@ class World:
             case "destroyMany":
                 return self._destroy_many(who)
             case "users":
-                self._users(who)
+                return self._users(who if self.chance.random() < 0.3 else ROOT)
             case "getInstances":
                 rows = self._type(who, "getInstances")
                 assert {row["id"] for row in rows} == {vm.number for vm in self.model.living()}
                 self._shows_no_secrets(who, rows)
+            case "getImages":
+                self._get_images(who)
             case "explain":
                 self._explain_typed(who)
             case "log" | "console" as what:
@@ -427,14 +467,18 @@ class World:
                 expected = None if who.everybody or who.user == owner else FORBIDDEN
         if expected is None and not self.duplicates and self.model.is_taken(name):
             expected = "duplicate-hostname"
+        image, persistent = self._image(who, owner if owner is not None else 4242)
+        if expected is None and image in self.model.disks and not self.model.may_attach(who, image, owner or 0):
+            expected = "unknown-image"
         before = set(self._records())
-        answer = self._type(who, "createVm", "--name", name, "--disks", "tashi", "--hints", f"secret=of {owner}", *words)
+        disk = f"{image}:{persistent}"
+        answer = self._type(who, "createVm", "--name", name, "--disks", disk, "--hints", f"secret=of {owner}", *words)
         made = set(self._records()) - before
         assert (answer if isinstance(answer, str) else None) == expected, self._told(str(expected))
         if expected is None:
             assert owner is not None
             assert [row["id"] for row in answer] == list(made)
-            self._learn(Vm(answer[0]["id"], name, owner))
+            self._got_disk(self._learn(Vm(answer[0]["id"], name, owner)), image, persistent)
         else:
             assert made == set()
         return made
@@ -495,6 +539,14 @@ class World:
         else:
             assert answer[0]["text"].startswith(f"{meant.name} ({meant.number}) is "), self._told(f"expected {meant.number}")
 
+    def _get_images(self, who: Actor) -> None:
+        """Persistent disks are listed to their owners and to administrators."""
+        files = ["other.img", "tashi.img", *self.model.disks]
+        self.cell.images.files = [ImageFile(name=name, size="1.00G") for name in files]
+        listed = {row["imageName"] for row in self._type(who, "getImages")}
+        own = {disk for disk, owner in self.model.disks.items() if who.admin or (owner is not None and owner == who.user)}
+        assert listed == {"other.img", "tashi.img"} | own, self._told(f"expected {own}")
+
     def _console(self, who: Actor, what: str) -> None:
         """Open the console, or read its log: only of one's own, and of the log also when it is gone."""
         assert who.uid is not None
@@ -512,8 +564,9 @@ class World:
             assert not (isinstance(answer, str) and answer in REFUSALS), self._told(f"expected {meant.number}, got {answer}")
             assert set(asked) <= {str(domain_uuid(self.cell_id, meant.number))}
 
-    def _users(self, who: Actor) -> None:
+    def _users(self, who: Actor) -> set[int]:
         """carol comes and goes; each time she is another user, whom no uid acts as."""
+        changed: set[int] = set()
         carol = self.model.users.get("carol")
         if carol is None:
             answer = self._type(who, "registerUser", "--name", "carol", "--jid", "Carol@EXAMPLE.org")
@@ -521,7 +574,12 @@ class World:
             if who.user == 0:
                 self.model.users["carol"] = answer[0]["id"]
                 assert answer[0]["id"] not in {vm.owner for vm in self.model.vms.values()}
-            return
+            return changed
+        if who == ROOT and not self._puts_off() and self.chance.random() < 0.3:
+            for vm in [vm for vm in self.model.living() if vm.owner == carol]:
+                assert self.doors.say(ADMIN, f"deletecompute {vm.number}")
+                vm.gone = True
+                changed.add(vm.number)
         reference = self.chance.choice(["carol", carol, f"name:{carol}", "Carol"])
         owns = any(vm.owner == carol for vm in self.model.living())
         known = reference in ("carol", carol)
@@ -530,6 +588,8 @@ class World:
         assert (answer if isinstance(answer, str) else None) == expected, self._told(str(expected))
         if expected is None:
             del self.model.users["carol"]
+            self.model.disks |= {disk: None for disk, owner in self.model.disks.items() if owner == carol}
+        return changed
 
     def _shows_no_secrets(self, who: Actor, rows: list[dict[str, Any]]) -> None:
         for row in rows:
