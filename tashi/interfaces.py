@@ -154,9 +154,11 @@ class INodeDoor(Protocol):
 class IHypervisor(Protocol):
     """What an agent needs of a machine's virtualisation; every call but `watch` blocks and is made in the agent's own threads.
 
-    ``cell`` is the cell's UUID: domains of another cell, or of nobody, are not seen and not touched. Errors are OurFault with words for
-    the operator; `tashi.node.faults.HypervisorAway` means that the call may have worked or not and is to be made again. Calls about one
-    domain are made one after another, those about different domains at once.
+    ``cell`` is the cell's UUID: domains of another cell, or of nobody, are not seen and not touched. ``incarnation`` is that of the
+    instance: a domain of another incarnation is listed, but no order about this one is carried out on it.
+
+    Errors are OurFault with words for the operator; `tashi.node.faults.HypervisorAway` means that the call may have worked or not and is
+    to be made again. Calls about one domain are made one after another, those about different domains at once.
     """
 
     def watch(self, listener: Callable[[str | None, Seen | None, Cause | None], None]) -> None:
@@ -175,11 +177,18 @@ class IHypervisor(Protocol):
         from now on. A failure leaves nothing behind, nor the copies that were made for it."""
 
     def destroy(
-        self, cell: str, domain_uuid: str, generation: int, copies: Sequence[str] = (), saved: str = ""
+        self,
+        cell: str,
+        domain_uuid: str,
+        generation: int,
+        copies: Sequence[str] = (),
+        saved: str = "",
+        incarnation: str = "",
     ) -> None:
         """See to it that the domain is neither running nor defined and that its throw-away disks up to this generation are gone, and
         those of the ``copies`` that were made for it and that it has not run with. What belongs to another host stays. ``saved``:
-        where its memory may have been kept, which is then gone, too."""
+        where its memory may have been kept, which is then gone, too. A domain of another incarnation is left alone: this one is not
+        here."""
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
         """Do this to the domain, which answers to this order from now on; nothing when it is not there or has ended, which `settle`
@@ -191,19 +200,20 @@ class IHypervisor(Protocol):
         """Percent done of what is under way on this domain and takes long; None: nothing is. What has come to a standstill or takes too
         long is ended, as failed."""
 
-    def abort(self, cell: str, domain_uuid: str) -> None:
+    def abort(self, cell: str, domain_uuid: str, incarnation: str = "") -> None:
         """End soon, as failed, whatever is under way on this domain, which is to be destroyed; a call that waits for a guest whose process
         does not answer ends with the domain."""
 
     def settle(
-        self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None
+        self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None, incarnation: str = ""
     ) -> Observation | None:
-        """What is seen of this domain; one that has ended is told GONE and nothing of it is left. None: there is no such domain.
+        """What is seen of this domain; one that has ended is told GONE and nothing of it is left. None: there is no such domain of
+        this incarnation.
         ``cause``: what was last known of why it does not run. Only where that, or what is found, is an end are its disks removed, those up
         to this generation, which is that of the last order about it. One that its host has saved, or that was reverted, has not
         ended; one that was migrated away is told GONE and left alone."""
 
-    def resume_if_room(self, cell: str, domain_uuid: str) -> None:
+    def resume_if_room(self, cell: str, domain_uuid: str, incarnation: str = "") -> None:
         """Continue this domain if it is paused because there was no space for its disks, and there is some again."""
 
     def domains(self, cell: str) -> Sequence[Observation]:
@@ -234,20 +244,27 @@ class IConsole(Protocol):
 class IGuestAccess(Protocol):
     """What an agent needs to let somebody at a domain's screen, console and CD-ROM drive; every call blocks, as those of IHypervisor.
 
-    Each is about a domain of the cell that runs; of any other it says so (OurFault). No call keeps or logs a password.
+    Each is about a domain of the cell that runs and is of this incarnation; of any other it says so (OurFault). No call keeps or logs a
+    password.
     """
 
-    def set_vnc_password(self, cell: str, domain_uuid: str, password: str, seconds: float) -> None:
+    def set_vnc_password(self, cell: str, domain_uuid: str, password: str, seconds: float, incarnation: str = "") -> None:
         """Who begins within so many seconds, and knows the password, is let in at the screen; 0 seconds: nobody is."""
 
-    def connect_to_screen(self, cell: str, domain_uuid: str) -> int:
+    def connect_to_screen(self, cell: str, domain_uuid: str, incarnation: str = "") -> int:
         """A file descriptor, the caller's own, of a connection to the domain's VNC server, which will ask for the password."""
 
-    def change_cdrom(self, cell: str, domain_uuid: str, image: str) -> None:
+    def change_cdrom(self, cell: str, domain_uuid: str, image: str, incarnation: str = "") -> None:
         """Put the image of this name into the domain's CD-ROM drive, or none; OurFault(unknown-image) when it may not be used."""
 
     def open_console(
-        self, cell: str, domain_uuid: str, force: bool, received: Callable[[bytes], None], ended: Callable[[], None]
+        self,
+        cell: str,
+        domain_uuid: str,
+        force: bool,
+        received: Callable[[bytes], None],
+        ended: Callable[[], None],
+        incarnation: str = "",
     ) -> IConsole:
         """Connect to the serial console; ``force`` turns out who is connected. The callbacks come from a thread that is not to wait."""
 

@@ -36,6 +36,8 @@ class FakeAccess:
     def __init__(self, domains: set[str], images: set[str] | None = None, cell: str = "") -> None:
         self.domains = domains
         self.cell = cell
+        self.incarnations: dict[str, str] = {}
+        """The incarnations of the domains that have one."""
         self.images = images or set()
         self.passwords: list[tuple[str, float]] = []
         self.cdroms: list[str] = []
@@ -43,30 +45,36 @@ class FakeAccess:
         self.consoles: list[FakeConsole] = []
         self.screens: list[socket.socket] = []
 
-    def set_vnc_password(self, cell: str, domain_uuid: str, password: str, seconds: float) -> None:
+    def set_vnc_password(self, cell: str, domain_uuid: str, password: str, seconds: float, incarnation: str = "") -> None:
         """See IGuestAccess."""
-        self._check(cell, domain_uuid)
+        self._check(cell, domain_uuid, incarnation)
         self.passwords.append((password, seconds))
 
-    def connect_to_screen(self, cell: str, domain_uuid: str) -> int:
+    def connect_to_screen(self, cell: str, domain_uuid: str, incarnation: str = "") -> int:
         """See IGuestAccess; the other end is the last of `screens`."""
-        self._check(cell, domain_uuid)
+        self._check(cell, domain_uuid, incarnation)
         ours, theirs = socket.socketpair()
         self.screens.append(ours)
         return theirs.detach()
 
-    def change_cdrom(self, cell: str, domain_uuid: str, image: str) -> None:
+    def change_cdrom(self, cell: str, domain_uuid: str, image: str, incarnation: str = "") -> None:
         """See IGuestAccess."""
         if image and image not in self.images:
             raise OurFault(UNKNOWN_IMAGE, f"the image {image} cannot be opened")
-        self._check(cell, domain_uuid)
+        self._check(cell, domain_uuid, incarnation)
         self.cdroms.append(image)
 
     def open_console(
-        self, cell: str, domain_uuid: str, force: bool, received: Callable[[bytes], None], ended: Callable[[], None]
+        self,
+        cell: str,
+        domain_uuid: str,
+        force: bool,
+        received: Callable[[bytes], None],
+        ended: Callable[[], None],
+        incarnation: str = "",
     ) -> FakeConsole:
         """See IGuestAccess."""
-        self._check(cell, domain_uuid)
+        self._check(cell, domain_uuid, incarnation)
         self.consoles.append(FakeConsole(received, ended))
         return self.consoles[-1]
 
@@ -74,8 +82,10 @@ class FakeAccess:
         """See IGuestAccess."""
         return self.logs.get(name, b"")[offset : offset + 10]
 
-    def _check(self, cell: str, domain_uuid: str) -> None:
+    def _check(self, cell: str, domain_uuid: str, incarnation: str) -> None:
         if self.cell not in ("", cell):
             raise OurFault(INTERNAL, "the domain is not this cell's; it was left alone")
+        if incarnation != self.incarnations.get(domain_uuid, "") and domain_uuid in self.domains:
+            raise OurFault(INTERNAL, "the domain belongs to another instance; it was left alone")
         if domain_uuid not in self.domains:
             raise OurFault(CONFLICT, "the instance does not run on its host any more")

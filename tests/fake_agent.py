@@ -65,6 +65,8 @@ class FakeAgent:
         self.orders: list[Order] = []
         self.domains: dict[int, int] = {}
         """The generation of each instance that runs here."""
+        self.incarnations: dict[int, str] = {}
+        """The incarnation of each instance that this host has had an order about."""
         self.breaks: Callable[[Start | PrepareDisks], str | None] = lambda order: None
         """Why a start, or a copy, fails; None: it does not."""
         self.refuses: Callable[[Deed], str] = lambda deed: ""
@@ -99,10 +101,23 @@ class FakeAgent:
 
     def all(self) -> list[Observation]:
         """One sighting for each domain."""
-        return [Observation(instance_id=number, generation=age, seen=self._seen(number)) for number, age in self.domains.items()]
+        return [
+            Observation(
+                instance_id=number,
+                generation=age,
+                incarnation=self.incarnations.get(number, ""),
+                seen=self._seen(number),
+            )
+            for number, age in self.domains.items()
+        ]
 
     def tell(self, *observations: Observation, **fields: Any) -> None:
-        """Report this; without observations it only says that the host lives."""
+        """Report this; without observations it only says that the host lives. An observation that names no incarnation is of the one
+        that this host knows."""
+        observations = tuple(
+            one if one.incarnation else msgspec.structs.replace(one, incarnation=self.incarnations.get(one.instance_id, ""))
+            for one in observations
+        )
         if self._cell is not None and self._link is not None:
             report = msgspec.structs.replace(a_report(*observations, **fields), facts=self.facts)
             self._cell.manager.hosts.report(self.host_id, self._link, report)
@@ -136,6 +151,13 @@ class FakeAgent:
 
     def _carry_out(self, order: Order) -> Observation:
         number, seen, fields = order.instance_id, Seen.RUNNING, {}
+        about: dict[str, Any] = {
+            "instance_id": number, "generation": order.generation, "incarnation": order.incarnation
+        }  # fmt: skip
+        if number in self.domains and self.incarnations.get(number, "") != order.incarnation:
+            seen = Seen.FAILED if isinstance(order, Start) else Seen.GONE
+            return Observation(**about, seen=seen, reason="the domain belongs to another instance; it was left alone")
+        self.incarnations[number] = order.incarnation
         if isinstance(order, Destroy):
             self.domains.pop(number, None)
             self.expected.pop(number, None)
@@ -152,7 +174,7 @@ class FakeAgent:
         else:
             self._saved().discard(order.saved)
             self.domains[number] = order.generation
-        return Observation(instance_id=number, generation=order.generation, seen=seen, **fields)
+        return Observation(**about, seen=seen, **fields)
 
     def _do(self, deed: Deed, refused: str) -> tuple[Seen, dict[str, Any]]:
         """What is then seen, and what else is told."""
@@ -198,6 +220,7 @@ class FakeAgent:
             return Seen.RUNNING, {"done": True, "refused": f"{target.name} does not expect it"}
         del self.domains[number]
         target.domains[number] = target.expected.pop(number)
+        target.incarnations[number] = deed.incarnation
         if target.tells_arrivals:
             target.tell(Observation(instance_id=number, generation=target.domains[number], seen=Seen.RUNNING))
         return Seen.GONE, {"reason": "migrated away"}
@@ -217,6 +240,9 @@ class _Link:
     def send(self, orders: Sequence[Order]) -> None:
         if self._agent._link is self:
             self._agent.orders.extend(orders)
+            for order in orders:
+                if order.instance_id not in self._agent.domains:
+                    self._agent.incarnations[order.instance_id] = order.incarnation
 
     async def ask(self, question: Question) -> Answer:
         self._agent.questions.append(question)

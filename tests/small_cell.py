@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -109,6 +110,7 @@ class SmallCell:
         self.in_thread = in_thread
         self.first_free_uid = first_free_uid
         self.agents = list(hosts)
+        self._random = Random(0)
         self.saved: set[str] = set()
         """What is kept in the directory that the hosts share."""
         self._told: dict[int, Outgoing] = {}
@@ -134,6 +136,7 @@ class SmallCell:
             in_thread=self.in_thread,
             first_free_uid=self.first_free_uid,
             wall=self.wall,
+            random_bytes=self._random.randbytes,
         )
         result_of(self.manager.open())
         self.manager.startService()

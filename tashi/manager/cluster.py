@@ -5,6 +5,7 @@ A list never touches the database.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,8 +33,19 @@ class Cluster(Records):
 
     log = Logger()
 
-    def __init__(self, clock: Clock, journal: Journal, source: str, *, publishing: bool, wall: Clock) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        journal: Journal,
+        source: str,
+        *,
+        publishing: bool,
+        wall: Clock,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        """``random_bytes`` draws so many bytes for the incarnations of instances, which never repeat."""
         super().__init__(AwakeClock(clock))
+        self._random_bytes = random_bytes
         self.clock = clock
         self.wall = wall
         self.journal = journal
@@ -80,6 +92,10 @@ class Cluster(Records):
             value = self.settings[name] = make()
             self.journal.write([Change("settings", name, value)])
         return self.settings[name]
+
+    def new_incarnation(self) -> str:
+        """Draw the incarnation of a new instance: 128 bits in hexadecimal."""
+        return self._random_bytes(16).hex()
 
     def remark(self, instance_id: int, reason: str) -> None:
         """Let an instance's record say why it waits: nothing that is written or told, since every pass finds it out again."""
@@ -203,9 +219,7 @@ class Transaction:
     def send(self, origin: Origin, body: str, number: int) -> None:
         """A message to whoever the origin names. One number is one message: sent again, it has the same stanza id."""
         stanza_id = self.cluster._reply_id(number)
-        message = Outgoing(
-            id=0, body=body, stanza_id=stanza_id, to=origin.reply_to, stanza_type=origin.stanza_type, thread=origin.thread
-        )
+        message = Outgoing(id=0, body=body, stanza_id=stanza_id, to=origin.reply_to, stanza_type=origin.stanza_type, thread=origin.thread)
         self._told.append((None, message))
 
     def notify(self, jid: str, body: str, number: int) -> None:

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from tashi.errors import NO_SUITABLE_HOST, OurFault, YourMistake
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.draining import Draining
-from tashi.manager.lifecycle import advance
+from tashi.manager.lifecycle import advance, born_again
 from tashi.manager.migrations import begin_waiting
 from tashi.manager.picture import Picture
 from tashi.manager.planner import Planner
@@ -199,11 +199,17 @@ class Convergence:
         if instance is None:
             return
         generation = instance.generation + 1
-        changes = {"host_id": action.host_id, "generation": generation, "started": generation, "placed_why": action.why}
+        changes: dict[str, Any] = {
+            "host_id": action.host_id,
+            "generation": generation,
+            "started": generation,
+            "placed_why": action.why,
+        }
+        changes |= born_again(tx, instance)
         happening = Happening.DISK_NEEDED if copies_needed(instance) else Happening.PLACED
         if instance.saved:
             happening = Happening.RESUME_PLACED
-        advance(tx, instance, happening, **changes)  # type: ignore[arg-type]
+        advance(tx, instance, happening, **changes)
         self._picture.cursor = action.host_id
 
     def _postpone(self, tx: Transaction, action: Postpone, reason: str) -> None:

@@ -98,7 +98,13 @@ class Creation:
         number = tx.next_id("instance")
         fields = msgspec.structs.asdict(spec)
         instance = Instance(
-            id=number, owner_jid=owner_jid, content=content, created_at=tx.now, group_name=group_name, **fields
+            id=number,
+            incarnation=tx.cluster.new_incarnation(),
+            owner_jid=owner_jid,
+            content=content,
+            created_at=tx.now,
+            group_name=group_name,
+            **fields,
         )
         tx.put_instance(instance)
         tx.tell(vm_action("created", instance, None, instance.state.name, "", None))

@@ -146,7 +146,7 @@ class Hosts:
                 if after.unconfirmed and after.unconfirmed != host.unconfirmed:
                     self._limited.warn(f"host {host.name}", "unconfirmed addresses", "{source}: {words}", words=after.unconfirmed)
             for observation in report.observations:
-                instance = tx.instance(observation.instance_id)
+                instance = _same_incarnation(tx.instance(observation.instance_id), observation)
                 if instance is not None and observation.progress is not None and instance.host_id == host_id:
                     self._tell_progress(tx, instance, observation.progress)
                 if instance is not None and (moved := migrations.take(tx, instance, host_id, observation)) is not None:
@@ -289,7 +289,7 @@ class Hosts:
 
     def _learn(self, tx: Transaction, host_id: int, observation: Observation) -> None:
         """Note the addresses that an instance's cards use, but for those that are another's: who came first has them."""
-        instance = tx.instance(observation.instance_id) if observation.nics else None
+        instance = _same_incarnation(tx.instance(observation.instance_id), observation) if observation.nics else None
         found = {} if instance is None else addresses_in(instance, host_id, observation)
         if instance is not None and found:
             nics = tuple(
@@ -306,7 +306,8 @@ class Hosts:
         if report.full and report.page == 1:
             self._listing[host_id] = set()
         if host_id in self._listing:
-            self._listing[host_id].update(observation.instance_id for observation in report.observations)
+            found = ((_same_incarnation(self._cluster.instances.get(one.instance_id), one)) for one in report.observations)
+            self._listing[host_id].update(instance.id for instance in found if instance is not None)
         return report.full and report.page == report.pages and host_id in self._listing
 
     def _ready(self, host_id: int, link: INodeLink) -> None:
@@ -324,6 +325,11 @@ def _with_version(host: Host, *, matching: bool) -> Host:
     if matching and host.state is HostState.VersionMismatch:
         return msgspec.structs.replace(host, state=host.state_when_on, state_when_on=HostState.Normal)
     return host
+
+
+def _same_incarnation(instance: Instance | None, observation: Observation) -> Instance | None:
+    """The instance, if the observation is of its domain and not of another incarnation's."""
+    return instance if instance is not None and instance.incarnation == observation.incarnation else None
 
 
 def _mark_stuck(tx: Transaction, instance: Instance) -> None:

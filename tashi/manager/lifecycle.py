@@ -115,6 +115,14 @@ def end(tx: Transaction, instance: Instance, reason: str) -> None:
         advance(tx, instance, Happening.SEEN_GONE, reason=reason, decayed=False)
 
 
+def born_again(tx: Transaction, instance: Instance) -> dict[str, Any]:
+    """The change by which an instance gets the incarnation that its record, made by an older version, does not have: its next domain
+    carries it. One whose memory is saved, or of which something is left on a host, is known there without one and stays so."""
+    if instance.incarnation or instance.saved or instance.residue:
+        return {}
+    return {"incarnation": tx.cluster.new_incarnation()}
+
+
 def _cause_in(state: InstanceState, before: Instance, cause: Cause | None) -> Cause | None:
     """Why an instance in this state does not run: a doubt keeps what was known before it."""
     if state is InstanceState.Orphaned:

@@ -37,7 +37,8 @@ class Questions:
         if link is None:
             host = self._cluster.host_name(instance.host_id)
             raise OurFault(INTERNAL, f"host {host} of {instance.name} is away; try again when `tashi getHosts` shows it up")
-        return await link.ask(kind(uuid=str(domain_uuid(self._cell, instance.id)), **content))
+        domain = str(domain_uuid(self._cell, instance.id))
+        return await link.ask(kind(uuid=domain, incarnation=instance.incarnation, **content))
 
     async def shut_down(self, host: Host) -> None:
         """Have the agent of this host shut its machine down. OurFault when it is away, TashiError when it refuses."""

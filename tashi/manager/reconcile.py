@@ -86,22 +86,27 @@ def errands_of(instance: Instance, cell: UUID) -> tuple[tuple[int, Order], ...]:
         found.append((host_id, order))
     if instance.residue and instance.state is not InstanceState.MigrateTrans:  # till then it is known by that where it came from
         domain = str(domain_uuid(cell, instance.id))
-        found += [(one.host_id, Destroy(instance_id=instance.id, generation=one.generation, uuid=domain)) for one in instance.residue]
+        about: dict[str, Any] = {"instance_id": instance.id, "incarnation": instance.incarnation, "uuid": domain}
+        found += [(one.host_id, Destroy(**about, generation=one.generation)) for one in instance.residue]
     return tuple(found)
 
 
 def order_for(instance: Instance, cell: UUID) -> Order | None:
     """The order that the instance's state calls for; None where no host has anything to do."""
-    domain = str(domain_uuid(cell, instance.id))
+    about: dict[str, Any] = {
+        "instance_id": instance.id,
+        "generation": instance.generation,
+        "incarnation": instance.incarnation,
+        "uuid": str(domain_uuid(cell, instance.id)),
+    }
     match instance.state:
         case InstanceState.PreparingDisk:
-            return PrepareDisks(instance_id=instance.id, generation=instance.generation, uuid=domain, copies=copies_needed(instance))
+            return PrepareDisks(**about, copies=copies_needed(instance))
         case InstanceState.Activating | InstanceState.Resuming:
             return Start(
-                instance_id=instance.id,
-                generation=instance.generation,
+                **about,
                 name=instance.name,
-                uuid=domain,
+                user_id=instance.user_id,
                 cores=instance.cores,
                 memory=instance.memory,
                 disks=instance.disks,
@@ -118,29 +123,22 @@ def order_for(instance: Instance, cell: UUID) -> Order | None:
                 saved=instance.saved,
             )
         case InstanceState.Destroying | InstanceState.Restarting:
-            return Destroy(
-                instance_id=instance.id,
-                generation=instance.generation,
-                uuid=domain,
-                copies=unused_copies(instance),
-                saved=instance.saved,
-            )
+            return Destroy(**about, copies=unused_copies(instance), saved=instance.saved)
         case InstanceState.Pausing | InstanceState.Unpausing | InstanceState.ShuttingDown:
-            return _DEEDS[instance.state](instance_id=instance.id, generation=instance.generation, uuid=domain)
+            return _DEEDS[instance.state](**about)
         case InstanceState.Suspending:
-            return Suspend(instance_id=instance.id, generation=instance.generation, uuid=domain, saved=instance.saved)
+            return Suspend(**about, saved=instance.saved)
         case InstanceState.MigratePrep | InstanceState.MigrateTrans | InstanceState.Orphaned:
-            return _order_to_move(instance, domain)
+            return _order_to_move(instance, about)
         case InstanceState.Running if instance.tasks and (wished := instance.tasks[0].adapt) is not None:
-            return Adapt(instance_id=instance.id, generation=instance.generation, uuid=domain, wished=wished)
+            return Adapt(**about, wished=wished)
         case InstanceState.Running if instance.tasks:
-            return Reset(instance_id=instance.id, generation=instance.generation, uuid=domain)
+            return Reset(**about)
         case _:
             return None
 
 
-def _order_to_move(instance: Instance, domain: str) -> Order | None:
-    about: dict[str, Any] = {"instance_id": instance.id, "generation": instance.generation, "uuid": domain}
+def _order_to_move(instance: Instance, about: dict[str, Any]) -> Order | None:
     migration, state = instance.migration, instance.state
     if migration is None:
         return Look(**about, yours=True) if state is InstanceState.MigrateTrans else None

@@ -11,7 +11,7 @@ import msgspec
 from tashi.errors import BUSY, NO_SUITABLE_HOST, YourMistake
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.creation import Creation
-from tashi.manager.lifecycle import advance
+from tashi.manager.lifecycle import advance, born_again
 from tashi.manager.wishes import recorded, wrong_state
 from tashi.model.host import Host
 from tashi.model.instance import Becoming, Instance, Resources
@@ -64,7 +64,8 @@ def begin_again(tx: Transaction, instance: Instance, settings: SchedulingSetting
     if not fits:
         return advance(tx, after, Happening.SEEN_GONE, reason=after.reason)
     generation = after.generation + 1
-    return advance(tx, after, Happening.PLACED, reason=after.reason, generation=generation, started=generation)
+    changes = {"generation": generation, "started": generation} | born_again(tx, after)
+    return advance(tx, after, Happening.PLACED, reason=after.reason, **changes)
 
 
 def _become(instance: Instance, becoming: Becoming) -> Instance:

@@ -90,11 +90,13 @@ class ClusterManager(Service):
         in_thread: InThread | None = None,
         wall: Clock | None = None,
         first_free_uid: Callable[[int], int] = lambda least: least,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         """``make_power`` makes the driver that switches hosts on and off, of a way to have a host's agent shut its machine down;
         ``in_thread`` makes plans that would hold the reactor for too long; without it every plan is made in the reactor;
         ``wall`` gives the time of day, without it the machine's; ``first_free_uid`` gives the lowest number from another on that no
-        user of the control plane's machine has."""
+        user of the control plane's machine has; ``random_bytes`` draws the incarnations of instances."""
+        self._random_bytes = random_bytes
         self._first_free_uid = first_free_uid
         self._reactor = reactor
         self._wall = wall or WallClock()
@@ -113,7 +115,9 @@ class ClusterManager(Service):
         reactor, settings = self._reactor, self._settings
         tables = await self._store.load()
         self.journal = Journal(reactor, self._store)
-        cluster = self.cluster = Cluster(reactor, self.journal, "tashi", publishing=self._publishing, wall=self._wall)
+        cluster = self.cluster = Cluster(
+            reactor, self.journal, "tashi", publishing=self._publishing, wall=self._wall, random_bytes=self._random_bytes
+        )
         cluster.restore(tables)
         cell = uuid.UUID(cluster.setting("cell", lambda: str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))))
         cluster.source = f"tashi-{cell.hex[:8]}"

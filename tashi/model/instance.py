@@ -135,9 +135,14 @@ class InstanceUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=False, gc=False):
-    """One virtual machine of the cell. ``generation`` counts the orders given about it: an older order or sighting is void."""
+    """One virtual machine of the cell. ``generation`` counts the orders given about it: an older order or sighting is void.
+
+    ``incarnation`` is random and never repeats, even after a restore of the records: it tells the instance's domain and files from
+    those of another instance that had the same id. It is '' for a record made before there were incarnations, until its next start.
+    """
 
     id: int
+    incarnation: str = ""
     state: InstanceState = InstanceState.Pending
     host_id: int | None = None
     generation: int = 0

@@ -3,16 +3,17 @@
 -> PrepareDisks, Start, Destroy, a Deed       the acknowledgement means only "I have it"
 <- Report                      the facts of the host and what is seen of its instances; `full` lists all there are
 Every order carries the generation of its instance, every observation the generation it answers to: the older is void.
+Both name the incarnation of the instance. A host never carries out an order on a domain of another incarnation.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
-from tashi.model.bounds import Amount, Id, Items, Moment, Page, Percent, Text, Xml
+from tashi.model.bounds import Amount, Id, Items, Moment, Name, Page, Percent, Text, Xml
 from tashi.model.causes import Cause
 from tashi.model.disks import DiskCopy
 from tashi.model.host import HostFacts
@@ -25,7 +26,9 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="star
 
     instance_id: Id
     generation: Id
+    incarnation: Name = ""
     name: Text
+    user_id: Id | None = None  # the owner, for the domain's metadata
     uuid: Text
     cores: Amount
     memory: Amount
@@ -48,6 +51,7 @@ class PrepareDisks(msgspec.Struct, frozen=True, kw_only=True, rename="camel", ta
 
     instance_id: Id
     generation: Id
+    incarnation: Name = ""
     uuid: Text
     copies: Annotated[tuple[DiskCopy, ...], Items]
 
@@ -57,6 +61,7 @@ class Destroy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="de
 
     instance_id: Id
     generation: Id
+    incarnation: Name = ""
     uuid: Text
     copies: Annotated[tuple[Text, ...], Items] = ()
     saved: Text = ""  # where its memory may have been kept
@@ -67,6 +72,7 @@ class Deed(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     instance_id: Id
     generation: Id
+    incarnation: Name = ""
     uuid: Text
 
 
@@ -158,6 +164,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
 
     instance_id: Id
     generation: Id
+    incarnation: Name = ""
     seen: Seen
     reason: Text = ""
     cause: Cause | None = None
@@ -169,6 +176,18 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     offer: Offer | None = None  # the outcome of a Depart or a Receive
     progress: Percent | None = None  # percent of a deed that takes long
     stuck: bool = False  # a deed waits for the guest's process, which does not answer
+
+
+def answer(order: Order | Deed, seen: Seen, reason: str = "", **fields: Any) -> Observation:
+    """Return what is seen of an order's instance in answer to it."""
+    return Observation(
+        instance_id=order.instance_id,
+        generation=order.generation,
+        incarnation=order.incarnation,
+        seen=seen,
+        reason=reason,
+        **fields,
+    )
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from tashi.model.bounds import Amount, Port, Text
+from tashi.model.bounds import Amount, Name, Port, Text
 
 LOG_PAGE_BYTES: Final = 96 * 1024
 """Most bytes of a console's log in one answer."""
@@ -21,9 +21,10 @@ INPUT_BYTES: Final = 4 * 1024
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A question about the domain of this UUID."""
+    """A question about the domain of this UUID and incarnation."""
 
     uuid: Text
+    incarnation: Name = ""
 
 
 class StartVnc(_Asked, frozen=True, kw_only=True, rename="camel", tag="startVnc"):

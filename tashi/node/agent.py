@@ -155,7 +155,7 @@ class NodeAgent(Service):
         self._avatar: pb.RemoteReference | None = None  # once everything was listed over this link
         self._facts: HostFacts | None = None
         self._mac = ""
-        self._untold: dict[int, Observation] = {}
+        self._untold: dict[tuple[int, str], Observation] = {}  # by id and incarnation
         self._cell = ""
         self._run_apart = run_apart or run
         self._keep_mark = keep_mark
@@ -197,7 +197,7 @@ class NodeAgent(Service):
 
     def tell(self, observation: Observation) -> None:
         """Report this with whatever else happens in this turn of the reactor."""
-        self._untold[observation.instance_id] = observation
+        self._untold[observation.instance_id, observation.incarnation] = observation
         self._flush_soon()
 
     def _notice(self, domain: str | None, *hint: Any) -> None:
@@ -307,8 +307,9 @@ class NodeAgent(Service):
 
     def _told(self, ignored: object, told: Sequence[Observation]) -> None:
         for observation in told:
-            if self._untold.get(observation.instance_id) is observation:
-                del self._untold[observation.instance_id]
+            key = observation.instance_id, observation.incarnation
+            if self._untold.get(key) is observation:
+                del self._untold[key]
 
     def _flushed(self, ignored: object) -> None:
         self._flushing = False

@@ -11,7 +11,7 @@ from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
 from tashi.model.bounds import cut
 from tashi.model.instance import Resources
-from tashi.model.orders import Deed, Look, Observation, Offer, Order, PrepareDisks, Receive, Seen, Start
+from tashi.model.orders import Deed, Look, Observation, Offer, Order, PrepareDisks, Receive, Seen, Start, answer
 from tashi.node.faults import HypervisorAway
 
 LONGEST_REASON: Final = 400
@@ -30,7 +30,7 @@ def carry_out(hypervisor: IHypervisor, cell: str, order: Order) -> Observation |
             hypervisor.prepare_disks(cell, order)
             seen, reason = Seen.READY, ""
         else:
-            hypervisor.destroy(cell, order.uuid, order.generation, order.copies, order.saved)
+            hypervisor.destroy(cell, order.uuid, order.generation, order.copies, order.saved, order.incarnation)
             seen, reason = Seen.GONE, "destroyed"
     except HypervisorAway:
         raise
@@ -39,11 +39,11 @@ def carry_out(hypervisor: IHypervisor, cell: str, order: Order) -> Observation |
     except Exception:
         # Whether it runs is not known, and what is told to have failed may be started elsewhere: look before saying so.
         _log.failure("instance {id}: an order was not carried out", id=order.instance_id)
-        found = hypervisor.settle(cell, order.uuid, order.generation)
+        found = hypervisor.settle(cell, order.uuid, order.generation, incarnation=order.incarnation)
         if isinstance(order, Start) and found is not None and found.seen in _ALIVE:
             return msgspec.structs.replace(found, generation=order.generation)
         seen, reason = Seen.FAILED, "the node agent failed; its log says how"
-    return Observation(instance_id=order.instance_id, generation=order.generation, seen=seen, reason=reason)
+    return answer(order, seen, reason)
 
 
 def _do(hypervisor: IHypervisor, cell: str, deed: Deed) -> Observation | None:
@@ -60,10 +60,14 @@ def _do(hypervisor: IHypervisor, cell: str, deed: Deed) -> Observation | None:
         _log.failure("instance {id}: a deed was not carried out", id=deed.instance_id)
         refused = "the node agent failed; its log says how"
     # what was made ready for a domain that is to arrive is not cleared away
-    seen = None if isinstance(deed, Receive) and outcome is not None else hypervisor.settle(cell, deed.uuid, deed.generation)
+    seen = None
+    if not isinstance(deed, Receive) or outcome is None:
+        seen = hypervisor.settle(cell, deed.uuid, deed.generation, incarnation=deed.incarnation)
     without_domain = Seen.EXPECTED if isinstance(deed, Receive) else outcome
     if seen is None and isinstance(without_domain, Seen):
-        seen = Observation(instance_id=deed.instance_id, generation=deed.generation, seen=without_domain)
+        seen = answer(deed, without_domain)
+    if seen is None and refused:
+        seen = answer(deed, Seen.GONE, refused)  # what has its UUID is not this instance's domain
     return seen and msgspec.structs.replace(
         seen,
         generation=deed.generation,

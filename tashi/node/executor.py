@@ -25,10 +25,10 @@ from tashi.model.instance import Nic, domain_uuid
 from tashi.model.orders import Deed, Destroy, Observation, Order, Seen
 from tashi.node.carry_out import LONGEST_REASON, carry_out
 from tashi.node.faults import HypervisorAway
-from tashi.node.life import ALIVE, AT_AN_END, Life, interval, is_forgotten, is_news, same, takes_long
+from tashi.node.life import ALIVE, AT_AN_END, Key, Life, interval, is_forgotten, is_news, same, takes_long
+from tashi.node.lives import Lives
 from tashi.node.room_timer import RoomTimer
 
-MOST_ENDED: Final = 10_000
 STUCK_SECONDS: Final = 5.0
 """A deed that takes longer although it should not waits for a guest whose process does not answer."""
 SHORTEST_WAIT: Final = 0.2
@@ -56,9 +56,7 @@ class Executor:
         self._tell = tell
         self._cell = ""
         self._nics: dict[int, tuple[Nic, ...]] = {}  # as they were learnt
-        self._lives: dict[int, Life] = {}
-        self._by_domain: dict[str, Life] = {}
-        self._ended: dict[int, None] = {}  # ids, longest ended first
+        self._lives = Lives()
         self._room = RoomTimer(clock, self._look_for_room)
         self._changes = 0
         self._returning: Deferred[Any] | None = None
@@ -74,8 +72,6 @@ class Executor:
         if cell != self._cell:
             self._cell = cell
             self._lives.clear()
-            self._by_domain.clear()
-            self._ended.clear()
             self._nics.clear()
 
     def stop(self) -> None:
@@ -91,18 +87,17 @@ class Executor:
 
     def learn(self, instance_id: int, nics: tuple[Nic, ...]) -> None:
         """Tell with an instance what was found out of its network cards."""
-        life = self._lives.get(instance_id)
         self._nics[instance_id] = nics
-        if life is not None and life.last is not None and life.last.seen in ALIVE and not life.busy:
-            self._note(life, self._answering(life, life.last))
+        for life in self._lives.of_instance(instance_id):
+            if life.last is not None and life.last.seen in ALIVE and not life.busy:
+                self._note(life, self._answering(life, life.last))
 
     def notice(self, domain: str | None, seen: Seen | None = None, cause: Cause | None = None) -> None:
         """What libvirt says of a domain's life; None: it was out of sight."""
         if domain is None:
             self._wait_for_hypervisor()
             return
-        life = self._by_domain.get(domain)
-        if life is not None:
+        for life in self._lives.of_domain(domain):
             life.notice(seen, cause)
             self._proceed(life)
 
@@ -125,13 +120,13 @@ class Executor:
             await deferLater(self._clock, delay)
 
     def _take(self, order: Order) -> None:
-        life = self._lives.get(order.instance_id) or self._new_life(order.instance_id, order.uuid)
+        life = self._lives.begin((order.instance_id, order.incarnation), order.uuid)
         destroying = isinstance(order, Destroy)
         if (order.generation, destroying) < (life.generation, life.destroying):
             self.log.info("refused an old order for instance {id}", id=order.instance_id)
         elif (order.generation, destroying) > (life.generation, life.destroying):
             life.generation, life.destroying, life.waiting, life.done = order.generation, destroying, order, None
-            self._ended.pop(life.instance_id, None)
+            self._lives.goes_on(life)
             if destroying and life.busy:
                 self._clock.callLater(0 if life.at is not None else STUCK_SECONDS, self._end, life)
             self._proceed(life)
@@ -150,13 +145,9 @@ class Executor:
             else:
                 self._tell(life.last)
 
-    def _new_life(self, instance_id: int, domain: str) -> Life:
-        life = self._lives[instance_id] = self._by_domain[domain] = Life(instance_id, domain)
-        return life
-
     def _proceed(self, life: Life) -> None:
-        """Begin what is next for this instance, if anything is."""
-        if life.busy or self._stopped or self._returning is not None:
+        """Begin what is next for this instance, if anything is, and nothing is under way for its domain."""
+        if self._stopped or self._returning is not None or self._is_busy(life):
             return
         if life.waiting is not None:
             order, life.waiting = life.waiting, None
@@ -173,7 +164,8 @@ class Executor:
             ).addErrback(self._broken)
         elif life.look or is_news(life):
             life.busy, life.look, life.hint = True, False, None
-            self._run(self._hypervisor.settle, self._cell, life.domain, life.generation, life.known_cause).addCallbacks(
+            known = life.generation, life.known_cause, life.incarnation
+            self._run(self._hypervisor.settle, self._cell, life.domain, *known).addCallbacks(
                 self._looked_at, self._failed, callbackArgs=(life,), errbackArgs=(life, None)
             ).addErrback(self._broken)
         else:
@@ -182,7 +174,7 @@ class Executor:
     def _end(self, life: Life) -> None:
         """What is under way and keeps a Destroy waiting is to end."""
         if life.busy and life.destroying and life.waiting is not None and not self._stopped:
-            self._run(self._hypervisor.abort, self._cell, life.domain).addErrback(self._broken)
+            self._run(self._hypervisor.abort, self._cell, life.domain, life.incarnation).addErrback(self._broken)
 
     def _look_if_stuck(self, life: Life, order: Deed) -> None:
         if life.busy and life.order is order and life.waiting is None and life.last is not None and not self._stopped:
@@ -191,8 +183,10 @@ class Executor:
     def _ask_progress(self, life: Life, order: Order) -> None:
         if life.at is order and not self._stopped:
             # an abort that came before there was anything to end is said again
-            call = self._hypervisor.abort if life.destroying else self._hypervisor.progress
-            asked = self._run(call, self._cell, life.domain)
+            if life.destroying:
+                asked = self._run(self._hypervisor.abort, self._cell, life.domain, life.incarnation)
+            else:
+                asked = self._run(self._hypervisor.progress, self._cell, life.domain)
             asked.addCallback(self._tell_progress, life, order).addErrback(self._broken)
             asked.addBoth(lambda ignored: self._clock.callLater(interval(order), self._ask_progress, life, order))
 
@@ -200,7 +194,7 @@ class Executor:
         if life.at is order and life.waiting is None and percent is not None and percent != life.percent:
             life.percent = percent
             seen = life.last.seen if life.last is not None and life.last.seen in ALIVE else Seen.EXPECTED
-            self._tell(Observation(instance_id=life.instance_id, generation=order.generation, seen=seen, progress=percent))
+            self._tell(self._observed(life, seen, generation=order.generation, progress=percent))
 
     def _finished(self, observation: Observation | None, life: Life) -> None:
         life.busy, life.at = False, None
@@ -211,7 +205,7 @@ class Executor:
         if observation.done and observation.generation == life.generation:
             life.done = observation
         self._note(life, observation)
-        self._proceed(life)
+        self._proceed_all(life)
 
     def _looked_at(self, observation: Observation | None, life: Life, *, done: bool = False) -> None:
         """Note what was seen; ``done``: an order found no domain, which is its outcome."""
@@ -222,11 +216,20 @@ class Executor:
             generation = life.order.generation if done and life.order is not None else life.generation
             cause = life.cause if life.cause in AT_AN_END else None
             reason = "vanished" if cause is None else in_words(cause)
-            gone = Observation(
-                instance_id=life.instance_id, generation=generation, seen=Seen.GONE, reason=reason, cause=cause, done=done
-            )
-            self._note(life, gone)
-        self._proceed(life)
+            self._note(life, self._observed(life, Seen.GONE, generation=generation, reason=reason, cause=cause, done=done))
+        self._proceed_all(life)
+
+    def _is_busy(self, life: Life) -> bool:
+        """Whether something is under way for the life's domain, be it for another incarnation."""
+        return any(one.busy for one in self._lives.of_domain(life.domain))
+
+    def _proceed_all(self, life: Life) -> None:
+        """Begin what is next for the instance, or else for another incarnation that waits for the domain."""
+        for one in (life, *self._lives.of_domain(life.domain)):
+            self._proceed(one)
+
+    def _observed(self, life: Life, seen: Seen, **fields: Any) -> Observation:
+        return Observation(instance_id=life.instance_id, incarnation=life.incarnation, seen=seen, **fields)
 
     def _answering(self, life: Life, observation: Observation) -> Observation:
         """A domain that was to be destroyed and is still there is seen in answer to that order; after a deed, in answer to it."""
@@ -249,7 +252,7 @@ class Executor:
             self._wait_for_hypervisor()
             return
         self.log.failure("instance {id} was not looked after", failure, id=life.instance_id)
-        self._proceed(life)
+        self._proceed_all(life)
 
     def _broken(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
@@ -265,24 +268,25 @@ class Executor:
         observation = msgspec.structs.replace(observation, at=self._clock.seconds(), reason=reason, nics=nics)
         life.last = observation
         if observation.cause is Cause.NO_SPACE:
-            self._room.wait(life.instance_id)
+            self._room.wait(life.key)
         if observation.seen not in ALIVE:
             self._nics.pop(life.instance_id, None)
-            self._forget_oldest(life)
+            for ended in self._lives.has_ended(life):
+                self._room.forget(ended.key)
         if life.waiting is None and (life.asked or not same(known, observation)):
             life.asked = False
             self._tell(observation)
 
-    def _look_for_room(self, instance_id: int) -> None:
+    def _look_for_room(self, key: Key) -> None:
         """Let a guest that had no space on its disks continue, if there is some."""
-        life = self._lives.get(instance_id)
+        life = self._lives.of(key)
         if life is None or life.last is None or life.last.cause is not Cause.NO_SPACE or self._stopped:
             return
-        if life.busy or life.waiting is not None or self._returning is not None:
-            self._room.wait(instance_id)
+        if self._is_busy(life) or life.waiting is not None or self._returning is not None:
+            self._room.wait(key)
             return
         life.busy = True
-        tried = self._run(self._hypervisor.resume_if_room, self._cell, life.domain)
+        tried = self._run(self._hypervisor.resume_if_room, self._cell, life.domain, life.incarnation)
         tried.addErrback(self._no_room, life).addCallback(self._tried, life).addErrback(self._broken)
 
     def _no_room(self, failure: Failure, life: Life) -> None:
@@ -291,28 +295,18 @@ class Executor:
 
     def _tried(self, ignored: object, life: Life) -> None:
         life.busy, life.look = False, True
-        self._room.wait(life.instance_id)
-        self._proceed(life)
-
-    def _forget_oldest(self, life: Life) -> None:
-        self._ended.pop(life.instance_id, None)
-        self._ended[life.instance_id] = None
-        while len(self._ended) > MOST_ENDED:
-            old = self._lives.pop(next(iter(self._ended)))
-            del self._by_domain[old.domain], self._ended[old.instance_id]
-            self._room.forget(old.instance_id)
+        self._room.wait(life.key)
+        self._proceed_all(life)
 
     def _adopt(self, found: Sequence[Observation], since: int) -> list[Observation]:
         """Make what was listed what is known, but for what changed after `since` or is being changed; the list, brought up to date."""
-        listed = {observation.instance_id: observation for observation in found}
-        for instance_id, observation in list(listed.items()):
-            life = self._lives.get(instance_id)
-            if life is None:
-                life = self._new_life(instance_id, str(domain_uuid(uuid.UUID(self._cell), instance_id)))
+        listed = {(observation.instance_id, observation.incarnation): observation for observation in found}
+        for key, observation in list(listed.items()):
+            life = self._lives.begin(key, str(domain_uuid(uuid.UUID(self._cell), observation.instance_id)))
             if life.busy or life.waiting is not None or life.changed > since:
                 continue
             if life.last is not None and is_forgotten(life.last, observation):
-                listed[instance_id] = life.last
+                listed[key] = life.last
                 continue
             if observation.seen is Seen.GONE and not observation.reason:
                 life.look = True  # never begun: cleared away without a word, and its order, when it comes again, is a new one
@@ -324,15 +318,18 @@ class Executor:
             else:
                 life.look = True  # to clear it away
                 self._proceed(life)
-        for life in list(self._lives.values()):
-            unseen = life.instance_id not in listed and life.last is not None and life.last.seen in ALIVE
+        for life in self._lives:
+            unseen = life.key not in listed and life.last is not None and life.last.seen in ALIVE
             if unseen and not life.busy and life.changed <= since:
                 life.look = True
                 self._proceed(life)
-            if life.last is not None and (life.changed > since or same(life.last, listed.get(life.instance_id))):
-                listed[life.instance_id] = life.last
-        told = [each for each in listed.values() if each.seen in (*ALIVE, Seen.SAVED) or (each.seen is Seen.GONE and each.reason)]
-        return [self._answering(self._lives[each.instance_id], each) for each in told]
+            if life.last is not None and (life.changed > since or same(life.last, listed.get(life.key))):
+                listed[life.key] = life.last
+        return [
+            self._answering(self._lives.begin(key, ""), each)
+            for key, each in listed.items()
+            if each.seen in (*ALIVE, Seen.SAVED) or (each.seen is Seen.GONE and each.reason)
+        ]
 
     def _wait_for_hypervisor(self) -> None:
         """Hold everything until libvirt answers, then look at everything."""
@@ -346,5 +343,5 @@ class Executor:
 
     def _back(self, ignored: object) -> None:
         self._returning = None
-        for life in list(self._lives.values()):
+        for life in self._lives:
             self._proceed(life)

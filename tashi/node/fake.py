@@ -104,8 +104,8 @@ class FakeHypervisor:
         self.begun.append(f"start {order.instance_id}")
         self._answer()
         domain = self._domains.get(order.uuid)
-        if domain is not None and domain.cell != cell:
-            raise OurFault(INTERNAL, "the domain has the instance's UUID but is not this cell's; it was left alone")
+        if domain is not None:
+            _check_own(domain, cell, order.incarnation)
         if domain is not None and domain.seen is Seen.GONE and domain.cause is not None and domain.order.generation == order.generation:
             del self._domains[order.uuid]
             return _observation(domain)
@@ -126,15 +126,23 @@ class FakeHypervisor:
         return msgspec.structs.replace(_observation(domain), nics=nics_of(order))
 
     def destroy(
-        self, cell: str, domain_uuid: str, generation: int, copies: Sequence[str] = (), saved: str = ""
+        self,
+        cell: str,
+        domain_uuid: str,
+        generation: int,
+        copies: Sequence[str] = (),
+        saved: str = "",
+        incarnation: str = "",
     ) -> None:
         """See IHypervisor."""
         self.begun.append("destroy")
         self._answer()
         self._shared.saved.pop(saved, None)
         domain = self._domains.get(domain_uuid)
-        if domain is not None and domain.cell != cell:
-            raise OurFault(INTERNAL, "the domain is not this cell's; it was left alone")
+        if domain is not None:
+            _check_own(domain, cell)
+            if domain.order.incarnation != incarnation:
+                return
         self._expected.pop(domain_uuid, None)
         self._come_back(domain_uuid)
         if self._domains.pop(domain_uuid, None) is not None:
@@ -149,6 +157,7 @@ class FakeHypervisor:
             if self.refuses:
                 raise OurFault(INTERNAL, self.refuses)
             if deed.uuid in self._domains:
+                _check_own(self._domains[deed.uuid], cell, deed.incarnation)
                 raise OurFault(INTERNAL, "there is such a domain already")
             self._expected[deed.uuid] = deed.generation
             return Offer(domain=deed.described, address=self._address, shared=True)
@@ -157,8 +166,7 @@ class FakeHypervisor:
         domain = self._domains.get(deed.uuid)
         if domain is None or domain.seen is Seen.GONE:
             return None
-        if domain.cell != cell:
-            raise OurFault(INTERNAL, "the domain is not this cell's; it was left alone")
+        _check_own(domain, cell, deed.incarnation)
         if domain.cause in OFF and not isinstance(deed, Pause | Unpause):
             raise OurFault(CONFLICT, f"the domain does not run: {in_words(domain.cause)}")
         again = domain.order.generation == deed.generation
@@ -197,7 +205,7 @@ class FakeHypervisor:
         """See IHypervisor."""
         return self.percent
 
-    def abort(self, cell: str, domain_uuid: str) -> None:
+    def abort(self, cell: str, domain_uuid: str, incarnation: str = "") -> None:
         """See IHypervisor."""
         self.begun.append("abort")
         self._come_back(domain_uuid)
@@ -236,13 +244,13 @@ class FakeHypervisor:
             self._tell(domain_uuid, Seen.GONE)
 
     def settle(
-        self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None
+        self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None, incarnation: str = ""
     ) -> Observation | None:
         """See IHypervisor."""
         self.begun.append("settle")
         self._answer()
         domain = self._domains.get(domain_uuid)
-        if domain is None or domain.cell != cell:
+        if domain is None or (domain.cell, domain.order.incarnation) != (cell, incarnation):
             return None
         if domain.seen is Seen.GONE and domain.cause is not Cause.MIGRATED_AWAY:
             del self._domains[domain_uuid]
@@ -250,7 +258,7 @@ class FakeHypervisor:
                 return None  # never begun
         return _observation(domain)
 
-    def resume_if_room(self, cell: str, domain_uuid: str) -> None:
+    def resume_if_room(self, cell: str, domain_uuid: str, incarnation: str = "") -> None:
         """See IHypervisor."""
         self.begun.append("resume if room")
         self._answer()
@@ -313,7 +321,16 @@ def _observation(domain: _Domain) -> Observation:
     return Observation(
         instance_id=domain.order.instance_id,
         generation=domain.order.generation,
+        incarnation=domain.order.incarnation,
         seen=domain.seen,
         reason="" if domain.cause is None else in_words(domain.cause),
         cause=domain.cause,
     )
+
+
+def _check_own(domain: _Domain, cell: str, incarnation: str | None = None) -> None:
+    """OurFault unless the domain is of this cell and, when one is named, of this incarnation."""
+    if domain.cell != cell:
+        raise OurFault(INTERNAL, "the domain has the instance's UUID but is not this cell's; it was left alone")
+    if incarnation not in (None, domain.order.incarnation):
+        raise OurFault(INTERNAL, "the domain has the instance's UUID but belongs to another instance; it was left alone")

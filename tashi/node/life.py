@@ -11,15 +11,18 @@ from tashi.model.orders import Migrate, Observation, Order, PrepareDisks, Seen, 
 
 PROGRESS_SECONDS: Final = 1.0
 ALIVE: Final = (Seen.RUNNING, Seen.PAUSED)
+Key = tuple[int, str]
+"""The id and the incarnation of an instance."""
 AT_AN_END: Final = ENDED | {Cause.MIGRATED_AWAY}
 _NOT_ENDED: Final = OFF | {Cause.MIGRATED_AWAY}
 
 
 class Life:
-    """What is known of one instance on this host."""
+    """What is known of one incarnation of an instance on this host."""
 
-    def __init__(self, instance_id: int, domain: str) -> None:
-        self.instance_id = instance_id
+    def __init__(self, key: Key, domain: str) -> None:
+        self.key = key
+        self.instance_id, self.incarnation = key
         self.domain = domain
         self.generation = -1
         self.destroying = False  # the order of this generation is a Destroy

@@ -5,35 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from tashi.node.life import Key
+
 FIRST_SECONDS: Final = 3.0
 LONGEST_SECONDS: Final = 60.0
 
 
 class RoomTimer:
-    """Calls ``look`` with an instance's id some time after `wait` was called with it."""
+    """Calls ``look`` with an instance's id and incarnation some time after `wait` was called with it."""
 
-    def __init__(self, clock: Any, look: Callable[[int], None]) -> None:
+    def __init__(self, clock: Any, look: Callable[[Key], None]) -> None:
         self._clock = clock
         self._look = look
-        self._delays: dict[int, tuple[float, float]] = {}  # by instance: the last delay, and when it ended
-        self._waiting: set[int] = set()
+        self._delays: dict[Key, tuple[float, float]] = {}  # by instance: the last delay, and when it ended
+        self._waiting: set[Key] = set()
 
-    def wait(self, instance_id: int) -> None:
+    def wait(self, key: Key) -> None:
         """Have this instance looked at later; twice as late as the last time, unless that was long ago."""
-        if instance_id in self._waiting:
+        if key in self._waiting:
             return
         now = self._clock.seconds()
-        last, ended = self._delays.get(instance_id, (0.0, 0.0))
+        last, ended = self._delays.get(key, (0.0, 0.0))
         recent = last > 0 and now - ended < LONGEST_SECONDS
         delay = min(2 * last, LONGEST_SECONDS) if recent else FIRST_SECONDS
-        self._delays[instance_id] = delay, now + delay
-        self._waiting.add(instance_id)
-        self._clock.callLater(delay, self._due, instance_id)
+        self._delays[key] = delay, now + delay
+        self._waiting.add(key)
+        self._clock.callLater(delay, self._due, key)
 
-    def forget(self, instance_id: int) -> None:
+    def forget(self, key: Key) -> None:
         """The instance is no more."""
-        self._delays.pop(instance_id, None)
+        self._delays.pop(key, None)
 
-    def _due(self, instance_id: int) -> None:
-        self._waiting.discard(instance_id)
-        self._look(instance_id)
+    def _due(self, key: Key) -> None:
+        self._waiting.discard(key)
+        self._look(key)

@@ -57,6 +57,17 @@ class GuestAccessContract:
                 fault = self.refusal(call)
                 assert fault.code == CONFLICT if cell == CELL else "left alone" in fault.message
 
+    def test_only_its_own_incarnation(self) -> None:
+        """O1: the domain of another incarnation has neither screen nor console nor drive for this one."""
+        other = "f" * 32
+        for call in (
+            lambda: self.access.set_vnc_password(CELL, HERE, "secret", 60.0, other),
+            lambda: self.access.connect_to_screen(CELL, HERE, other),
+            lambda: self.access.change_cdrom(CELL, HERE, "", other),
+            lambda: self.access.open_console(CELL, HERE, True, lambda data: None, lambda: None, other),
+        ):
+            assert "left alone" in self.refusal(call).message
+
     def test_screen(self) -> None:
         """A password can be set as often as one likes, and the connection to a screen is the caller's."""
         for _ in range(2):

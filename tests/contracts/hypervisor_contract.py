@@ -181,6 +181,34 @@ class HypervisorContract:
                 raise AssertionError("it was touched")
         assert list(self.listed(OTHER_CELL)) == [7]
 
+    def test_incarnations_apart(self) -> None:
+        """O1: an order never touches the domain of another incarnation, which is listed with its own; a destroy ends as done."""
+        theirs, ours = an_order(incarnation="a" * 32), an_order(incarnation="b" * 32)
+        self.hypervisor.start(CELL, theirs)
+        for call in (
+            lambda: self.hypervisor.start(CELL, ours),
+            lambda: self.hypervisor.start(CELL, an_order()),
+            lambda: self.hypervisor.do(CELL, a_deed(Pause, incarnation="b" * 32)),
+        ):
+            try:
+                call()
+            except OurFault as fault:
+                assert "another instance" in fault.message and "left alone" in fault.message
+            else:
+                raise AssertionError("it was touched")
+        self.hypervisor.destroy(CELL, ours.uuid, 3, incarnation="b" * 32)
+        assert self.hypervisor.settle(CELL, ours.uuid, 3, incarnation="b" * 32) is None
+        seen = Observation(instance_id=7, generation=3, incarnation="a" * 32, seen=Seen.RUNNING)
+        assert self.listed() == {7: seen} and self.hypervisor.settle(CELL, ours.uuid, 3, incarnation="a" * 32) == seen
+        self.hypervisor.destroy(CELL, ours.uuid, 3, incarnation="a" * 32)
+        assert self.listed() == {}
+
+    def test_a_domain_without_incarnation(self) -> None:
+        """A domain that an older version made belongs to a record without an incarnation, and to no other."""
+        self.hypervisor.start(CELL, an_order())
+        assert self.hypervisor.settle(CELL, an_order().uuid, 3, incarnation="b" * 32) is None
+        assert self.hypervisor.settle(CELL, an_order().uuid, 3) == self.listed()[7]
+
     def test_ended(self) -> None:
         """A domain that ended is told gone, with how, and then nothing of it is left."""
         order = an_order()

@@ -188,7 +188,7 @@ def test_reader_hangs_up() -> None:
     reading = Deferred.fromCoroutine(cell.manager.verbs.call(ALICE, "readConsole", {"instance": 1, "session": SESSION}))
     reading.addErrback(lambda failure: None)
     reading.cancel()
-    assert agent.questions[-1] == CloseConsole(uuid=agent.questions[0].uuid, session=SESSION)
+    assert agent.questions[-1] == CloseConsole(uuid=agent.questions[0].uuid, incarnation=agent.incarnations[1], session=SESSION)
 
 
 def test_asker_hangs_up() -> None:
@@ -210,7 +210,7 @@ def test_log_of_the_gone() -> None:
     for reference in (1, "web"):
         page = cell.call(ALICE, "readConsoleLog", instance=reference, offset=4)
         assert (base64.b64decode(page["data"]), page["next"]) == (b"\r\n\xff", 7)
-    assert agent.questions[-1] == ReadLog(uuid=agent.questions[-1].uuid, name="tashi-1-web", offset=4)
+    assert agent.questions[-1] == ReadLog(uuid=agent.questions[-1].uuid, incarnation=agent.incarnations[1], name="tashi-1-web", offset=4)
     assert _refused(cell, BOB, "readConsoleLog", instance=1)[0] == "forbidden"
     assert _refused(cell, ALICE, "readConsoleLog", instance="other")[0] == "unknown-id"
 

@@ -308,7 +308,9 @@ class ExecutorTests(ExecutorCase):
         self.executor.give([start()])
         self.assertEqual(self.told, [msgspec.structs.replace(self.told[0], at=12.5)])
 
-    def refuse(self, cell: str, domain: str, generation: int, copies: Sequence[str], saved: str) -> None:
+    def refuse(
+        self, cell: str, domain: str, generation: int, copies: Sequence[str], saved: str, incarnation: str
+    ) -> None:
         """A destroy that libvirt refuses."""
         raise OurFault("internal", "Device or resource busy")
 

@@ -53,6 +53,7 @@ class Cell:
             version="1",
             publishing=True,
             in_thread=self._slowly,
+            random_bytes=self._world.incarnations.randbytes,
         )
         result_of(self.manager.open())
         self.manager.startService()

@@ -161,7 +161,7 @@ class Agent:
         self.machine.watch(self.executor.notice)
         self.link: Link | None = None
         self._listed = False
-        self._untold: dict[int, Observation] = {}
+        self._untold: dict[tuple[int, str], Observation] = {}
         self._under_way: dict[Callable[[], None], None] = {}
         self.process.callLater(self._world.delay(2.0), self._connect)
         self.process.callLater(5.0, self._beat)
@@ -241,7 +241,7 @@ class Agent:
         return done
 
     def _note(self, observation: Observation) -> None:
-        self._untold[observation.instance_id] = observation
+        self._untold[observation.instance_id, observation.incarnation] = observation
         self._flush()
 
     def _connect(self) -> None:
@@ -270,7 +270,7 @@ class Agent:
             told = dict(self._untold)
             self._report(self.link, tuple(told.values()), then=lambda: self._told(told))
 
-    def _told(self, told: dict[int, Observation]) -> None:
+    def _told(self, told: dict[tuple[int, str], Observation]) -> None:
         for number, observation in told.items():
             if self._untold.get(number) is observation:
                 del self._untold[number]

@@ -22,6 +22,7 @@ class World:
         self.clock = Clock()
         self.clock.advance(1_800_000_000)
         self.chance = Random(seed)
+        self.incarnations = Random(f"incarnations {seed}")
         self.faulty = True
         self.shared = SharedDirectory()
         self.lost: set[str] = set()

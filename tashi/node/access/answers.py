@@ -69,11 +69,11 @@ class Answers:
     async def _answer(self, cell: str, address: str, question: Question) -> Answer:
         match question:
             case StartVnc():
-                return await self._vnc.open(cell, question.uuid, self._vnc_address or address)
+                return await self._vnc.open(cell, question.uuid, self._vnc_address or address, question.incarnation)
             case StopVnc():
-                await self._vnc.close(cell, question.uuid)
+                await self._vnc.close(cell, question.uuid, question.incarnation)
             case ChangeCdrom():
-                await self._run(self._access.change_cdrom, cell, question.uuid, question.image)
+                await self._run(self._access.change_cdrom, cell, question.uuid, question.image, question.incarnation)
             case OpenConsole():
                 return ConsoleOpened(session=await self._consoles.open(cell, question))
             case ReadConsole():

@@ -94,7 +94,13 @@ class Consoles:
         session = self._by_domain[asked.uuid] = _Session(asked.uuid, lambda it: self._reactor.callFromThread(self._tell, it))
         try:
             session.console = await self._run(
-                self._access.open_console, cell, asked.uuid, asked.force, session.output.put, lambda: self._closed(session)
+                self._access.open_console,
+                cell,
+                asked.uuid,
+                asked.force,
+                session.output.put,
+                lambda: self._closed(session),
+                asked.incarnation,
             )
         except BaseException:
             self._leave(session)

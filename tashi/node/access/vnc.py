@@ -43,13 +43,13 @@ class VncDoors:
         self._seconds = seconds
         self._doors: dict[str, _Door] = {}
 
-    async def open(self, cell: str, domain: str, address: str) -> VncOpen:
+    async def open(self, cell: str, domain: str, address: str, incarnation: str = "") -> VncOpen:
         """A port on this address of ours for one viewer of the domain's screen; one that was open, or in use, is closed."""
         self._close(domain)
         password = "".join(secrets.choice(_PASSWORD_LETTERS) for _ in range(_PASSWORD_LENGTH))
-        await self._run(self._access.set_vnc_password, cell, domain, password, self._seconds)
+        await self._run(self._access.set_vnc_password, cell, domain, password, self._seconds, incarnation)
         self._close(domain)  # another one, asked for meanwhile
-        door = self._doors[domain] = _Door(lambda viewer: self._connect(cell, domain, viewer))
+        door = self._doors[domain] = _Door(lambda viewer: self._connect(cell, domain, incarnation, viewer))
         try:
             door.listen(self._reactor, address, self._seconds)
         except OurFault:
@@ -57,17 +57,17 @@ class VncDoors:
             raise
         return VncOpen(host=address, port=door.port, password=password)
 
-    async def close(self, cell: str, domain: str) -> None:
+    async def close(self, cell: str, domain: str, incarnation: str = "") -> None:
         """Nobody is let in any more, and who is there is turned out."""
         self._close(domain)
-        await self._run(self._access.set_vnc_password, cell, domain, secrets.token_urlsafe(6), 0.0)
+        await self._run(self._access.set_vnc_password, cell, domain, secrets.token_urlsafe(6), 0.0, incarnation)
 
     def _close(self, domain: str) -> None:
         door = self._doors.pop(domain, None)
         if door is not None:
             door.close()
 
-    def _connect(self, cell: str, domain: str, viewer: _Viewer) -> None:
+    def _connect(self, cell: str, domain: str, incarnation: str, viewer: _Viewer) -> None:
         def connected(descriptor: int) -> None:
             screen = portforward.ProxyClientFactory()
             screen.setServer(viewer)
@@ -81,7 +81,7 @@ class VncDoors:
             self.log.warn("a viewer was not let in at a screen: {why}", why=failure.getErrorMessage())
             viewer.transport.abortConnection()
 
-        self._run(self._access.connect_to_screen, cell, domain).addCallback(connected).addErrback(failed)
+        self._run(self._access.connect_to_screen, cell, domain, incarnation).addCallback(connected).addErrback(failed)
 
 
 class _Viewer(portforward.Proxy):

@@ -13,9 +13,10 @@ from xml.etree import ElementTree
 import msgspec
 
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault
-from tashi.node.domain.xml import NAMESPACE, shut_screen
+from tashi.node.domain.xml import NAMESPACE, Mark, mark_in, shut_screen, write_mark
 
 _PLACES: Final = ("file", "dev")
+_MARK: Final = f"metadata/{{{NAMESPACE}}}instance"
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +45,13 @@ def needs_of(described: str) -> Needs:
     )
 
 
-def generation_of(described: str) -> int:
-    """The generation of the order that the described domain answered to; OurFault when it does not carry our mark."""
-    mark = _parsed(described).find(f"metadata/{{{NAMESPACE}}}instance")
+def mark_of_described(described: str) -> Mark:
+    """The mark of the described domain; OurFault when it does not carry ours."""
+    element = _parsed(described).find(_MARK)
+    mark = None if element is None else mark_in(element)
     if mark is None:
-        raise OurFault(INTERNAL, "the domain that is to come is none of this cell's")
-    return int(mark.get("generation", "0"))
+        raise OurFault(INTERNAL, "the description of the domain carries no mark of this cell")
+    return mark
 
 
 def files_of(described: str) -> dict[str, str]:
@@ -75,20 +77,27 @@ def without_secrets(described: str) -> str:
 def landed(
     described: str,
     *,
-    generation: int,
+    mark: Mark,
     files: Mapping[str, str],
     bridge_of: Callable[[str], str],
     console: str,
     secret: str,
 ) -> str:
-    """The domain as this host will have it. ``files``: where each of its files is here; ``bridge_of``: the bridge for the card with this
-    MAC address; ``console``: the file that keeps what the guest prints; ``secret``: its screen's password, which lets nobody in.
-    OurFault names a file that has no place here."""
+    """The domain as this host will have it, with this mark.
+
+    ``files``: where each of its files is here; ``bridge_of``: the bridge for the card with this MAC address; ``console``: the file
+    that keeps what the guest prints; ``secret``: its screen's password, which lets nobody in.
+    OurFault names a file that has no place here, or says that the domain is of another cell, instance or incarnation."""
+    found = mark_of_described(described)
+    if (found.cell, found.instance_id, found.incarnation) != (mark.cell, mark.instance_id, mark.incarnation):
+        raise OurFault(
+            INTERNAL,
+            f"expected the domain of {told_identity(mark)}, got the one of {told_identity(found)}; it was left alone",
+        )
     domain = _parsed(described)
-    mark = domain.find(f"metadata/{{{NAMESPACE}}}instance")
-    if mark is None:
-        raise OurFault(INTERNAL, "the domain that is to come is none of this cell's")
-    mark.set("generation", str(generation))
+    element = domain.find(_MARK)
+    assert element is not None
+    write_mark(element, msgspec.structs.replace(found, generation=mark.generation))
     for disk in domain.iterfind("devices/disk"):
         for source in disk.iter("source"):
             for place in _PLACES:
@@ -105,6 +114,11 @@ def landed(
     for screen in domain.iterfind("devices/graphics[@type='vnc']"):
         shut_screen(screen, secret)
     return ElementTree.tostring(domain, encoding="unicode")
+
+
+def told_identity(mark: Mark) -> str:
+    """Whose domain this is, in words."""
+    return f"instance {mark.instance_id} of cell {mark.cell}, incarnation {mark.incarnation or 'none'}"
 
 
 def _parsed(described: str) -> ElementTree.Element:

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import msgspec
 
 from tashi.errors import BAD_ARGUMENT, OurFault, TashiError
-from tashi.model.bounds import LARGEST
+from tashi.model.bounds import LARGEST, LONGEST_NAME
 from tashi.model.instance import DEFAULT_CPU_SHARE, Nic, domain_name
 from tashi.model.names import check_hostname, check_integer, check_mac, shown
 from tashi.model.orders import Start
@@ -53,12 +53,17 @@ class AttachedDisk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """What we write into a domain's metadata: whose it is, and which order it answers to."""
+    """What we write into a domain's metadata: whose it is, and which order it answers to.
+
+    ``incarnation`` is '' and ``user_id``, the owner's, None in a domain that an older version made.
+    """
 
     cell: str
     instance_id: int
     generation: int
+    incarnation: str = ""
     name: str
+    user_id: int | None = None
 
 
 def domain_xml(
@@ -102,19 +107,48 @@ def mark_xml(mark: Mark) -> str:
     return ElementTree.tostring(ElementTree.Element("instance", _mark_attributes(mark)), encoding="unicode")
 
 
+def mark_for(order: Start, cell: str) -> Mark:
+    """The mark of the domain that this order starts."""
+    return Mark(
+        cell=cell,
+        instance_id=order.instance_id,
+        generation=order.generation,
+        incarnation=order.incarnation,
+        name=order.name,
+        user_id=order.user_id,
+    )
+
+
 def read_mark(text: str) -> Mark | None:
     """The mark in a metadata element; None when the text is not one of ours."""
     try:
-        attributes = ElementTree.fromstring(text).attrib
+        return mark_in(ElementTree.fromstring(text))
+    except ElementTree.ParseError:
+        return None
+
+
+def mark_in(element: ElementTree.Element) -> Mark | None:
+    """The mark that this metadata element holds; None when it is not one of ours."""
+    attributes = element.attrib
+    try:
         mark = Mark(
             cell=attributes["cell"],
             instance_id=int(attributes["id"]),
             generation=int(attributes["generation"]),
+            incarnation=attributes.get("incarnation", ""),
             name=attributes["name"],
+            user_id=int(attributes["user"]) if "user" in attributes else None,
         )
-        return mark if 0 <= mark.instance_id <= LARGEST and 0 <= mark.generation <= LARGEST else None
-    except (ElementTree.ParseError, KeyError, ValueError):
+    except (KeyError, ValueError):
         return None
+    numbers = (mark.instance_id, mark.generation, mark.user_id or 0)
+    return mark if all(0 <= number <= LARGEST for number in numbers) and len(mark.incarnation) <= LONGEST_NAME else None
+
+
+def write_mark(element: ElementTree.Element, mark: Mark) -> None:
+    """Replace the mark in this metadata element."""
+    element.attrib.clear()
+    element.attrib.update(_mark_attributes(mark))
 
 
 def nics_of(order: Start) -> tuple[Nic, ...]:
@@ -136,7 +170,7 @@ def _domain(
     domain = ElementTree.Element("domain", type=kind)
     _add(domain, "name", domain_name(order.instance_id, order.name))
     _add(domain, "uuid", str(uuid.UUID(order.uuid)))
-    mark = Mark(cell=cell, instance_id=order.instance_id, generation=order.generation, name=order.name)
+    mark = mark_for(order, cell)
     _add(_add(domain, "metadata"), f"{{{NAMESPACE}}}instance", **_mark_attributes(mark))
     _add(domain, "memory", str(order.memory), unit="MiB")
     if order.memory_limit:
@@ -258,7 +292,12 @@ def _add_screen(domain: ElementTree.Element, secret: str) -> None:
 
 
 def _mark_attributes(mark: Mark) -> dict[str, str]:
-    return {"cell": mark.cell, "id": str(mark.instance_id), "generation": str(mark.generation), "name": mark.name}
+    attributes = {"cell": mark.cell, "id": str(mark.instance_id), "generation": str(mark.generation), "name": mark.name}
+    if mark.incarnation:
+        attributes["incarnation"] = mark.incarnation
+    if mark.user_id is not None:
+        attributes["user"] = str(mark.user_id)
+    return attributes
 
 
 def _chosen(hint: str, value: str, choices: Sequence[str]) -> str:

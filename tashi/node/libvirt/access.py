@@ -28,25 +28,25 @@ class LibvirtAccess:
         self._disks = disks
         self._logs = logs
 
-    def set_vnc_password(self, cell: str, domain_uuid: str, password: str, seconds: float) -> None:
+    def set_vnc_password(self, cell: str, domain_uuid: str, password: str, seconds: float, incarnation: str = "") -> None:
         """See IGuestAccess."""
         with self._connection.talking("its screen cannot be shown") as connection:
-            domain = running_domain(connection, cell, domain_uuid)
+            domain = running_domain(connection, cell, domain_uuid, incarnation)
             screen = _device(domain, "graphics[@type='vnc']", "screen", libvirt.VIR_DOMAIN_XML_SECURE)
             screen.set("passwd", password)
             screen.set("passwdValidTo", time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + seconds)))
             domain.updateDeviceFlags(ElementTree.tostring(screen, encoding="unicode"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
-    def connect_to_screen(self, cell: str, domain_uuid: str) -> int:
+    def connect_to_screen(self, cell: str, domain_uuid: str, incarnation: str = "") -> int:
         """See IGuestAccess."""
         with self._connection.talking("its screen cannot be shown") as connection:
-            return int(running_domain(connection, cell, domain_uuid).openGraphicsFD(0, 0))
+            return int(running_domain(connection, cell, domain_uuid, incarnation).openGraphicsFD(0, 0))
 
-    def change_cdrom(self, cell: str, domain_uuid: str, image: str) -> None:
+    def change_cdrom(self, cell: str, domain_uuid: str, image: str, incarnation: str = "") -> None:
         """See IGuestAccess."""
         path = self._disks.cdrom(image) if image else ""
         with self._connection.talking("its CD-ROM was not changed") as connection:
-            domain = running_domain(connection, cell, domain_uuid)
+            domain = running_domain(connection, cell, domain_uuid, incarnation)
             drive = _device(domain, "disk[@device='cdrom']", "CD-ROM drive")
             for child in list(drive):
                 if child.tag not in ("target", "readonly", "address"):
@@ -58,11 +58,17 @@ class LibvirtAccess:
             domain.updateDeviceFlags(ElementTree.tostring(drive, encoding="unicode"), where)
 
     def open_console(
-        self, cell: str, domain_uuid: str, force: bool, received: Callable[[bytes], None], ended: Callable[[], None]
+        self,
+        cell: str,
+        domain_uuid: str,
+        force: bool,
+        received: Callable[[bytes], None],
+        ended: Callable[[], None],
+        incarnation: str = "",
     ) -> LibvirtConsole:
         """See IGuestAccess."""
         with self._connection.talking("its console cannot be opened") as connection:
-            return LibvirtConsole(running_domain(connection, cell, domain_uuid), force, received, ended)
+            return LibvirtConsole(running_domain(connection, cell, domain_uuid, incarnation), force, received, ended)
 
     def read_log(self, name: str, offset: int) -> bytes:
         """See IGuestAccess."""

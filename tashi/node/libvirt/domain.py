@@ -11,6 +11,7 @@ import msgspec
 
 from tashi.errors import CONFLICT, INTERNAL, OurFault
 from tashi.model.causes import OFF, Cause, in_words
+from tashi.model.instance import domain_uuid
 from tashi.model.orders import Observation, Seen
 from tashi.node.domain.xml import NAMESPACE, PREFIX, Mark, mark_xml, read_mark
 from tashi.node.libvirt.causes import STATES, cause_of
@@ -29,28 +30,42 @@ def canonical(text: str) -> str:
         raise OurFault(INTERNAL, "the order names no domain: its UUID is not one") from None
 
 
-def find(connection: Any, domain_uuid: str) -> Any:
-    """The domain, or None."""
+def find(connection: Any, named: str) -> Any:
+    """The domain of this UUID, or None."""
     with gone_meanwhile():
-        return connection.lookupByUUIDString(domain_uuid)
+        return connection.lookupByUUIDString(named)
     return None
 
 
 def mark_of(domain: Any) -> Mark | None:
-    """Our mark on the domain; None on a stranger."""
+    """Our mark on the domain; None on a stranger, and on a clone, which has the metadata of another domain but not its UUID."""
     try:
-        return read_mark(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
+        mark = read_mark(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
             return None
         raise
+    return mark if mark is not None and _has_uuid(mark, domain.UUIDString()) else None
 
 
-def own_mark(domain: Any, cell: str) -> Mark:
-    """Our mark on the domain; OurFault when it is somebody else's."""
+def _has_uuid(mark: Mark, text: str) -> bool:
+    try:
+        return domain_uuid(uuid.UUID(mark.cell), mark.instance_id) == uuid.UUID(text)
+    except ValueError:
+        return False
+
+
+def own_mark(domain: Any, cell: str, incarnation: str | None) -> Mark:
+    """The cell's mark on the domain of this incarnation (None: of any); OurFault when it is somebody else's."""
     mark = mark_of(domain)
     if mark is None or mark.cell != cell:
         raise OurFault(INTERNAL, f"the domain {domain.name()} has the instance's UUID but is not this cell's; it was left alone")
+    if incarnation is not None and mark.incarnation != incarnation:
+        raise OurFault(
+            INTERNAL,
+            f"the domain {domain.name()} has the instance's UUID but belongs to another instance (incarnation "
+            f"{mark.incarnation or 'none'}); it was left alone, see `tashi getStrays`",
+        )
     return mark
 
 
@@ -59,7 +74,7 @@ def renewed(domain: Any, mark: Mark, generation: int, where: int = libvirt.VIR_D
     is enough to know it by when it has ended. ``where``: libvirt's word for another place."""
     if mark.generation == generation:
         return mark
-    mark = Mark(cell=mark.cell, instance_id=mark.instance_id, generation=generation, name=mark.name)
+    mark = msgspec.structs.replace(mark, generation=generation)
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, mark_xml(mark), PREFIX, NAMESPACE, where)
     return mark
 
@@ -80,7 +95,14 @@ def seen_of(domain: Any, mark: Mark) -> Observation:
     if cause is Cause.IO_ERROR:
         cause, detail = _disk_trouble(domain)
     reason = in_words(cause, detail) if cause is not None else ""
-    return Observation(instance_id=mark.instance_id, generation=mark.generation, seen=seen, reason=reason, cause=cause)
+    return Observation(
+        instance_id=mark.instance_id,
+        generation=mark.generation,
+        incarnation=mark.incarnation,
+        seen=seen,
+        reason=reason,
+        cause=cause,
+    )
 
 
 def observed_as(observation: Observation, cause: Cause) -> Observation:
@@ -106,10 +128,10 @@ def _disk_trouble(domain: Any) -> tuple[Cause, str]:
     return Cause.IO_ERROR, ", ".join(sorted(errors))
 
 
-def running_domain(connection: Any, cell: str, domain_uuid: str) -> Any:
-    """The cell's domain of this UUID; OurFault when there is none, when it does not run, or when it is not this cell's."""
-    domain = find(connection, canonical(domain_uuid))
+def running_domain(connection: Any, cell: str, named: str, incarnation: str) -> Any:
+    """The cell's domain of this UUID and incarnation; OurFault when there is none, when it does not run, or when it is another's."""
+    domain = find(connection, canonical(named))
     if domain is None or domain.state()[0] in ENDED:
         raise OurFault(CONFLICT, "the instance does not run on its host any more")
-    own_mark(domain, cell)
+    own_mark(domain, cell, incarnation)
     return domain

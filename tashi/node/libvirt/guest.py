@@ -7,6 +7,7 @@ driver, whose domains live in this process anyway, it is created in one step. A 
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ from tashi.model.orders import (
     Start,
     Suspend,
     Unpause,
+    answer,
 )
 from tashi.model.statistics import Sample
 from tashi.node.access.logs import ConsoleLogs
@@ -51,7 +53,7 @@ from tashi.node.libvirt.domain import ENDED, canonical, find, has_run, mark_of, 
 from tashi.node.libvirt.events import Listener
 from tashi.node.libvirt.host import HostReader
 from tashi.node.libvirt.jobs import Jobs
-from tashi.node.libvirt.migrate import NOWHERE, Moves, Way, check_movable
+from tashi.node.libvirt.migrate import NOWHERE, Moves, Way
 from tashi.node.libvirt.pauses import go_on_if_room
 from tashi.node.libvirt.removal import UNDEFINE, Removal
 from tashi.node.libvirt.save import SavedDomains
@@ -116,7 +118,7 @@ class LibvirtHypervisor:
         with self._connection.talking(f"{domain_name(order.instance_id, order.name)} was not started") as connection:
             domain = find(connection, canonical(order.uuid))
             if domain is not None:
-                mark = own_mark(domain, cell)
+                mark = own_mark(domain, cell, order.incarnation)
                 if domain.state()[0] not in ENDED:
                     self._disks.keep(canonical(order.uuid), order.generation, order.disks)
                     if order.saved:
@@ -137,20 +139,15 @@ class LibvirtHypervisor:
                     self._remove(domain, order.generation)
             if order.saved:
                 simulated = self._host.domain_kind(connection) == "test"
-                self._saved.resume(
-                    connection,
-                    canonical(order.uuid),
-                    order.generation,
-                    order.saved,
-                    lambda xml: self._moves.land(order, xml, order.generation, simulated),
-                )
+                land = functools.partial(self._moves.land, cell, order, generation=order.generation, simulated=simulated)
+                self._saved.resume(connection, canonical(order.uuid), order.generation, order.saved, land)
                 self._bridges.arrived(connection.lookupByUUIDString(canonical(order.uuid)).XMLDesc)
             else:
                 self._create(connection, cell, order)
-        return Observation(instance_id=order.instance_id, generation=order.generation, seen=Seen.RUNNING, nics=nics_of(order))
+        return answer(order, Seen.RUNNING, nics=nics_of(order))
 
     def destroy(
-        self, cell: str, domain_uuid: str, generation: int, copies: Sequence[str] = (), saved: str = ""
+        self, cell: str, domain_uuid: str, generation: int, copies: Sequence[str] = (), saved: str = "", incarnation: str = ""
     ) -> None:
         """See IHypervisor."""
         domain_uuid = canonical(domain_uuid)
@@ -161,7 +158,8 @@ class LibvirtHypervisor:
             if domain is None:
                 self._disks.discard(domain_uuid, generation, copies)
                 return
-            own_mark(domain, cell)
+            if own_mark(domain, cell, None).incarnation != incarnation:
+                return  # what was to be destroyed is not here; this domain is another instance's
             if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:  # it may just have come from another host
                 self._disks.take(domain_uuid, lambda: files_of(domain.XMLDesc()))
             self._remove(domain, generation)
@@ -175,13 +173,13 @@ class LibvirtHypervisor:
                 percent = self._jobs.progress(connection, canonical(domain_uuid))
         return percent
 
-    def abort(self, cell: str, domain_uuid: str) -> None:
+    def abort(self, cell: str, domain_uuid: str, incarnation: str = "") -> None:
         """See IHypervisor."""
         self._disks.copies.abort(canonical(domain_uuid))
         with self._connection.talking("it could not be ended") as connection, gone_meanwhile(libvirt.VIR_ERR_OPERATION_INVALID):
             if not self._jobs.abort(connection, canonical(domain_uuid)):
                 domain = find(connection, canonical(domain_uuid))
-                if domain is not None and own_mark(domain, cell):
+                if domain is not None and own_mark(domain, cell, incarnation):
                     domain.destroy()
 
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
@@ -189,6 +187,8 @@ class LibvirtHypervisor:
         with self._connection.talking("the host refuses") as connection, gone_meanwhile():
             domain = find(connection, canonical(deed.uuid))
             if isinstance(deed, Look):
+                if domain is not None:
+                    own_mark(domain, cell, deed.incarnation)
                 self._disks.take_all(canonical(deed.uuid), deed.generation)
                 return None
             if isinstance(deed, Receive):
@@ -197,7 +197,7 @@ class LibvirtHypervisor:
                 return self._suspend(cell, domain, deed)
             if domain is None:
                 return None
-            mark = own_mark(domain, cell)
+            mark = own_mark(domain, cell, deed.incarnation)
             if domain.state()[0] in ENDED:
                 if isinstance(deed, Unpause):
                     self._disks.check_bases(canonical(deed.uuid), files_of(domain.XMLDesc()))
@@ -231,36 +231,29 @@ class LibvirtHypervisor:
 
     def _receive(self, connection: Any, cell: str, domain: Any, deed: Receive) -> Offer:
         if domain is not None:
-            own_mark(domain, cell)
-            if domain.state()[0] not in ENDED or seen_of(domain, own_mark(domain, cell)).cause in OFF:
+            mark = own_mark(domain, cell, deed.incarnation)
+            if domain.state()[0] not in ENDED or seen_of(domain, mark).cause in OFF:
                 raise OurFault(INTERNAL, "the domain is on this host already")
             self._remove(domain, deed.generation)
-        return self._moves.receive(connection, self._host.domain_kind(connection), deed)
+        return self._moves.receive(cell, connection, self._host.domain_kind(connection), deed)
 
     def _suspend(self, cell: str, domain: Any, deed: Suspend) -> Seen | None:
         if domain is None:
             return Seen.SAVED if self._saved.is_saved(deed.saved) else None
-        mark, domain_uuid = own_mark(domain, cell), canonical(deed.uuid)
-        if domain.state()[0] not in ENDED:
-            check_movable(domain, domain_uuid, self._disks)
-            renewed(domain, mark, deed.generation)
-            self._saved.save(domain, domain_uuid, deed.saved)
-        elif not self._saved.is_memory_saved(deed.saved):
-            do_while_off(domain, mark, deed)
+        if not self._saved.suspend(domain, own_mark(domain, cell, deed.incarnation), deed):
             return None
-        self._saved.finish(domain_uuid, list(files_of(domain.XMLDesc())), deed.saved)
         self._remove(domain, deed.generation, keep_console=True)
         return Seen.SAVED
 
     def settle(
-        self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None
+        self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None, incarnation: str = ""
     ) -> Observation | None:
         """See IHypervisor."""
         domain_uuid = canonical(domain_uuid)
         with self._connection.talking("the domain could not be looked at") as connection:
             domain = find(connection, domain_uuid)
             mark = None if domain is None else mark_of(domain)
-            if domain is None or mark is None or mark.cell != cell:
+            if domain is None or mark is None or (mark.cell, mark.incarnation) != (cell, incarnation):
                 if domain is None and cause in CAUSES_OF_AN_END:
                     self._disks.discard(domain_uuid, generation)
                 return None
@@ -282,12 +275,12 @@ class LibvirtHypervisor:
                 return observation if observation.reason else None
             return observation
 
-    def resume_if_room(self, cell: str, domain_uuid: str) -> None:
+    def resume_if_room(self, cell: str, domain_uuid: str, incarnation: str = "") -> None:
         """See IHypervisor."""
         with self._connection.talking("it could not be continued") as connection, gone_meanwhile():
             domain = find(connection, canonical(domain_uuid))
             if domain is not None:
-                go_on_if_room(domain, own_mark(domain, cell))
+                go_on_if_room(domain, own_mark(domain, cell, incarnation))
 
     def domains(self, cell: str) -> Sequence[Observation]:
         """See IHypervisor."""

@@ -21,7 +21,8 @@ import msgspec
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.instance import domain_name
 from tashi.model.orders import Deed, Migrate, Offer, Receive, Start
-from tashi.node.domain.landing import files_of, generation_of, landed, needs_of, without_secrets
+from tashi.node.domain.landing import files_of, landed, mark_of_described, needs_of, without_secrets
+from tashi.node.domain.xml import Mark
 from tashi.node.faults import HypervisorAway
 from tashi.node.libvirt.jobs import Job, Jobs
 from tashi.node.network.bridges import Bridges
@@ -75,13 +76,13 @@ class Moves:
         self._disks.generations.leave_sign(deed.uuid, deed.generation)
         return Offer(domain=without_secrets(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE)))
 
-    def receive(self, connection: Any, kind: str, deed: Receive) -> Offer:
+    def receive(self, cell: str, connection: Any, kind: str, deed: Receive) -> Offer:
         """Look at all that the domain needs here, make what is missing, and say how it will be here; OurFault when it cannot be had."""
         self._check(connection, kind, deed.described)
-        shared = self._disks.generations.finds_sign(deed.uuid, generation_of(deed.described))
+        shared = self._disks.generations.finds_sign(deed.uuid, mark_of_described(deed.described).generation)
         if not shared:
             self._disks.prepare(deed.uuid, deed.generation, deed.disks, scratch_of(deed))
-        landing = self.land(deed, deed.described, None if shared else deed.generation)
+        landing = self.land(cell, deed, deed.described, None if shared else deed.generation)
         self._disks.check_bases(deed.uuid, files_of(landing))
         self._expected.add(deed.uuid)
         return Offer(domain=landing, address=self._way.address, shared=shared)
@@ -93,10 +94,11 @@ class Moves:
         return expected
 
     def land(
-        self, order: Receive | Start, described: str, generation: int | None, simulated: bool = False
+        self, cell: str, order: Receive | Start, described: str, generation: int | None, simulated: bool = False
     ) -> str:
-        """The described domain as it will be on this host, whose files are here already; OurFault when one is not. ``generation``:
-        that of the directory with its disks; None: the one that they have been in."""
+        """The described domain as it will be on this host, whose files are here already; OurFault when one is not, or when the
+        description is of another instance or incarnation. ``generation``: that of the directory with its disks; None: the one that
+        they have been in."""
         places = {path: self._disks.place_of(order.uuid, path, generation) for path in files_of(described)}
         console = self._consoles / f"{domain_name(order.instance_id, order.name)}.log"
         ready = self._bridges.ready((nic.network for nic in order.nics), simulated)
@@ -104,7 +106,13 @@ class Moves:
         self._consoles.mkdir(parents=True, exist_ok=True)
         return landed(
             described,
-            generation=order.generation,
+            mark=Mark(
+                cell=cell,
+                instance_id=order.instance_id,
+                generation=order.generation,
+                incarnation=order.incarnation,
+                name=order.name,
+            ),
             files={path: place for path, place in places.items() if place is not None},
             bridge_of=lambda mac: _bridge(bridges, mac),
             console=str(console),

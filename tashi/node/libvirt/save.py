@@ -19,8 +19,13 @@ from typing import Any, Final
 import libvirt
 
 from tashi.errors import INTERNAL, OurFault
+from tashi.model.orders import Suspend
 from tashi.node.domain.landing import files_of
+from tashi.node.domain.xml import Mark
+from tashi.node.libvirt.deeds import do_while_off
+from tashi.node.libvirt.domain import ENDED, canonical, renewed
 from tashi.node.libvirt.jobs import Jobs
+from tashi.node.libvirt.migrate import check_movable
 from tashi.node.storage import bases
 from tashi.node.storage.copying import copy_data
 from tashi.node.storage.disks import Disks
@@ -45,6 +50,19 @@ class SavedDomains:
     def is_memory_saved(self, saved: str) -> bool:
         """Whether at least its memory is, so that the domain here is one that is being suspended."""
         return _is_whole(self._share / saved) or _is_whole(_part(self._share / saved))
+
+    def suspend(self, domain: Any, mark: Mark, deed: Suspend) -> bool:
+        """Keep all of the domain under the deed's name; return False when it is off and none of its memory is there to keep."""
+        domain_uuid = canonical(deed.uuid)
+        if domain.state()[0] not in ENDED:
+            check_movable(domain, domain_uuid, self._disks)
+            renewed(domain, mark, deed.generation)
+            self.save(domain, domain_uuid, deed.saved)
+        elif not self.is_memory_saved(deed.saved):
+            do_while_off(domain, mark, deed)
+            return False
+        self.finish(domain_uuid, list(files_of(domain.XMLDesc())), deed.saved)
+        return True
 
     def save(self, domain: Any, domain_uuid: str, saved: str) -> None:
         """Keep the memory of a domain that runs; it ends with that. OurFault when it could not be kept: then it runs on."""
