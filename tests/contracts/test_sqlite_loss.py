@@ -273,6 +273,7 @@ class LossTest(TestCase):
         await store.close()
         with sqlite3.connect(here.database) as database:
             database.execute("DROP TABLE runs")
+            database.execute("DROP TABLE disks")
             database.execute("PRAGMA user_version = 1")
         database.close()
         here.marker.path.unlink()
