@@ -166,7 +166,7 @@ class BoundedBroker(pb.Broker):
         if not isinstance(requestID, int) or not isinstance(message, bytes) or not isinstance(objectID, bytes | int):
             raise pb.ProtocolError("no call")
         try:
-            result = self._call(objectID, message.decode(), netArgs, netKw)
+            result = self._call(objectID, message.decode(errors="replace"), netArgs, netKw)
         except _BadCall as bad:
             words = f"{type(bad.error).__name__}: {str(bad.error)[:200]!a}"
             self.factory.limited.warn(self.source, "bad calls", "{source} made a call that is none: {why}", why=words)
