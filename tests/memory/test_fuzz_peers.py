@@ -7,26 +7,20 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import struct
 from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
 import pytest
-from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.spread import banana
 
 from tashi.model.bounds import MOST_CORES, MOST_MEMORY
-from tashi.wire.admission import Admission
 from tashi.wire.bounded_banana import AFTER_LOGIN
-from tashi.wire.broker import BrokerFactory
 from tashi.wire.codec import encode
-from tashi.wire.gate import Gate, GateFactory
-from tashi.wire.portal import Door
+from tashi.wire.gate import Gate
 from tests.builders import ALICE, a_login, a_report, an_instance, seen
-from tests.small_cell import FakeAgent, SmallCell
+from tests.peers import Peers, message
 
 ROUNDS: Final = int(os.environ.get("TASHI_FUZZ", "300"))
 SEED: Final = int(os.environ.get("TASHI_FUZZ_SEED", "22"))
@@ -35,76 +29,12 @@ ODD: Final = (
     "../x", "web", "1", [], {}, [[]], {"": 0}, [1] * 2000, {"a": {"b": {"c": [1, {"d": None}]}}}, "running", "gone", "paused",
 )  # fmt: skip
 WORDS: Final = (
-    b"message", b"answer", b"error", b"decref", b"version", b"didNotUnderstand", b"cachemessage", b"decache", b"uncache", b"tuple", b"list",
-    b"dictionary", b"remote", b"local", b"lcache", b"cache", b"copy", b"None", b"unicode", b"boolean", b"true", b"reference", b"dereference",
-    b"root", b"call", b"more", b"report", b"login_user", b"login_node", b"decimal", b"datetime", b"set", b"frozenset", b"instance", b"class",
+    b"message", b"answer", b"error", b"decref", b"version", b"didNotUnderstand", b"cachemessage", b"decache", b"uncache", b"tuple",
+    b"dictionary", b"remote", b"local", b"lcache", b"cache", b"copy", b"None", b"unicode", b"boolean", b"true", b"reference", b"list",
+    b"root", b"call", b"more", b"report", b"login_user", b"login_node", b"decimal", b"datetime", b"set", b"frozenset", b"instance",
+    b"dereference", b"class",
     b"module", b"function", b"persistent", b"twisted.spread.pb.CopyableFailure", b"tashi.errors.TashiError", b"os.system", b"",
 )  # fmt: skip
-
-
-class Transport(StringTransport):
-    """A unix socket whose other end is this user; without one, a TCP connection."""
-
-    def __init__(self, uid: int | None) -> None:
-        super().__init__()
-        self.uid = uid
-        self.socket = self
-        self.family = socket.AF_INET if uid is None else socket.AF_UNIX
-
-    def getsockopt(self, *_: Any) -> bytes:
-        """See socket."""
-        return struct.pack("3i", 1, self.uid, 1)
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """See ITCPTransport."""
-
-    def fileno(self) -> int:
-        """A low number."""
-        return 7
-
-
-class Peers:
-    """A cell with two hosts, and peers whose connections are in memory."""
-
-    def __init__(self) -> None:
-        self.cell = SmallCell(hosts=[FakeAgent("h1"), FakeAgent("h2")])
-        self.cell.create()
-        self.cell.work()
-        manager = self.cell.manager
-        self.brokers = BrokerFactory(self.cell.clock, Door(self.cell.clock, manager.hosts, manager.verbs, manager.cluster.users))
-        self.factory = GateFactory(self.cell.clock, self.brokers, self.brokers, Admission(self.cell.clock))
-        self.errors: list[Any] = []
-
-    def observe(self, event: Any) -> None:
-        """Keep what is logged with a traceback."""
-        if event.get("log_failure") is not None:
-            self.errors.append(event["log_failure"])
-
-    def connect(self, uid: int | None) -> Gate:
-        """A new connection, with its dialect chosen."""
-        gate = self.factory.buildProtocol(None)
-        gate.makeConnection(Transport(uid))
-        gate.dataReceived(b"\x02\x82pb")
-        return gate
-
-    def log_in(self, uid: int | None, name: str = "evil") -> Gate:
-        """A connection that is logged in as a user, or without one as an agent; its perspective is object 1."""
-        gate = self.connect(uid)
-        arguments = [b"tuple"] if uid is not None else [b"tuple", encode(a_login(name)), [b"remote", 1]]
-        gate.dataReceived(message(b"root", b"login_user" if uid is not None else b"login_node", arguments))
-        self.cell.settle(0.02)
-        assert gate._inside
-        return gate
-
-    def hang_up(self, gate: Gate) -> None:
-        """Its end, whoever wanted it."""
-        gate.connectionLost(None)  # type: ignore[arg-type]
-        self.cell.settle(0.02)
-
-
-def message(target: Any, name: bytes, arguments: Any) -> bytes:
-    """A call."""
-    return bytes(banana.encode([b"message", 1, target, name, 1, arguments, [b"dictionary"]]))
 
 
 def sexp(chance: Random, depth: int = 0) -> Any:
