@@ -163,6 +163,11 @@ class Commands:
 
     def refuse(self, who: Principal, origin: Origin, error: TashiError, resource_id: str | None = None) -> None:
         """See ICommands. A stanza that was a command before has its outcome already: that is told, not this."""
+        self._in_turn(who, origin, lambda: self._refuse_in_turn(who, origin, error, resource_id))
+
+    async def _refuse_in_turn(
+        self, who: Principal, origin: Origin, error: TashiError, resource_id: str | None
+    ) -> None:
         if not self._told_again(origin, repeatable=False):
             self._refuse(who, origin, error, resource_id)
 
@@ -194,6 +199,11 @@ class Commands:
 
     def set_host_config(self, who: Principal, origin: Origin, host: int | str, name: str, value: str) -> None:
         """See ICommands."""
+        self._in_turn(who, origin, lambda: self._set_host_config(who, origin, host, name, value))
+
+    async def _set_host_config(
+        self, who: Principal, origin: Origin, host: int | str, name: str, value: str
+    ) -> None:
         if self._told_again(origin, repeatable=True):
             return
         try:

@@ -76,11 +76,7 @@ class Records:
                 self.touched.add(key)
                 _put(self.hosts, key, record)
             case "users":
-                old = self.users.get(key)
-                if old is not None and old.jid:
-                    self.by_jid.pop(comparable(old.jid), None)
-                if record is not None and record.jid:
-                    self.by_jid[comparable(record.jid)] = record
+                self._index_user(self.users.get(key), record)
                 _put(self.users, key, record)
             case "requests":
                 self._index_request(self.requests.get(key), record)
@@ -134,6 +130,15 @@ class Records:
                 self.shrunk.add(new.id)
             if new.grace_until is not None and (old is None or old.grace_until != new.grace_until):
                 self.in_grace[new.id] = self.awake.seconds()
+
+    def _index_user(self, old: User | None, new: User | None) -> None:
+        """One address acts as one user, whatever an older version let two users have: the one with the prepared form."""
+        if old is not None and old.jid and self.by_jid.get(comparable(old.jid)) == old:
+            del self.by_jid[comparable(old.jid)]
+        if new is not None and new.jid:
+            address = comparable(new.jid)
+            if address not in self.by_jid or new.jid == address:
+                self.by_jid[address] = new
 
     def _index_request(self, old: Request | None, new: Request | None) -> None:
         if old is not None and old.done_at is None:

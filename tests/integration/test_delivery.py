@@ -55,6 +55,29 @@ def test_the_same_stanza_twice_is_one_machine(cell: RunningCell) -> None:
     assert names(cell, "twice") == ["twice"]
 
 
+def test_d1_d2_a_text_reaches_only_what_is_the_senders(cell: RunningCell) -> None:
+    """A repeated delete by a resourceId finds what it deleted, and neither an id nor another sender's equal key (D1, D2)."""
+
+    async def story() -> None:
+        async with cell.peer("ism") as ism, cell.peer("alice") as alice:
+            (hers,) = (await alice.ask(cell.sink, compute("reach-hers", resourceId="order-2")))["ids"]
+            (isms,) = (await ism.ask(cell.sink, compute("reach-isms", userId=1001, resourceId="order-2")))["ids"]
+            (odd,) = (await ism.ask(cell.sink, compute("reach-odd", userId=1001, resourceId=str(hers))))["ids"]
+            for _ in range(3):
+                for reference, number in (("order-2", isms), (str(hers), odd)):
+                    answer = await ism.ask(cell.sink, f'deletecompute "{reference}"')
+                    assert (answer["status"], answer["ids"]) == ("OK", [number])
+            unknown = await ism.ask(cell.sink, f'deletecompute "{hers}0"')
+            assert (unknown["code"], "never an id" in unknown["message"]) == ("unknown-id", True)
+            assert names(cell, "reach") == ["reach-hers"]
+            assert (await alice.ask(cell.sink, 'getcompute "order-2"'))["id"] == hers
+            assert (await alice.ask(cell.sink, 'deletecompute "order-2"'))["ids"] == [hers]
+
+    asyncio.run(story())
+    assert "reads like an id" in cell.cli("createVm", "--name", "1001", "--disks", "tashi", code=1)
+    assert "is given twice" in cell.cli("destroyVm", "--instance", "a", "--instance", "9", code=2)
+
+
 def test_a_resource_id_names_one_machine(cell: RunningCell) -> None:
     """Equal content gives the same ids, other content is a conflict; another sender's key is another; a key is free when its VM is gone."""
 

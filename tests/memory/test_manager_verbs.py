@@ -249,6 +249,27 @@ def test_d8_equal_addresses_are_one_user() -> None:
     assert who is not None and who.user_id == 7
 
 
+def test_d8_of_two_old_spellings_the_prepared_one_acts_as_before() -> None:
+    """Where an older version let two users have one address, the address acts as the user who was reached by it."""
+    cell = _cell()
+    with cell.manager.cluster.transaction("restore") as tx:
+        for number, jid in ((7, "Old@Example.org"), (8, "old@example.org"), (9, "OLD@example.org")):
+            tx.put_user(User(id=number, name=f"old{number}", jid=jid))
+
+    def who_acts() -> int | None:
+        who = cell.manager.commands.identify("old@example.org")
+        return who.user_id if who else None
+
+    assert who_acts() == 8
+    cell.settle()
+    cell.restart()
+    assert who_acts() == 8
+    cell.call(ADMIN, "unregisterUser", userId=9)
+    assert who_acts() == 8
+    cell.call(ADMIN, "unregisterUser", userId=8)
+    assert who_acts() is None, "until the next start, which finds the other"
+
+
 def test_h11_destroy_many_takes_what_create_many_made() -> None:
     """Names that are numbered alike, but were made otherwise or by another createMany or user, stay."""
     cell = _cell()

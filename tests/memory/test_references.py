@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tashi.errors import YourMistake
+from tashi.errors import BUSY, YourMistake
 from tashi.model.instance import Instance, InstanceUpdate, Resources
 from tashi.model.states import InstanceState
 from tashi.model.user import Principal, User
@@ -235,6 +235,20 @@ def test_commands_of_one_sender_keep_their_order_while_the_store_is_asked() -> N
     door.cell.work()
     assert [(reply["verb"], reply["status"], reply["ids"]) for reply in door.cell.replies[1:]] == [
         ("createcompute", "OK", [2]), ("deletecompute", "OK", [1]), ("createcompute", "OK", [3])
+    ]  # fmt: skip
+
+
+def test_a_refusal_does_not_overtake_a_command_that_waits_for_its_turn() -> None:
+    """A stanza that comes again while its command waits for the store has one outcome, whatever the second one is refused for."""
+    door = Door()
+    door.create(ISM, "web")
+    commands = door.cell.manager.commands
+    commands.create(ISM, an_origin("c1"), [a_spec("other")], ["other"])  # the store is not at rest
+    commands.delete(ISM, an_origin("d1", "deletecompute"), "web")
+    commands.refuse(ISM, an_origin("d1", "deletecompute"), YourMistake(BUSY, "later"))
+    door.cell.work()
+    assert [(reply["verb"], reply["status"]) for reply in door.cell.replies[1:]] == [
+        ("createcompute", "OK"), ("deletecompute", "OK")
     ]  # fmt: skip
 
 
