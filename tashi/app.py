@@ -18,11 +18,13 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.threadpool import ThreadPool
 
 from tashi import __version__
+from tashi.audit_log import AuditLog
 from tashi.clocks import WallClock, use_monotonic_time
 from tashi.config import Config, ConfigError, load
 from tashi.config import SlaClass as ConfiguredClass
 from tashi.config.sections.scheduling import Scheduler
 from tashi.errors import BAD_ARGUMENT, TashiError, YourMistake
+from tashi.hang_up import reopen_logs_on_hang_up
 from tashi.images.directory import ImageDirectory
 from tashi.interfaces import IStore
 from tashi.manager.planner import InThread
@@ -54,7 +56,9 @@ def control_plane(reactor: Any, config: Config | None = None, *, accept_loss: bo
     use_monotonic_time(reactor)
     sys.setswitchinterval(_SWITCH_SECONDS)
     config = config or _loaded("ClusterManager", "Agent")
-    return ControlPlane(reactor, config, accept_loss)
+    audit = _audit_log(config)
+    reopen_logs_on_hang_up(reactor, audit)
+    return ControlPlane(reactor, config, accept_loss, audit)
 
 
 def node_agent(reactor: Any, config: Config | None = None) -> Service:
@@ -63,6 +67,7 @@ def node_agent(reactor: Any, config: Config | None = None) -> Service:
 
     use_monotonic_time(reactor)
     sys.setswitchinterval(_SWITCH_SECONDS)
+    reopen_logs_on_hang_up(reactor)
     try:
         return make_service(config or _loaded("NodeManager"), reactor)
     except TashiError as error:
@@ -87,10 +92,11 @@ class ControlPlane(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, config: Config, accept_loss: bool = False) -> None:
-        """``accept_loss``: start once with what is left of records that were lost."""
+    def __init__(self, reactor: Any, config: Config, accept_loss: bool = False, audit: AuditLog | None = None) -> None:
+        """``accept_loss``: start once with what is left of records that were lost; ``audit``: the audit log, if it has a file."""
         self.setName("tashi")
         self._accept_loss = accept_loss
+        self._audit = audit
         self._reactor = reactor
         self._config = config
         self._lock: IO[str] | None = None
@@ -127,6 +133,7 @@ class ControlPlane(Service):
             make_power=partial(make_power, reactor, config.power),
             in_thread=_planning_thread(reactor),
             first_free_uid=first_free_uid,
+            write_audit=self._audit.write if self._audit is not None else None,
         )
         await manager.open()
         self.manager = manager
@@ -146,7 +153,7 @@ class ControlPlane(Service):
     async def _listen(self, manager: ClusterManager) -> None:
         service = self._config.cluster_manager_service
         raise_descriptor_limit()
-        brokers: Any = BrokerFactory(self._reactor, Door(self._reactor, manager.hosts, manager.verbs, manager.cluster.users))
+        brokers: Any = BrokerFactory(self._reactor, Door(self._reactor, manager.node_door, manager.verbs, manager.cluster.users))
         admission = Admission(self._reactor)
         path = self._config.manager_socket
         path.unlink(missing_ok=True)
@@ -191,6 +198,13 @@ class ControlPlane(Service):
 
 def _store(reactor: Any, config: Config, accept_loss: bool) -> IStore:
     return SQLiteStore(reactor, str(config.database), config.marker, accept_loss=accept_loss)
+
+
+def _audit_log(config: Config) -> AuditLog | None:
+    """The audit log of the configuration; None when it goes to the program's log."""
+    if not config.audit.file:
+        return None
+    return AuditLog(config.state_dir / config.audit.file, config.audit.max_size * 2**20, config.audit.keep)
 
 
 def _planning_thread(reactor: Any) -> InThread:

@@ -92,7 +92,7 @@ class FakeAgent:
     def login(self, cell: SmallCell, login: NodeLogin | None = None, *, tell_all: bool = True) -> NodeWelcome:
         """Log in and say what runs here."""
         link = _Link(self)
-        welcome = result_of(cell.manager.hosts.login(login or a_login(self.name, mark=self.mark), link))
+        welcome = result_of(cell.manager.node_door.login(login or a_login(self.name, mark=self.mark), link))
         self.mark = welcome.mark
         self.host_id, self._link, self._cell = welcome.host_id, link, cell
         if tell_all:

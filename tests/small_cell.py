@@ -137,6 +137,7 @@ class SmallCell:
             first_free_uid=self.first_free_uid,
             wall=self.wall,
             random_bytes=self._random.randbytes,
+            write_audit=self.write_audit,
         )
         result_of(self.manager.open())
         self.manager.startService()
@@ -144,6 +145,9 @@ class SmallCell:
         self._collect()
         for agent in self.agents:
             agent.login(self)
+
+    def write_audit(self, line: str) -> None:
+        """Take a line of the audit log; a test that wants them keeps them."""
 
     def _make_power(self, shut_down: Callable[[Host], Awaitable[None]]) -> IPower | None:
         self.shut_down = shut_down

@@ -10,6 +10,7 @@ from typing import get_type_hints
 import msgspec
 
 from tashi.config.options import Keys, Section, options_of
+from tashi.config.sections.audit import Audit
 from tashi.config.sections.client import Client
 from tashi.config.sections.control_plane import SQL, ClusterManager, ClusterManagerService, LdapOverride, Vfs
 from tashi.config.sections.messaging import XMPP, Occi, SlaClasses, Templates
@@ -33,6 +34,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     cluster_manager: ClusterManager = ClusterManager()
     cluster_manager_service: ClusterManagerService = ClusterManagerService()
+    audit: Audit = Audit()
     sql: SQL = SQL()
     ldap_override: LdapOverride = LdapOverride()
     vfs: Vfs = Vfs()

@@ -18,7 +18,7 @@ from tashi.interfaces import Change
 from tashi.manager.journal import Journal
 from tashi.manager.records import Records
 from tashi.model.disks import DiskRecord
-from tashi.model.events import Event, seal
+from tashi.model.events import Event, audit_line, seal
 from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.request import Origin, Outgoing, Request
@@ -55,6 +55,8 @@ class Cluster(Records):
         # who wants to know of changes, in the turn they are made
         self.watchers: list[Callable[[Instance | Host], None]] = []
         self.outbox_listeners: list[Callable[[], None]] = []
+        self.write_audit: Callable[[str], None] | None = None
+        """Takes the lines of the audit log; without it they go to the program's log."""
         self.order_listeners: list[Callable[[Instance], None]] = []
         """Hear of each instance whose generation has changed, when that is durable: its host is to be told."""
         self._stored_outbox: dict[int, Outgoing] = {}
@@ -102,6 +104,13 @@ class Cluster(Records):
         after = self.instances[instance_id] = msgspec.structs.replace(self.instances[instance_id], reason=reason)
         if after.host_id is not None:
             self.touched.add(after.host_id)
+
+    def audit(self, event: Event, now: float) -> None:
+        """Write an audit record of this time of day to the audit log."""
+        if self.write_audit is not None:
+            self.write_audit(audit_line(event, now))
+        else:
+            self.log.info("audit: {description}", description=event["description"])
 
     # IOutbox
     def outgoing(self) -> Sequence[Outgoing]:
@@ -210,11 +219,11 @@ class Transaction:
         self._changes["requests", request_id] = None
 
     def tell(self, event: Event) -> None:
-        """An event of this change. With nobody to publish to, the audit trail is the log."""
+        """Publish an event of this change; an audit record goes to the audit log, too, when the change is durable."""
         if self.cluster.publishing:
             self._told.append((event, None))
-        elif event["type"] == "auditRecord":
-            self.cluster.log.info("audit: {description}", description=event["description"])
+        if event["type"] == "auditRecord":
+            self._then.append(lambda: self.cluster.audit(event, self.now))
 
     def send(self, origin: Origin, body: str, number: int) -> None:
         """A message to whoever the origin names. One number is one message: sent again, it has the same stanza id."""

@@ -187,7 +187,7 @@ class Commands:
         if strangers:
             with self._cluster.transaction("audit_strangers") as tx:
                 for jid, (verb, count) in strangers.items():
-                    tx.tell(audit_record(jid, verb, "", "ignored: unknown sender", count))
+                    tx.tell(audit_record(jid, verb, "", "ignored: unknown sender", count, door="xmpp"))
                     self._limited.warn(
                         "unknown senders",
                         "ignored commands",
@@ -295,4 +295,3 @@ def _wished(instance: Instance, update: InstanceUpdate) -> Resources:
     present = msgspec.structs.asdict(instance.resources)
     wished = {name: value for name, value in msgspec.structs.asdict(update.resources).items() if value is not None}
     return Resources(**{name: value for name, value in wished.items() if instance.tasks or value != (present[name] or 0)})
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from twisted.logger import Logger
 
 from tashi.errors import CONFLICT, TashiError, YourMistake
 from tashi.manager import requests
@@ -14,6 +15,8 @@ from tashi.model.disks import DiskRecord, disks_after
 from tashi.model.events import Event, vm_action
 from tashi.model.instance import Instance, Residue
 from tashi.model.states import WITHOUT_A_HOST, Happening, InstanceState, is_legal, step
+
+_log = Logger()
 
 _ENDED_AS_WISHED = frozenset({InstanceState.Destroying, InstanceState.ShuttingDown, *WITHOUT_A_HOST})
 
@@ -55,7 +58,10 @@ def advance(
     else:
         tx.put_instance(after)
     if state is not instance.state or after.cause is not instance.cause:
-        tx.tell(_event(tx, instance, after, happening, reason))
+        event = _event(tx, instance, after, happening, reason)
+        tx.tell(event)
+        if event["action"] == "failed":
+            tx.after_commit(lambda: _log.warn("lost an instance: {what}", what=event["description"]))
     if state is not instance.state:
         for doomed, why in requests.settle(tx, after, error).items():
             destroy(tx, doomed, reason=reason, failed=why)

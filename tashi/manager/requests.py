@@ -111,4 +111,4 @@ def _finish(tx: Transaction, request: Request, body: str, result: str, target: s
     if request.notify and request.notify != request.origin.sender:
         tx.notify(request.notify, replies.notification(body, request.origin.sender), request.id)
     target = target or request.resource_id or " ".join(map(str, request.instance_ids))
-    tx.tell(audit_record(request.origin.sender, request.origin.verb, target, result))
+    tx.tell(audit_record(request.origin.sender, request.origin.verb, target, result, door="xmpp"))

@@ -39,6 +39,7 @@ from tashi.manager.power_verbs import PowerVerbs
 from tashi.manager.powering import Powering
 from tashi.manager.proposals import Proposals
 from tashi.manager.questions import Questions
+from tashi.manager.refused_logins import RefusedLogins
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.sla_warnings import SlaWarnings
 from tashi.manager.snapshots import Snapshots
@@ -69,6 +70,7 @@ class ClusterManager(Service):
     commands: Commands
     verbs: Verbs
     hosts: Hosts
+    node_door: RefusedLogins
     outbox: Outbox
     usage: Usage
     powering: Powering
@@ -91,15 +93,18 @@ class ClusterManager(Service):
         wall: Clock | None = None,
         first_free_uid: Callable[[int], int] = lambda least: least,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        write_audit: Callable[[str], None] | None = None,
     ) -> None:
         """``make_power`` makes the driver that switches hosts on and off, of a way to have a host's agent shut its machine down;
         ``in_thread`` makes plans that would hold the reactor for too long; without it every plan is made in the reactor;
         ``wall`` gives the time of day, without it the machine's; ``first_free_uid`` gives the lowest number from another on that no
-        user of the control plane's machine has; ``random_bytes`` draws the incarnations of instances."""
+        user of the control plane's machine has; ``random_bytes`` draws the incarnations of instances; ``write_audit`` takes the
+        lines of the audit log, without it they go to the program's log."""
         self._random_bytes = random_bytes
         self._first_free_uid = first_free_uid
         self._reactor = reactor
         self._wall = wall or WallClock()
+        self._write_audit = write_audit
         self._store = store
         self._images = images
         self._settings = settings
@@ -118,6 +123,7 @@ class ClusterManager(Service):
         cluster = self.cluster = Cluster(
             reactor, self.journal, "tashi", publishing=self._publishing, wall=self._wall, random_bytes=self._random_bytes
         )
+        cluster.write_audit = self._write_audit
         cluster.restore(tables)
         cell = uuid.UUID(cluster.setting("cell", lambda: str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))))
         cluster.source = f"tashi-{cell.hex[:8]}"
@@ -141,6 +147,7 @@ class ClusterManager(Service):
         limited = self._limited = LimitedLog(reactor, Logger("tashi.manager"))
         others = (planning.kick, usage, cards, marks, limited)
         self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, *others)
+        self.node_door = RefusedLogins(self.hosts, cluster)
         power = self._make_power(questions.shut_down)
         self.powering = Powering(reactor, cluster, settings, power, self.hosts.let_go, planning.kick)
         convergence = Convergence(reactor, cluster, settings, picture, self._planner, self.powering)
@@ -176,6 +183,7 @@ class ClusterManager(Service):
             usage.forget()
             self.commands.tell_strangers()
             self.hosts.send_marks()
+            self.node_door.tell()
 
         self._loops = [
             planning,

@@ -76,7 +76,8 @@ def end_task(tx: Transaction, instance: Instance, observation: Observation) -> I
     tx.put_instance(after)
     if observation.refused:
         if task.request is None:
-            tx.tell(audit_record(task.who, task.verb, f"{instance.name} ({instance.id})", f"refused: {observation.refused}"))
+            target, door = f"{instance.name} ({instance.id})", "scheduler" if task.who == squeezing.WHO else "socket"
+            tx.tell(audit_record(task.who, task.verb, target, f"refused: {observation.refused}", door=door))
     elif task.adapt is not None:
         tx.tell(_adapted(tx, instance, after, task.adapt, squeezing.why(task, instance)))
     if task.request is not None:

@@ -80,13 +80,20 @@ def sla_warning(instance: Instance, term: str, reason: str, host: str | None) ->
     }
 
 
-def audit_record(who: str, verb: str, target: str, result: str, count: int = 1) -> Event:
-    """Who asked for what, and what became of it; never a secret."""
+def audit_record(who: str, verb: str, target: str, result: str, count: int = 1, *, door: str = "socket") -> Event:
+    """Who asked for what, and what became of it; never a secret. ``door``: socket, xmpp, node, or scheduler for what nobody asked for."""
     words = f"{who} {verb} {target}: {result}".replace("  ", " ")
     event: Event = {"type": "auditRecord", "description": words, "who": who, "verb": verb, "target": target, "result": result}
+    event["door"] = door
     if count > 1:
         event["count"] = count
     return event
+
+
+def audit_line(event: Event, now: float) -> str:
+    """The line of the audit log for an audit record."""
+    fields = ("who", "door", "verb", "target", "result", "count")
+    return msgspec.json.encode({"timestamp": timestamp(now)} | {name: event[name] for name in fields if name in event}).decode()
 
 
 def fqdn(instance: Instance) -> str:

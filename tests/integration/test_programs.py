@@ -170,6 +170,43 @@ def test_an_installation_brings_the_programs(
     assert answers(lambda: ended(programs / "tashi", "whoami", "-o", "name", cwd=tmp_path, TASHI_CONF=str(conf))) == "root\n"
 
 
+def test_o9_d12_hang_up_opens_the_logs_anew(conf: Path, start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    """O9, D12, O6: on SIGHUP the control plane goes on, makes the log and the audit log that logrotate moved away anew, and says so."""
+    log, audit = tmp_path / "tashi.log", tmp_path / "state" / "audit.log"
+    words = ("-n", "--pidfile=", "-l", log, "tashi")
+    plane = start(Path(sys.executable).parent / "twistd", *words, cwd=ROOT, TASHI_CONF=str(conf))
+    client = [sys.executable, "-m", "tashi.client"]
+
+    def refused() -> subprocess.CompletedProcess[str]:
+        return ended(*client, "destroyVm", "--instance", "nothing", cwd=tmp_path, TASHI_CONF=str(conf))
+
+    answers(refused)
+    (record,) = map(json.loads, audit.read_text().splitlines())
+    assert (record["door"], record["who"], record["verb"], record["target"], record["result"]) == (
+        "socket", "root", "destroyvm", "'nothing'", "unknown-id",
+    )  # fmt: skip
+    assert audit.stat().st_mode & 0o777 == 0o640
+    for file in (log, audit):
+        file.rename(file.with_suffix(".moved"))
+    plane.send_signal(signal.SIGHUP)
+    until(lambda: log.read_text() if log.exists() else "", lambda text: "SIGHUP: the logs are opened anew" in text, 20)
+    assert refused().returncode == 4
+    assert len(audit.read_text().splitlines()) == 1
+    assert plane.poll() is None
+
+
+def test_o9_hang_up_does_not_end_an_agent(conf: Path, start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    """O9: the agent, too, goes on after SIGHUP and says so, even where it has found neither libvirt nor a control plane."""
+    settings = f"[NodeManagerService]\nstateDir = {tmp_path}/node\n[Libvirt]\nuri = test:///default\n"
+    (conf / "NodeManager.cfg").write_text(settings)
+    log = tmp_path / "node.log"
+    agent = start(Path(sys.executable).parent / "twistd", "-n", "--pidfile=", "-l", log, "tashi-node", cwd=ROOT, TASHI_CONF=str(conf))
+    until(lambda: log.read_text() if log.exists() else "", lambda text: "starting up" in text, 20)
+    agent.send_signal(signal.SIGHUP)
+    until(log.read_text, lambda text: "SIGHUP: the logs are opened anew" in text, 20)
+    assert agent.poll() is None
+
+
 def test_two_on_one_state_directory(conf: Path, start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     """A second control plane on the same state directory ends at once, in words; the first one goes on."""
     client = [sys.executable, "-m", "tashi.client", "whoami", "-o", "name"]

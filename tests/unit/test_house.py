@@ -14,7 +14,8 @@ FLOORS: Final = (
     ("bedrock", "tashi tashi.errors tashi.model tashi.scheduling tashi.manager.reconcile tashi.manager.settings tashi.wire.codec "
                 "tashi.xmpp.grammar occi occi.categories occi.compute occi.json_text occi.parse occi.render "
                 "tashi.node.domain tashi.node.network.cards tashi.node.network.packets tashi.network.addresses"),
-    ("contracts", "tashi.interfaces tashi.clocks tashi.config tashi.files tashi.limited_log tashi.programs tashi.policy_plugins"),
+    ("contracts", "tashi.interfaces tashi.clocks tashi.audit_log tashi.hang_up tashi.config tashi.files tashi.limited_log tashi.programs "
+                  "tashi.policy_plugins"),
     ("cellars", "tashi.store tashi.users tashi.images tashi.network tashi.power tashi.node"),
     ("hall", "tashi.manager"),
     ("doors", "occi.sink tashi.xmpp tashi.wire tashi.client tashi.compat"),
