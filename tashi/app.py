@@ -30,7 +30,9 @@ from tashi.interfaces import IStore
 from tashi.manager.planner import InThread
 from tashi.manager.service import ClusterManager
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.status import audit_part
 from tashi.model.sla import SlaClass
+from tashi.model.status import StatusPart
 from tashi.policy_plugins import policy_named
 from tashi.power.drivers import make_power
 from tashi.scheduling.snapshot import SchedulingSettings
@@ -142,7 +144,13 @@ class ControlPlane(Service):
         if xmpp_on:
             from tashi.xmpp.service import make_service  # wokkel wants a reactor that is chosen already
 
-            make_service(reactor, config.xmpp, manager.commands, manager.outbox, _vocabulary(config)).setServiceParent(self._doors)
+            xmpp = make_service(reactor, config.xmpp, manager.commands, manager.outbox, _vocabulary(config), add_status=manager.status.add)
+            xmpp.setServiceParent(self._doors)
+        else:
+            manager.status.add("xmpp", lambda: StatusPart(words="off", data={"enabled": False}))
+        audit = self._audit
+        if audit is not None:
+            manager.status.add("audit", lambda: audit_part(audit.missing))
         self._doors.startService()
         gc.freeze()  # all that is here stays: searching it for garbage again and again would hold the reactor for tens of milliseconds
         service = config.cluster_manager_service

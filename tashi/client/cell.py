@@ -260,6 +260,10 @@ class Cell:
         answer = await self._call("readConsoleLog", instance=arguments.reference(instance), offset=offset)
         return base64.b64decode(answer["data"])
 
+    async def status(self) -> Row:
+        """How the cell is: ``healthy``, ``lines`` and ``warnings`` for people, and the data of each part."""
+        return dict(await self._call("status"))
+
     async def whoami(self) -> list[Row]:
         """As whom the control plane knows the caller."""
         return [await self._call("whoami")]

@@ -273,6 +273,7 @@ PROGRAMS: Final = (
         "db", "Back up, restore or check the control plane's database on this machine",
         "backup|restore|check|accept-loss [<file>] [--with-secrets] [--force] [--help]", "tashi.db_command",
     ),
+    Program("status", "Show how the cell is, with warnings; exit 0 healthy, 1 degraded", "[-o table|json]", "tashi.client.status"),
     Program("config", "Checks the configuration and prints every setting with where it comes from", "--check", "tashi.client.config_check"),
     Program(
         "sandbox", "Starts a whole cell on this machine, stops it, or makes a fault on one of its hosts",

@@ -60,6 +60,7 @@ class Cluster(Records):
         self.order_listeners: list[Callable[[Instance], None]] = []
         """Hear of each instance whose generation has changed, when that is durable: its host is to be told."""
         self._stored_outbox: dict[int, Outgoing] = {}
+        self._outgoing_since: dict[int, float] = {}
         self._outbox_grew = False
         journal.after_batch.append(self._announce_outbox)
 
@@ -71,6 +72,7 @@ class Cluster(Records):
             for key, record in tables[name].items():
                 self.apply(name, key, self._rebased(record))
         self._stored_outbox.update(self.outbox)
+        self._outgoing_since.update(dict.fromkeys(self.outbox, self.clock.seconds()))
 
     def _rebased(self, record: Any) -> Any:
         """The record as this process takes it over: its monotonic times are of another process, so what rests begins its rest anew."""
@@ -122,7 +124,13 @@ class Cluster(Records):
         for row in ids:
             self.outbox.pop(row, None)
             self._stored_outbox.pop(row, None)
+            self._outgoing_since.pop(row, None)
         self.journal.write_soon([Change("outbox", row, None) for row in ids])
+
+    def oldest_outgoing(self) -> float:
+        """Return for how many seconds the oldest committed row has waited to arrive, counted from our start; 0.0 when none waits."""
+        since = next(iter(self._outgoing_since.values()), None)
+        return 0.0 if since is None else self.clock.seconds() - since
 
     def is_outgoing(self, number: int) -> bool:
         """Whether the reply of this request is still on its way."""
@@ -292,4 +300,5 @@ class Transaction:
         for row in rows:
             if row.id in self.cluster.outbox:
                 self.cluster._stored_outbox[row.id] = row
+                self.cluster._outgoing_since[row.id] = self.cluster.clock.seconds()
                 self.cluster._outbox_grew = True

@@ -44,6 +44,7 @@ from tashi.manager.settings import ManagerSettings
 from tashi.manager.sla_warnings import SlaWarnings
 from tashi.manager.snapshots import Snapshots
 from tashi.manager.specific import SpecificCalls
+from tashi.manager.status import Status, hosts_part, instances_part, outbox_part, queues_part, store_part
 from tashi.manager.usage import Usage
 from tashi.manager.verbs import Verbs
 from tashi.manager.waiting import Waiting
@@ -71,6 +72,7 @@ class ClusterManager(Service):
     verbs: Verbs
     hosts: Hosts
     node_door: RefusedLogins
+    status: Status
     outbox: Outbox
     usage: Usage
     powering: Powering
@@ -156,7 +158,14 @@ class ClusterManager(Service):
         waiting = Waiting(reactor, cluster)
         cluster.watchers.append(self._forget_saved)
         specific = SpecificCalls(cluster, images, questions)
+        status = self.status = Status(cluster, self._version)
+        status.add("hosts", lambda: hosts_part(cluster.hosts))
+        status.add("instances", lambda: instances_part(cluster))
+        status.add("queues", lambda: queues_part(cluster))
+        status.add("outbox", lambda: outbox_part(cluster))
+        status.add("store", lambda: store_part(self.store_status(), cluster.wall.seconds()))
         parts = (
+            status,
             Consoles(cluster, lookup, questions),
             PowerVerbs(cluster, self.powering, settings.ratings),
             Proposals(cluster, convergence, self._planner, planning.kick),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address
 from typing import Any, Protocol
 
@@ -24,11 +24,15 @@ from occi.sink import Sink
 from tashi.clocks import Clock, WallClock
 from tashi.errors import BAD_ARGUMENT, YourMistake
 from tashi.interfaces import ICommands, IOutbox
+from tashi.model.status import StatusPart
+from tashi.xmpp.bounces import Bounces
 from tashi.xmpp.connection import Connection
 from tashi.xmpp.messages import MessageHandler
 from tashi.xmpp.publisher import Publisher
+from tashi.xmpp.status import connection_part
 
 _log = Logger()
+AddStatus = Callable[[str, Callable[[], StatusPart]], None]
 
 
 class XmppSettings(Protocol):
@@ -69,10 +73,11 @@ def make_service(
     outbox: IOutbox,
     vocabulary: Vocabulary | None = None,
     wall: Clock | None = None,
+    add_status: AddStatus = lambda name, part: None,
 ) -> Service:
     """A service that serves the account of the settings; one that does nothing when XMPP is off.
 
-    YourMistake(bad-argument) when jid or server is none.
+    ``add_status`` takes what the door tells of itself. YourMistake(bad-argument) when jid or server is none.
     """
     if not settings.enabled or not settings.jid:
         return MultiService()
@@ -88,7 +93,9 @@ def make_service(
     )
     messages = MessageHandler(sink.received)
     sink.reply = messages.reply
-    handlers = [messages, Publisher(outbox, settings.recipient, pubsub), PingHandler(), DiscoHandler(), FallbackHandler()]
+    bounces = Bounces(reactor)
+    add_status("xmpp", lambda: connection_part(connection.health, bounces, reactor.seconds()))
+    handlers = [bounces, messages, Publisher(outbox, settings.recipient, pubsub), PingHandler(), DiscoHandler(), FallbackHandler()]
     if pubsub is not None:
         handlers.insert(0, EventNode(*pubsub))  # before the publisher: the node must be there for the first event
     for handler in handlers:
