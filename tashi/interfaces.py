@@ -115,6 +115,9 @@ class IOutbox(Protocol):
     def done(self, ids: Sequence[int]) -> None:
         """These rows have arrived; forget them."""
 
+    def set_aside(self, row_id: int, why: str, size: int) -> None:
+        """Keep this row and do not offer it again: the server takes no stanza like it. ``size``: its bytes, when they are too many."""
+
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call the listener (without arguments, in the reactor) whenever rows were added and committed."""
 

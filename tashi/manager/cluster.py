@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from twisted.logger import Logger
@@ -23,6 +23,9 @@ from tashi.model.host import Host
 from tashi.model.instance import Instance
 from tashi.model.request import Origin, Outgoing, Request
 from tashi.model.user import User
+
+MOST_SET_ASIDE: Final = 1000
+"""Rows of the outbox that are kept though the server does not take them."""
 
 
 class Cluster(Records):
@@ -71,8 +74,8 @@ class Cluster(Records):
         for name in ("hosts", "users", "disks", "instances", "requests", "outbox"):
             for key, record in tables[name].items():
                 self.apply(name, key, self._rebased(record))
-        self._stored_outbox.update(self.outbox)
-        self._outgoing_since.update(dict.fromkeys(self.outbox, self.clock.seconds()))
+        self._stored_outbox.update((number, row) for number, row in self.outbox.items() if not row.set_aside)
+        self._outgoing_since.update(dict.fromkeys(self._stored_outbox, self.clock.seconds()))
 
     def _rebased(self, record: Any) -> Any:
         """The record as this process takes it over: its monotonic times are of another process, so what rests begins its rest anew."""
@@ -127,6 +130,23 @@ class Cluster(Records):
             self._outgoing_since.pop(row, None)
         self.journal.write_soon([Change("outbox", row, None) for row in ids])
 
+    def set_aside(self, number: int, why: str) -> None:
+        """Keep this row and do not send it any more. Of very many such rows the oldest are forgotten."""
+        row = self._stored_outbox.pop(number, None)
+        if row is None:
+            return
+        self._outgoing_since.pop(number, None)
+        kept = self.outbox[number] = msgspec.structs.replace(row, set_aside=why)
+        changes = [Change("outbox", number, kept)]
+        for old in self.rows_set_aside()[:-MOST_SET_ASIDE]:
+            del self.outbox[old.id]
+            changes.append(Change("outbox", old.id, None))
+        self.journal.write(changes)
+
+    def rows_set_aside(self) -> list[Outgoing]:
+        """Return the rows that are kept and not sent any more, oldest first."""
+        return sorted((row for row in self.outbox.values() if row.set_aside), key=lambda row: row.id)
+
     def oldest_outgoing(self) -> float:
         """Return for how many seconds the oldest committed row has waited to arrive, counted from our start; 0.0 when none waits."""
         since = next(iter(self._outgoing_since.values()), None)
@@ -135,7 +155,7 @@ class Cluster(Records):
     def is_outgoing(self, number: int) -> bool:
         """Whether the reply of this request is still on its way."""
         stanza_id = self._reply_id(number)
-        return any(row.stanza_id == stanza_id for row in self.outbox.values())
+        return any(row.stanza_id == stanza_id and not row.set_aside for row in self.outbox.values())
 
     def _reply_id(self, number: int) -> str:
         return f"{self.source}-r{number}"

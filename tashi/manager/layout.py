@@ -16,6 +16,8 @@ from tashi.model.instance import Instance
 from tashi.scheduling.load import HostUsage
 
 PART_BYTES = 80 * 1024
+SMALLEST_PART_BYTES = 8 * 1024
+"""Every server takes a stanza of 10,000 bytes (RFC 6120)."""
 MOST_NAMES = 500
 _encoder = msgspec.json.Encoder()
 
@@ -27,6 +29,7 @@ class Layout:
         self._cluster = cluster
         self._usage = usage
         self._priorities = priorities
+        self._part_bytes = PART_BYTES
         self._loop = KickableLoop(reactor, interval, self.tell, "layout", pause=1.0)
         cluster.watchers.append(lambda record: self._loop.kick())
 
@@ -36,6 +39,10 @@ class Layout:
 
     def stop(self) -> None:
         self._loop.stop()
+
+    def limit_parts(self, size: int) -> None:
+        """Make smaller parts: the server does not take a stanza of this many bytes."""
+        self._part_bytes = max(SMALLEST_PART_BYTES, min(self._part_bytes, size // 2))
 
     def tell(self) -> None:
         """One vmLayout event, or several parts of one."""
@@ -49,7 +56,7 @@ class Layout:
         size = 0
         for kind, entry in entries:
             size += len(entry) + 1
-            if size > PART_BYTES:
+            if size > self._part_bytes:
                 parts.append({"hosts": [], "vms": []})
                 size = len(entry) + 1
             parts[-1][kind].append(msgspec.Raw(entry))

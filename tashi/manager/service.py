@@ -145,7 +145,7 @@ class ClusterManager(Service):
         creation = Creation(cluster, images, settings, cards)
         explanation = Explanation(cluster, picture, self._planner.apart)
         self.layout = Layout(reactor, cluster, settings.layout_interval, settings.ratings, usage)
-        self.outbox = Outbox(cluster)
+        self.outbox = Outbox(cluster, self.layout.limit_parts)
         limited = self._limited = LimitedLog(reactor, Logger("tashi.manager"))
         others = (planning.kick, usage, cards, marks, limited)
         self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, *others)

@@ -6,7 +6,7 @@ A part is one function that returns a `StatusPart`, added by name; it reads memo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -143,12 +143,19 @@ def queues_part(cluster: Cluster) -> StatusPart:
 
 def outbox_part(cluster: Cluster) -> StatusPart:
     """Return how much waits to be delivered over XMPP."""
-    rows, oldest = len(cluster.outbox), cluster.oldest_outgoing()
-    warnings: Sequence[str] = ()
+    aside, oldest = cluster.rows_set_aside(), cluster.oldest_outgoing()
+    rows = len(cluster.outbox) - len(aside)
+    warnings: list[str] = []
     if oldest > OLD_OUTBOX_SECONDS or rows > MANY_ROWS:
-        warnings = (f"{rows:,} messages wait to be delivered, the oldest for {duration(oldest)}; look at the XMPP connection",)
+        warnings.append(f"{rows:,} messages wait to be delivered, the oldest for {duration(oldest)}; look at the XMPP connection")
+    if aside:
+        warnings.append(
+            f"{len(aside):,} message{'s were' if len(aside) > 1 else ' was'} set aside and not sent; the last: {aside[-1].set_aside}"
+        )
     words = f"{rows:,} messages" + (f", the oldest for {duration(oldest)}" if rows else "")
-    return StatusPart(words=words, data={"rows": rows, "oldest": round(oldest, 1)}, warnings=tuple(warnings))
+    named = [{"id": row.stanza_id, "to": row.to, "bytes": len(row.body.encode()), "why": row.set_aside} for row in aside[-MOST_NAMED:]]
+    data = {"rows": rows, "oldest": round(oldest, 1), "setAside": len(aside), "lastSetAside": named}
+    return StatusPart(words=words + (f", {len(aside):,} set aside" if aside else ""), data=data, warnings=tuple(warnings))
 
 
 def store_part(store: StoreStatus, now: float) -> StatusPart:

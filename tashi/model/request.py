@@ -37,7 +37,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=Fals
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
-    """One row of the outbox: a reply to one JID, or an event to every subscriber (``to`` empty)."""
+    """One row of the outbox: a reply to one JID, or an event to every subscriber (``to`` empty). ``set_aside``: why it is kept and not
+    sent any more; empty while it is to be sent."""
 
     id: int
     body: str
@@ -46,3 +47,4 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=Fal
     stanza_type: str = "normal"
     thread: str | None = None
     seq: int | None = None  # events only
+    set_aside: str = ""

@@ -290,7 +290,7 @@ class Connection(subprotocols.StreamManager, Service):
         for name in list(self._calls):
             self._cancel(name)
         why, self._failure = self._failure or reason, None
-        super()._disconnected(reason)
+        super()._disconnected(why)
         if self._stopped is not None:
             stopped, self._stopped = self._stopped, None
             stopped.callback(None)

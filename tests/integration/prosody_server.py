@@ -30,7 +30,7 @@ async def until(reactor: Any, condition: Callable[[], Any], seconds: float = 20.
 class Prosody:
     """One server; ``start`` and ``stop`` as often as needed, always on the same port."""
 
-    def __init__(self, reactor: Any, first_lines: str = "", encrypted: bool = True) -> None:
+    def __init__(self, reactor: Any, first_lines: str = "", encrypted: bool = True, stanza_limit: int = 262144) -> None:
         self._reactor = reactor
         self.directory = Path(tempfile.mkdtemp(prefix="tashi-prosody-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -41,6 +41,7 @@ class Prosody:
         configuration = CONFIGURATION.format(directory=self.directory, log=self.directory / "prosody.log", port=self.port, domain=DOMAIN)
         if not encrypted:
             configuration = configuration.replace("c2s_require_encryption = true", "c2s_require_encryption = false")
+        configuration = configuration.replace("c2s_stanza_size_limit = 262144", f"c2s_stanza_size_limit = {stanza_limit}")
         (self.directory / "prosody.cfg.lua").write_text(first_lines + configuration)
 
     @property

@@ -90,6 +90,7 @@ class Outbox:
     def __init__(self, rows: Sequence[Outgoing] = ()) -> None:
         self.rows = list(rows)
         self.listener: Callable[[], None] = lambda: None
+        self.aside: list[tuple[int, str, int]] = []
 
     def pending(self) -> Sequence[Outgoing]:
         return list(self.rows)
@@ -97,6 +98,10 @@ class Outbox:
     def done(self, ids: Sequence[int]) -> None:
         gone = set(ids)
         self.rows = [row for row in self.rows if row.id not in gone]
+
+    def set_aside(self, row_id: int, why: str, size: int) -> None:
+        self.done([row_id])
+        self.aside.append((row_id, why, size))
 
     def subscribe(self, listener: Callable[[], None]) -> None:
         self.listener = listener
@@ -129,9 +134,10 @@ class DoorCase(TestCase):
     skip = None if AVAILABLE else "prosody is not installed"
     first_lines = ""
     encrypted = True
+    stanza_limit = 262144
 
     async def setUp(self) -> None:
-        self.server = Prosody(reactor, self.first_lines, self.encrypted)
+        self.server = Prosody(reactor, self.first_lines, self.encrypted, self.stanza_limit)
         self.addCleanup(self.server.remove)
         for name in ("tashi", "ism", "llms"):
             self.server.account(name, "sink-secret" if name == "tashi" else name)
@@ -309,6 +315,30 @@ class StrongerHashTests(DoorCase):
     async def test_scram_before_plain(self) -> None:
         """The stronger hash is used where the server has it."""
         assert await self.mechanism() == "SCRAM-SHA-256"
+
+
+class SmallStanzaTests(DoorCase):
+    """A server that takes only short stanzas."""
+
+    stanza_limit = 65536
+
+    async def test_d3_a_poison_row_does_not_stop_the_door(self) -> None:
+        """D3: a row that Prosody refuses is set aside after two streams, what stands around it arrives, and the door goes on answering."""
+        rows = [Outgoing(id=number, body="{}", stanza_id=f"r{number}", to=ISM) for number in range(1, 8)]
+        rows[3] = Outgoing(id=4, body="x" * 80_000, stanza_id="r4", to=ISM)
+        self.outbox.rows = rows
+        peer = await self.peer()
+        peer.send("<presence/>")
+        door = self.door()
+        await until(reactor, lambda: not self.outbox.rows, 40)
+        assert [(number, size > 80_000) for number, _, size in self.outbox.aside] == [(4, True)]
+        await until(reactor, lambda: {"r1", "r2", "r3", "r5", "r6", "r7"} <= set(peer.ids))
+        assert "r4" not in peer.ids
+        await until(reactor, lambda: door.connected, 40)
+        self.outbox.add(Outgoing(id=9, body="x" * 90_000, stanza_id="r9", to=ISM), Outgoing(id=10, body="{}", stanza_id="r10", to=ISM))
+        await until(reactor, lambda: "r10" in peer.ids)
+        assert door.connected
+        assert [number for number, _, _ in self.outbox.aside] == [4, 9]
 
 
 class UnencryptedTests(DoorCase):

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
+from twisted.words.protocols.jabber.error import StreamError
 from twisted.words.xish.domish import Element, elementStream
 
 from tashi.model.request import Outgoing
@@ -20,12 +22,17 @@ class Outbox:
     def __init__(self) -> None:
         self.rows: list[Outgoing] = []
         self.listener: Callable[[], None] = lambda: None
+        self.aside: list[tuple[int, str, int]] = []
 
     def pending(self) -> Sequence[Outgoing]:
         return list(self.rows)
 
     def done(self, ids: Sequence[int]) -> None:
         self.rows = [row for row in self.rows if row.id not in set(ids)]
+
+    def set_aside(self, row_id: int, why: str, size: int) -> None:
+        self.done([row_id])
+        self.aside.append((row_id, why, size))
 
     def subscribe(self, listener: Callable[[], None]) -> None:
         self.listener = listener
@@ -56,9 +63,9 @@ class Link:
         """The server answers the oldest ping."""
         self.pings.pop(0).callback(None)
 
-    def lose(self, publisher: Publisher) -> None:
-        """The stream ends before anything more is answered."""
-        publisher.connectionLost(None)
+    def lose(self, publisher: Publisher, condition: str = "") -> None:
+        """The stream ends before anything more is answered; the server names this condition."""
+        publisher.connectionLost(Failure(StreamError(condition)) if condition else None)
         pings, self.pings = self.pings, []
         for ping in pings:
             ping.errback(NotConnected())
@@ -182,9 +189,64 @@ class PublisherTests(TestCase):
             self.link.lose(self.publisher)
 
     def test_too_long_for_any_server(self) -> None:
-        """A row that would end every stream is left out and logged, and the rest goes on."""
+        """A row that would end every stream is set aside without being tried, and the rest goes on."""
         self.publisher.connectionInitialized()
         self.outbox.add(reply(1, "x" * MAX_STANZA), reply(2))
+        assert [(number, size > MAX_STANZA) for number, _, size in self.outbox.aside] == [(1, True)]
         assert self.link.ids() == ["r2"]
         self.link.answer()
         assert self.outbox.rows == []
+
+    def test_d3_a_row_that_ends_the_stream_twice_is_set_aside(self) -> None:
+        """D3: the rows on their way are tried again one by one; the one that is alone when the stream ends again is kept, the rest goes."""
+        self.outbox.add(*(reply(number) for number in range(1, 6)))
+        self.publisher.connectionInitialized()
+        assert self.link.ids() == ["r1", "r2", "r3", "r4", "r5"]
+        self.link.lose(self.publisher, "policy-violation")
+        self.publisher.connectionInitialized()
+        assert self.link.ids() == ["r1"]
+        self.link.answer()
+        assert self.link.ids() == ["r2"]
+        self.outbox.add(reply(6))
+        assert self.link.ids() == []
+        self.link.lose(self.publisher, "policy-violation")
+        assert [number for number, _, _ in self.outbox.aside] == [2]
+        assert "policy-violation" in self.outbox.aside[0][1]
+        self.publisher.connectionInitialized()
+        while self.link.pings:
+            self.link.answer()
+        assert self.link.ids() == ["r3", "r4", "r5", "r6"]
+        assert self.outbox.rows == []
+
+    def test_d3_a_lost_network_sets_nothing_aside(self) -> None:
+        """D3: streams that end for other reasons, however often, are no reason to keep a row back."""
+        self.outbox.add(reply(1))
+        for condition in ("policy-violation", "", "system-shutdown", "connection-timeout", "", "conflict"):
+            self.publisher.connectionInitialized()
+            assert self.link.ids() == ["r1"]
+            self.link.lose(self.publisher, condition)
+        assert self.outbox.aside == []
+
+    def test_d3_what_is_as_large_is_not_tried(self) -> None:
+        """D3: a large row teaches what the server takes, so that the next one like it costs no stream; a small one teaches nothing."""
+        self.outbox.add(reply(1, "x" * 70_000), reply(2))
+        for _ in range(2):
+            self.publisher.connectionInitialized()
+            self.link.lose(self.publisher, "policy-violation")
+        self.publisher.connectionInitialized()
+        assert [(number, size > 70_000) for number, _, size in self.outbox.aside] == [(1, True)]
+        assert "c2s_stanza_size_limit" in self.outbox.aside[0][1]
+        self.link.taken()
+        self.link.answer()
+        self.outbox.add(reply(3, "x" * 80_000), reply(4, "x" * 60_000))
+        assert self.link.ids() == ["r4"]
+        assert [number for number, _, _ in self.outbox.aside] == [1, 3]
+        self.link.answer()
+        self.outbox.add(reply(5))
+        for _ in range(2):
+            self.link.lose(self.publisher, "policy-violation")
+            self.publisher.connectionInitialized()
+        assert self.outbox.aside[-1][::2] == (5, 0)
+        self.link.taken()
+        self.outbox.add(reply(6, "x" * 60_000))
+        assert self.link.ids() == ["r6"]

@@ -60,7 +60,7 @@ def test_what_nobody_takes_is_a_warning_with_its_age() -> None:
     assert 305 <= status["outbox"]["oldest"] <= 320
     assert any("wait to be delivered, the oldest for 5 min" in warning for warning in status["warnings"])
     cell.deliver()
-    assert _status(cell)["outbox"] == {"rows": 0, "oldest": 0.0}
+    assert _status(cell)["outbox"] == {"rows": 0, "oldest": 0.0, "setAside": 0, "lastSetAside": []}
 
 
 def test_an_open_command_is_counted_with_its_age() -> None:
@@ -113,3 +113,39 @@ def test_spans_and_counts_in_words() -> None:
     """Durations are short, and counts keep their order."""
     assert [duration(seconds) for seconds in (0, 119, 600, 12_000, 700_000)] == ["0 s", "119 s", "10 min", "3 h 20 min", "8 d 2 h"]
     assert counted({"up": 1200, "down": 1}) == "1,200 up, 1 down"
+
+
+def test_d3_what_was_set_aside_is_kept_and_told() -> None:
+    """D3: a message that the server does not take survives a restart, is not offered again, and stands in the status with its size."""
+    cell = SmallCell(hosts=[FakeAgent("h1")])
+    cell.create()
+    cell.work()
+    (row,) = [row for row in cell.manager.outbox.pending() if row.to]
+    cell.manager.outbox.set_aside(row.id, "90,000 bytes: the server ended the stream twice for it", 90_000)
+    cell.deliver()
+    for _ in range(2):
+        assert row.id not in [other.id for other in cell.manager.outbox.pending()]
+        status = _status(cell)
+        assert status["outbox"]["setAside"] == 1
+        assert [one["id"] for one in status["outbox"]["lastSetAside"]] == [row.stanza_id]
+        assert any(warning.startswith("1 message was set aside") for warning in status["warnings"])
+        cell.settle()
+        cell.restart()
+    cell.create()  # the same stanza again: its answer was never delivered, and is told anew
+    cell.settle()
+    assert [other.stanza_id for other in cell.manager.outbox.pending() if other.to] == [row.stanza_id]
+
+
+def test_d3_layouts_become_smaller_for_a_server_that_takes_less() -> None:
+    """D3: after a layout that was too large the parts are small enough."""
+    cell = SmallCell(hosts=[FakeAgent(f"h{number}") for number in range(300)])
+    cell.live(3)
+    layouts = [row for row in cell.outgoing if not row.to and '"vmLayout"' in row.body]
+    largest = max(layouts, key=lambda row: len(row.body))
+    assert len(largest.body) > 40_000
+    cell.manager.outbox.set_aside(largest.id, "too large", 40_000)
+    last = max(row.id for row in cell.outgoing)
+    cell.live(70)
+    later = [row for row in cell.outgoing if row.id > last and '"vmLayout"' in row.body]
+    assert later
+    assert all(len(row.body) < 40_000 for row in later)
