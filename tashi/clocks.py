@@ -7,6 +7,7 @@ after the process was stopped (SIGSTOP, a suspended machine, a long pause) what 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -62,26 +63,42 @@ class AwakeClock:
         self._counted, self._looked = self.seconds(), self._clock.seconds()
 
 
+class LastResort:
+    """A call that gives somebody up after these seconds: made in the turn after the sockets were read, so that what has arrived by then,
+    also while this process was stopped, can cancel it."""
+
+    def __init__(self, reactor: Any, seconds: float, give_up: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._give_up = give_up
+        self._call = reactor.callLater(seconds, self._read_first)
+
+    def active(self) -> bool:
+        """Whether it is still to come."""
+        return bool(self._call.active())
+
+    def cancel(self) -> None:
+        """Do not make the call."""
+        self._call.cancel()
+
+    def _read_first(self) -> None:
+        self._call = self._reactor.callLater(0, self._give_up)
+
+
 def within(answer: Deferred[Result], seconds: float, reactor: Any) -> Deferred[Result]:
     """Cancel the answer after these seconds, with TimeoutError; one that has arrived by then is read first."""
     is_late = False
-    call: Any = None
 
     def give_up() -> None:
         nonlocal is_late
         is_late = True
         answer.cancel()
 
-    def read_first() -> None:
-        nonlocal call
-        call = reactor.callLater(0, give_up)
-
     def end(result: Any) -> Any:
-        if call.active():
-            call.cancel()
+        if late.active():
+            late.cancel()
         if is_late and isinstance(result, Failure) and result.check(CancelledError):
             raise OutOfTime(seconds, "Deferred")
         return result
 
-    call = reactor.callLater(seconds, read_first)
+    late = LastResort(reactor, seconds, give_up)
     return answer.addBoth(end)

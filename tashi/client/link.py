@@ -21,6 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.spread import banana, pb
 
 from tashi.client.unreachable import CannotReach
+from tashi.clocks import within
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, TashiError, YourMistake
 from tashi.wire.codec import decode, encode
 
@@ -132,8 +133,7 @@ def _result(text: bytes) -> Any:
 
 
 async def _within(reactor: Any, seconds: float, work: Coroutine[Deferred[Any], Any, Any], what: str) -> Any:
-    deferred = Deferred.fromCoroutine(work)
-    deferred.addTimeout(seconds, reactor)
+    deferred = within(Deferred.fromCoroutine(work), seconds, reactor)
     try:
         return await deferred
     except OutOfTime:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
+from tashi.clocks import LastResort
 from tashi.errors import BAD_ARGUMENT, BUSY, YourMistake
 from tashi.manager.cluster import Cluster
 from tashi.manager.squeezing import fault
@@ -57,7 +58,7 @@ class Waiting:
                 else:
                     self._look(waiter, instance)
             if not waiter.done.called:
-                call = self._reactor.callLater(timeout, waiter.time_up, self._cluster)
+                call = LastResort(self._reactor, timeout, lambda: waiter.time_up(self._cluster))
             await waiter.done
         finally:
             if call is not None and call.active():

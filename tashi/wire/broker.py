@@ -17,6 +17,7 @@ from twisted.spread import pb
 from twisted.spread.flavors import NoSuchMethod
 from twisted.spread.jelly import InsecureJelly, SecurityOptions
 
+from tashi.clocks import LastResort
 from tashi.limited_log import LimitedLog
 from tashi.wire.bounded_banana import AFTER_LOGIN, BEFORE_LOGIN, NOTHING, OutOfBounds, Reader
 
@@ -137,7 +138,7 @@ class BoundedBroker(pb.Broker):
         if why is not None and not self._ended:
             self.end(why)
         if held and not self._held and self._late is None:
-            self._late = self.factory.reactor.callLater(MESSAGE_SECONDS, self._too_late)
+            self._late = LastResort(self.factory.reactor, MESSAGE_SECONDS, self._too_late)
         elif (not held or self._held) and self._late is not None:
             self._late.cancel()
             self._late = None

@@ -17,6 +17,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tashi.clocks import LastResort
 from tashi.errors import BUSY, YourMistake
 from tashi.wire.admission import Admission, source_of
 from tashi.wire.broker import BoundedBroker, BrokerFactory
@@ -154,9 +155,8 @@ class Gate(ProtocolWrapper):
             self._unread = 0
             self.broker.hold()
             self.transport.pauseProducing()
-            self._patience = self.factory.reactor.callLater(
-                UNREAD_SECONDS, self.end, f"it did not read what it was sent for {UNREAD_SECONDS:g} s"
-            )
+            why = f"it did not read what it was sent for {UNREAD_SECONDS:g} s"
+            self._patience = LastResort(self.factory.reactor, UNREAD_SECONDS, lambda: self.end(why))
 
     def read_again(self) -> None:
         """The peer has read what it was sent."""

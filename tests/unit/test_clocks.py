@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as OutOfTime
 from twisted.internet.task import Clock
 
-from tashi.clocks import LONGEST_STEP, AwakeClock, use_monotonic_time, within
+from tashi.clocks import LONGEST_STEP, AwakeClock, LastResort, use_monotonic_time, within
 
 
 class _Reactor(ReactorBase):
@@ -105,3 +105,17 @@ def test_an_answer_that_never_comes_ends_in_a_timeout() -> None:
     broken.errback(KeyError("x"))
     assert errors == [OutOfTime, KeyError]
     assert clock.getDelayedCalls() == []
+
+
+def test_what_gives_somebody_up_can_be_cancelled_until_the_sockets_were_read() -> None:
+    """A10: a peer that has spoken is kept, whether that is read before the time is up or in the turn after it."""
+    clock, calls = Clock(), dict[float, LastResort]()
+    given_up: list[float] = []
+    for read_at in (4.0, 5.0, 99.0):
+        clock.callLater(read_at, lambda at: clock.callLater(0, calls[at].cancel), read_at)  # as a turn of reading does
+        calls[read_at] = LastResort(clock, 5.0, lambda at=read_at: given_up.append(at))  # type: ignore[misc]
+    assert all(call.active() for call in calls.values())
+    clock.advance(4.0)
+    clock.advance(1.0)
+    assert given_up == [99.0]
+    assert not any(call.active() for call in calls.values())
