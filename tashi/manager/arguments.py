@@ -10,6 +10,7 @@ from tashi.model.names import MAX_ID, shown
 
 Arguments = dict[str, Any]
 DEEPEST: Final = 8
+LONGEST_KEY: Final = 64
 LONGEST: Final = {"data": 8192}
 """Arguments that may be longer than other texts: what is typed into a console."""
 
@@ -20,6 +21,8 @@ def check_bounds(arguments: Arguments) -> None:
     for _ in range(DEEPEST):
         deeper: list[tuple[str, Any]] = []
         for name, value in level:
+            if len(name) > LONGEST_KEY or not name.isprintable():
+                raise YourMistake(BAD_ARGUMENT, f"there is no argument {shown(name)}; use names of at most {LONGEST_KEY} characters")
             if isinstance(value, str):
                 if len(value) > LONGEST.get(name, LONGEST_TEXT):
                     raise YourMistake(BAD_ARGUMENT, f"{name} has {len(value)} characters; use at most {LONGEST.get(name, LONGEST_TEXT)}")

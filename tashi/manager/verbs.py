@@ -24,6 +24,7 @@ from tashi.manager.specific import SpecificCalls
 from tashi.manager.usage import Usage
 from tashi.manager.waiting import UNTIL, Waiting
 from tashi.manager.wishes import adapt, wish
+from tashi.model.bounds import one_line
 from tashi.model.events import audit_record
 from tashi.model.instance import Disk, Instance, InstanceSpec, Nic
 from tashi.model.names import shown
@@ -301,7 +302,7 @@ def _converted(data: Any, kind: type[Any]) -> Any:
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        raise YourMistake(BAD_ARGUMENT, f"not a valid instance: {error}") from None
+        raise YourMistake(BAD_ARGUMENT, f"not a valid instance: {one_line(str(error))}") from None
 
 
 def _basename(name: str) -> str | None:

@@ -46,6 +46,11 @@ def cut(text: str, most: int = LONGEST_TEXT) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def one_line(text: str, most: int = 300) -> str:
+    """The text as a message of ours may quote it: what cannot be printed is replaced by question marks, and it is cut."""
+    return cut("".join(one if one.isprintable() else "?" for one in text[: most + 1]), most)
+
+
 def clamped(value: int, least: int, most: int) -> int:
     """The value within the limits."""
     return max(least, min(value, most))

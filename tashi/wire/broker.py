@@ -162,6 +162,16 @@ class BoundedBroker(pb.Broker):
     def proto_didNotUnderstand(self, command: Any) -> None:
         """See Broker; we say nothing that a peer of our protocol does not understand."""
 
+    def proto_answer(self, requestID: Any, netResult: Any) -> None:
+        """See Broker."""
+        _check_references([netResult])
+        super().proto_answer(requestID, netResult)
+
+    def proto_error(self, requestID: Any, fail: Any) -> None:
+        """See Broker."""
+        _check_references([fail])
+        super().proto_error(requestID, fail)
+
     def proto_message(self, requestID: Any, objectID: Any, message: Any, answerRequired: Any, netArgs: Any, netKw: Any) -> None:
         """A call of one of our objects. What the peer does wrong is answered and counted, and what we do wrong is logged."""
         if not isinstance(requestID, int) or not isinstance(message, bytes) or not isinstance(objectID, bytes | int):
@@ -190,6 +200,7 @@ class BoundedBroker(pb.Broker):
         if method is None:
             raise _BadCall(NoSuchMethod(f"No such method: remote_{name[:60]}"))
         try:
+            _check_references([arguments, named])
             positional, keywords = self.unserialize(arguments), self.unserialize(named)
             keywords = {key.decode() if isinstance(key, bytes) else key: value for key, value in keywords.items()}
             inspect.signature(method).bind(*positional, **keywords)
@@ -210,6 +221,15 @@ class BoundedBroker(pb.Broker):
     def _refuse(self, error: Exception, request: int, wanted: Any) -> None:
         if wanted and not self.disconnected:
             self._sendError(pb.CopyableFailure(error), request)
+
+
+def _check_references(sexp: list[Any]) -> None:
+    """TypeError where a reference has no number: PB would leave half an object behind, which complains when it is collected."""
+    for one in sexp:
+        if isinstance(one, list):
+            if one[:1] == [b"remote"] and not (len(one) == 2 and isinstance(one[1], int | bytes)):
+                raise TypeError("a reference without a number")
+            _check_references(one)
 
 
 class _BadCall(Exception):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from tashi.errors import BAD_ARGUMENT, YourMistake
+from tashi.model.bounds import one_line
 
 PAGE_BYTES = 480 * 1024
 """Most bytes of one page: well under PB's 655,360."""
@@ -33,7 +34,7 @@ def decode(text: bytes | str, kind: type[Record] | Any) -> Any:
     try:
         return decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
-        raise YourMistake(BAD_ARGUMENT, f"not a valid message: {error}") from None
+        raise YourMistake(BAD_ARGUMENT, f"not a valid message: {one_line(str(error))}") from None
 
 
 def pages(text: bytes) -> Sequence[bytes]:

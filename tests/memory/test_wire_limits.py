@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import formatEvent, globalLogPublisher
 
@@ -200,4 +202,17 @@ def test_a_fault_of_a_verb_is_told_without_its_words() -> None:
     written = answers(gate)
     assert b"internal" in written and b"attribute" not in written
     assert len(peers.errors) == 1
+    peers.hang_up(gate)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_reference_without_a_number_is_no_reference() -> None:
+    """A12: half a reference is a bad call, and nothing is written to standard error when it is forgotten."""
+    peers = Peers()
+    gate = peers.log_in(1000)
+    for half in ([b"remote"], [b"remote", [b"x"]], [b"list", [b"remote"]]):
+        answers(gate)
+        gate.dataReceived(message(1, b"call", [b"tuple", half]))
+        assert b"TypeError" in answers(gate)
+    gc.collect()
     peers.hang_up(gate)

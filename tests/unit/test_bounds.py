@@ -168,6 +168,7 @@ def test_an_older_database_with_impossible_facts_loads() -> None:
         ({"ids": [1] * 200_000}, "ids has 200000"), ({"name": "x" * 1025}, "name has 1025"), ({"instance": HUGE}, "instance"),
         ({"instance": -(2**63) - 5}, "instance"), ({"hints": {str(number): "" for number in range(10_001)}}, "hints has 10001"),
         ({"a": [[[[[[[[[1]]]]]]]]]}, "nested"), ({"instances": [{"name": "x" * 2000}]}, "name has 2000"), ({"data": "x" * 8193}, "data"),
+        ({"x" * 600_000: 1}, "no argument"), ({"instances": [{"\x1b[31m": 1}]}, "no argument"), ({"hints": {"k" * 65: ""}}, "no argument"),
     ],
 )  # fmt: skip
 def test_arguments_of_a_verb_are_bounded(arguments: dict[str, Any], word: str) -> None:
@@ -176,6 +177,15 @@ def test_arguments_of_a_verb_are_bounded(arguments: dict[str, Any], word: str) -
         check_bounds(arguments)
     assert raised.value.code == BAD_ARGUMENT
     assert len(raised.value.message) < 300
+
+
+def test_what_is_refused_is_not_repeated_at_length() -> None:
+    """A5: the words about a malformed message are short and printable, whatever it holds."""
+    for value in ("x" * 600_000, "\x1b[31m\n" * 1000):
+        with pytest.raises(YourMistake) as raised:
+            decode(json.dumps({"facts": FACTS, "observations": [SEEN | {"seen": value}]}), Report)
+        assert len(raised.value.message) < 400
+        assert raised.value.message.isprintable()
 
 
 def test_arguments_within_their_bounds_pass() -> None:
