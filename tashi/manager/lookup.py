@@ -1,8 +1,9 @@
 """The one place where a reference becomes a record: an instance, a host or a user, living or in history.
 
-An integer is an id. A text is never an id: it is first one of the sender's own resourceIds, living or in history, and then a name.
-Among instances of one name the sender's own come first, and one that is being destroyed has lost its claim to the name.
-A reference that fits two records is refused, and the refusal names both. Nobody's resourceId reaches another sender's instance.
+An integer is an id. A text is never an id: it is first one of the sender's own resourceIds, living or in
+history, and then a name. Among instances of one name the sender's own come first, and one that is being
+destroyed has lost its claim to the name. A reference that fits two records is refused, and the refusal names
+both. Nobody's resourceId reaches another sender's instance.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Lookup:
         ``change``: the sender wants to change it, so it must be one that the sender may act on.
         YourMistake: unknown-id, ambiguous or forbidden.
         """
-        found = await (self._by_id(reference) if isinstance(reference, int) else self._by_text(who, reference, change))
+        found = await (
+            self._by_id(reference) if isinstance(reference, int) else self._by_text(who, reference, change)
+        )
         if found is None:
             raise _unknown_instance(reference)
         if change:
@@ -61,11 +64,14 @@ class Lookup:
         """Return the instance that the reference means; YourMistake(unknown-id) also when it is gone."""
         found = await self.instance(who, reference, change=change)
         if found.id not in self._cluster.instances:
-            raise YourMistake(UNKNOWN_ID, f"{found.name} ({found.id}), which {shown(reference)} names, is gone")
+            raise YourMistake(
+                UNKNOWN_ID, f"{found.name} ({found.id}), which {shown(reference)} names, is gone"
+            )
         return found
 
     async def typed(self, who: Principal, reference: Reference) -> Instance:
-        """Return the instance, living or gone, that somebody typed at the command line and may act on; see `living_instance`."""
+        """Return the instance, living or gone, that somebody typed at the command line and may act on; see
+        `living_instance`."""
         if isinstance(reference, int):
             found = by_typed_digits(self._cluster, reference)
             if found is not None:
@@ -80,7 +86,8 @@ class Lookup:
         return found
 
     async def gone_of_name(self, who: Principal, name: str) -> Instance | None:
-        """Return the newest instance of this name from history, one that ``who`` may act on before any other, or None."""
+        """Return the newest instance of this name from history, one that ``who`` may act on before any other,
+        or None."""
         await self._cluster.journal.written()
         found: Instance | None = None
         if not (who.admin or who.trusted) and who.user_id is not None:
@@ -110,10 +117,13 @@ class Lookup:
         return namesakes[0] if namesakes else gone  # another's, which the caller refuses or shows
 
 
-def living_instance(cluster: Cluster, who: Principal, reference: Reference, *, change: bool = True) -> Instance:
+def living_instance(
+    cluster: Cluster, who: Principal, reference: Reference, *, change: bool = True
+) -> Instance:
     """Return the living instance of this id or name, as somebody typed it at the command line.
 
-    There digits are an id; where they are also the name of an instance, which only an older version allowed, they are ambiguous.
+    There digits are an id; where they are also the name of an instance, which only an older version allowed,
+    they are ambiguous.
     ``change``: it must be one that ``who`` may act on. YourMistake: unknown-id, ambiguous or forbidden.
     """
     if isinstance(reference, int):
@@ -129,7 +139,8 @@ def living_instance(cluster: Cluster, who: Principal, reference: Reference, *, c
 
 
 def by_typed_digits(cluster: Cluster, number: int) -> Instance | None:
-    """Return the living instance of this id, or None; YourMistake when another one has these digits for a name."""
+    """Return the living instance of this id, or None; YourMistake when another one has these digits for a
+    name."""
     found = cluster.instances.get(number)
     others = [one for one in _namesakes(cluster, str(number)) if one.id != number]
     _refuse_digits(number, "instance", UNKNOWN_ID, found, others)
@@ -140,7 +151,9 @@ def check_owner(who: Principal, instance: Instance) -> None:
     """Raise YourMistake(forbidden) unless ``who`` may act on the instance."""
     if not who.may_act_for(instance.user_id):
         raise YourMistake(
-            FORBIDDEN, f"You don't have permissions on VM {instance.name} ({instance.id}): it belongs to user {instance.user_id}"
+            FORBIDDEN,
+            f"You don't have permissions on VM {instance.name} ({instance.id}): "
+            f"it belongs to user {instance.user_id}",
         )
 
 
@@ -168,17 +181,23 @@ def _one(records: Mapping[int, Record], reference: Reference, kind: str, unknown
     return found
 
 
-def _refuse_digits(number: int, kind: str, unknown: str, found: _Named | None, named: Sequence[_Named]) -> None:
-    """Raise YourMistake when these digits are a name, too. New names are never digits alone, but older versions allowed it."""
+def _refuse_digits(
+    number: int, kind: str, unknown: str, found: _Named | None, named: Sequence[_Named]
+) -> None:
+    """Raise YourMistake when these digits are a name, too. New names are never digits alone, but older
+    versions allowed it."""
     if not named:
         return
     names = ", ".join(f"{one.name} ({one.id})" for one in named[:MOST_NAMED])
     remedy = f"to name the {kind} that is called {number}, give its id or, at the command line, name:{number}"
     if found is None:
-        raise YourMistake(unknown, f"there is no {kind} with the id {number}, but one of that name: {names}; {remedy}")
+        raise YourMistake(
+            unknown, f"there is no {kind} with the id {number}, but one of that name: {names}; {remedy}"
+        )
     raise YourMistake(
         AMBIGUOUS,
-        f"{number} is the id of {kind} {found.name} ({found.id}) and the name of {kind} {names}; {remedy}; for the other give its name",
+        f"{number} is the id of {kind} {found.name} ({found.id}) and the name of {kind} {names}; "
+        f"{remedy}; for the other give its name",
     )
 
 
@@ -188,7 +207,8 @@ def _namesakes(cluster: Cluster, name: str) -> list[Instance]:
 
 
 def _one_of_name(who: Principal, name: str, namesakes: Sequence[Instance], change: bool) -> Instance | None:
-    """The one of them that ``who`` means; None when there is none that ``who`` may act on and ``change`` asks for that."""
+    """The one of them that ``who`` means; None when there is none that ``who`` may act on and ``change`` asks
+    for that."""
     own = [one for one in namesakes if who.may_act_for(one.user_id)]
     candidates = own if own or change else namesakes
     candidates = [one for one in candidates if one.state is not InstanceState.Destroying] or candidates
@@ -200,11 +220,16 @@ def _one_of_name(who: Principal, name: str, namesakes: Sequence[Instance], chang
 def _ambiguous(text: str, kind: str, candidates: Sequence[_Named]) -> YourMistake:
     ids = ", ".join(str(one.id) for one in candidates[:MOST_NAMED])
     more = f" and {len(candidates) - MOST_NAMED} more" if len(candidates) > MOST_NAMED else ""
-    return YourMistake(AMBIGUOUS, f"{shown(text)} names more than one {kind}; give the id of the one that you mean: {ids}{more}")
+    return YourMistake(
+        AMBIGUOUS,
+        f"{shown(text)} names more than one {kind}; give the id of the one that you mean: {ids}{more}",
+    )
 
 
 def _unknown_instance(reference: Reference) -> YourMistake:
-    message = f"there is no instance {shown(reference)}; `tashi getInstances` and listcompute list those that exist"
+    message = (
+        f"there is no instance {shown(reference)}; `tashi getInstances` and listcompute list those that exist"
+    )
     if isinstance(reference, str) and reference.isascii() and reference.isdigit():
         message += f"; {reference} in quotes is a name or a resourceId, and never an id"
     return YourMistake(UNKNOWN_ID, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import re
 from collections.abc import Callable
@@ -131,6 +132,8 @@ def register_user(
     for other in users.values():
         acts_as = other.jid and comparable(other.jid)
         if other.name == name and (user_id in (None, other.id)) and (other.priority, acts_as) == (priority, jid):
+            if password and not _is_password(password, other.password_hash):
+                raise YourMistake(CONFLICT, f"user {name} has another password; unregister that user first")
             if user_id is None or other.uid_login:
                 return other
             registered = msgspec.structs.replace(other, uid_login=True)  # the number was drawn, and is now asked for
@@ -196,5 +199,14 @@ def the_user_who_asks(tx_users: dict[int, User], who: Principal) -> User:
 def _hashed(password: str | None) -> str:
     if not password:
         return ""
-    salt = os.urandom(16)
+    return _scrypt(password, os.urandom(16))
+
+
+def _is_password(password: str, password_hash: str) -> bool:
+    _, _, rest = password_hash.partition("$")
+    salt = rest.partition("$")[0]
+    return bool(salt) and hmac.compare_digest(_scrypt(password, bytes.fromhex(salt)), password_hash)
+
+
+def _scrypt(password: str, salt: bytes) -> str:
     return f"scrypt${salt.hex()}${hashlib.scrypt(password.encode(), salt=salt, n=2**14, r=8, p=1).hex()}"

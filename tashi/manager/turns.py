@@ -1,4 +1,5 @@
-"""Commands of one sender are carried out in the order in which they came, also when one of them has to wait for the store."""
+"""Commands of one sender are carried out in the order in which they came, also when one of them has to wait
+for the store."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""XMPP addresses in the one form in which equal addresses are equal texts: nodeprep and nameprep (RFC 6122, appendices A and B).
+"""XMPP addresses, prepared so that equal addresses are equal texts: nodeprep and nameprep (RFC 6122, A and B).
 
-Every door prepares an address before it stores or compares it. This is pure; the streams themselves use Twisted's own JID class,
+Every door prepares an address before it stores or compares it. This is pure; the streams themselves use
+Twisted's own JID class,
 and a test keeps both alike.
 """
 
@@ -47,7 +48,9 @@ def prepare_bare_or_domain(text: str) -> str:
     try:
         return _prepare_domain(text)
     except UnicodeError:
-        raise ValueError("expected a bare JID such as alice@example.org, or a domain such as example.org") from None
+        raise ValueError(
+            "expected a bare JID such as alice@example.org, or a domain such as example.org"
+        ) from None
 
 
 def comparable(text: str) -> str:
@@ -83,14 +86,20 @@ def _prepare_label(text: str) -> str:
 
 
 def _check_bidirectional(text: str) -> None:
-    """RFC 3454, section 6: text from right to left does not mix with the other kind, and begins and ends as such."""
+    """RFC 3454, section 6: text from right to left does not mix with the other kind, and begins and ends as
+    such."""
     if any(map(stringprep.in_table_d1, text)) and (
-        any(map(stringprep.in_table_d2, text)) or not (stringprep.in_table_d1(text[0]) and stringprep.in_table_d1(text[-1]))
+        any(map(stringprep.in_table_d2, text))
+        or not (stringprep.in_table_d1(text[0]) and stringprep.in_table_d1(text[-1]))
     ):
         raise UnicodeError("text of both directions")
 
 
 def _checked(part: str) -> str:
-    if not part or len(part.encode("utf-8", "surrogatepass")) > MAX_PART or any(map(stringprep.in_table_a1, part)):
+    if (
+        not part
+        or len(part.encode("utf-8", "surrogatepass")) > MAX_PART
+        or any(map(stringprep.in_table_a1, part))
+    ):
         raise UnicodeError("empty, too long, or with an unassigned character")
     return part

@@ -1,4 +1,5 @@
-"""The users of the control plane's own machine, as its name service knows them: passwd, LDAP or whatever it is set to."""
+"""The users of the control plane's own machine, as its name service knows them: passwd, LDAP or whatever it
+is set to."""
 
 from __future__ import annotations
 

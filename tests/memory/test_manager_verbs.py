@@ -194,6 +194,12 @@ def test_users_come_and_go() -> None:
     carol = cell.call(ADMIN, "registerUser", name="carol", passwd="hunter2", priority=12, jid="carol@example.org")
     assert carol == {"id": 100_000, "name": "carol", "priority": 12, "jid": "carol@example.org"}
     assert cell.call(ADMIN, "registerUser", name="carol", priority=12, jid="carol@example.org") == carol
+    assert cell.call(ADMIN, "registerUser", name="carol", passwd="hunter2", priority=12, jid="carol@example.org") == carol
+    for other in ("hunter3", "hunter2 "):
+        assert _code(cell, ADMIN, "registerUser", name="carol", passwd=other, priority=12, jid="carol@example.org") == "conflict"
+    cell.call(ADMIN, "registerUser", name="without")
+    assert _code(cell, ADMIN, "registerUser", name="without", passwd="hunter2") == "conflict"
+    cell.call(ADMIN, "unregisterUser", userId="without")
     assert "hunter2" not in str(cell.store.rows)  # type: ignore[attr-defined]
     cell.call(ALICE, "createVm", name="web", disks=DISKS)
     assert _code(cell, ADMIN, "unregisterUser", userId="alice") == "conflict"

@@ -1,4 +1,5 @@
-"""References: an id is an integer, a text is the sender's own resourceId or else a name, and nobody reaches what is another's."""
+"""References: an id is an integer, a text is the sender's own resourceId or else a name, and nobody reaches
+what is another's."""
 
 from __future__ import annotations
 
@@ -42,12 +43,16 @@ class Door:
 
     def delete(self, who: Principal, reference: int | str) -> dict[str, Any]:
         """Delete by this reference; the answer."""
-        return self._answer(lambda origin: self.cell.manager.commands.delete(who, origin, reference), who, "deletecompute")
+        return self._answer(
+            lambda origin: self.cell.manager.commands.delete(who, origin, reference), who, "deletecompute"
+        )
 
     def update(self, who: Principal, reference: str, cpu_share: int = 512) -> dict[str, Any]:
         """Set the CPU share of the instance that the reference names; the answer."""
         update = InstanceUpdate(resource_id=reference, resources=Resources(cpu_share=cpu_share))
-        return self._answer(lambda origin: self.cell.manager.commands.update(who, origin, update), who, "updatecompute")
+        return self._answer(
+            lambda origin: self.cell.manager.commands.update(who, origin, update), who, "updatecompute"
+        )
 
     def get(self, who: Principal, reference: int | str) -> int:
         """The id of the instance that getcompute finds."""
@@ -94,7 +99,8 @@ class Door:
 
 
 def test_d1_a_repeated_delete_by_resource_id_never_reaches_an_id() -> None:
-    """deletecompute "1" twice deletes the sender's own instance twice, and never the instance with the id 1."""
+    """deletecompute "1" twice deletes the sender's own instance twice, and never the instance with the id
+    1."""
     door = Door()
     web1 = door.create(ALICE, "web1")
     mine = door.create(ISM, "order", key="1")
@@ -109,7 +115,10 @@ def test_d1_an_update_with_an_unused_key_changes_nothing() -> None:
     door = Door()
     number = door.create(ALICE, "web1")
     answer = door.update(ISM, str(number))
-    assert (answer["code"], "in quotes is a name or a resourceId" in answer["message"]) == ("unknown-id", True)
+    assert (answer["code"], "in quotes is a name or a resourceId" in answer["message"]) == (
+        "unknown-id",
+        True,
+    )
     assert door.cell.instance("web1").cpu_share == 1024
 
 
@@ -134,8 +143,11 @@ def test_d1_a_name_that_is_given_at_the_command_line_is_no_id() -> None:
         ("unregisterUser", "userId", {}),
     ],
 )
-def test_a_reference_is_an_integer_or_a_text(verb: str, argument: str, more: dict[str, Any], wrong: object) -> None:
-    """Booleans, fractions and numbers that are no id are refused at the command line's door, with the argument's name."""
+def test_a_reference_is_an_integer_or_a_text(
+    verb: str, argument: str, more: dict[str, Any], wrong: object
+) -> None:
+    """Booleans, fractions and numbers that are no id are refused at the command line's door, with the
+    argument's name."""
     door = Door()
     door.create(ALICE, "web1")
     assert door.code(ADMIN, verb, **{argument: wrong}, **more) == "bad-argument"
@@ -170,7 +182,8 @@ def test_d2_the_older_key_of_another_hides_nothing() -> None:
 
 
 def test_another_senders_resource_id_is_unknown() -> None:
-    """A resourceId of another sender finds nothing, living or gone, and the refusal does not tell that it exists."""
+    """A resourceId of another sender finds nothing, living or gone, and the refusal does not tell that it
+    exists."""
     door = Door()
     door.create(ALICE, "hers", key="secret")
     for who in (BOB, ISM):
@@ -187,7 +200,8 @@ def test_another_senders_resource_id_is_unknown() -> None:
 
 
 def test_a4_a_resource_id_diverts_nobody_from_a_name() -> None:
-    """alice's resourceId that equals bob's host name reaches neither root's commands for bob's instance nor the ISM's."""
+    """alice's resourceId that equals bob's host name reaches neither root's commands for bob's instance nor
+    the ISM's."""
     door = Door()
     bobs = door.create(BOB, "web1", user_id=1001)
     hers = door.create(ALICE, "hers", key="web1")
@@ -224,7 +238,8 @@ def test_the_key_of_a_failed_creation_is_free_and_still_known() -> None:
 
 
 def test_commands_of_one_sender_keep_their_order_while_the_store_is_asked() -> None:
-    """A create that follows the delete of the same name finds the name free, though the delete had to ask the store."""
+    """A create that follows the delete of the same name finds the name free, though the delete had to ask the
+    store."""
     door = Door()
     door.create(ISM, "web")
     commands = door.cell.manager.commands
@@ -239,7 +254,8 @@ def test_commands_of_one_sender_keep_their_order_while_the_store_is_asked() -> N
 
 
 def test_a_refusal_does_not_overtake_a_command_that_waits_for_its_turn() -> None:
-    """A stanza that comes again while its command waits for the store has one outcome, whatever the second one is refused for."""
+    """A stanza that comes again while its command waits for the store has one outcome, whatever the second
+    one is refused for."""
     door = Door()
     door.create(ISM, "web")
     commands = door.cell.manager.commands
@@ -262,7 +278,13 @@ def test_a_fault_in_a_queued_command_is_answered_and_the_next_one_is_carried_out
     commands.create(ISM, an_origin("c2"), [a_spec("db")], [])  # a digest is missing
     commands.create(ISM, an_origin("c3"), [a_spec("db")], ["db"])
     door.cell.work()
-    assert sorted(reply.get("code") or str(reply["ids"]) for reply in door.cell.replies) == ["[1]", "[1]", "[2]", "[3]", "internal"]
+    assert sorted(reply.get("code") or str(reply["ids"]) for reply in door.cell.replies) == [
+        "[1]",
+        "[1]",
+        "[2]",
+        "[3]",
+        "internal",
+    ]
     assert door.cell.instance("db").id == 3
     assert commands.queued(str(ISM.jid)) == 0
 
@@ -271,7 +293,8 @@ def test_a_fault_in_a_queued_command_is_answered_and_the_next_one_is_carried_out
 
 
 def test_a8_a_notification_does_not_look_like_an_answer() -> None:
-    """Who is named in notificationUri is told who asked, outside the thread of the command; the answer itself is as always."""
+    """Who is named in notificationUri is told who asked, outside the thread of the command; the answer itself
+    is as always."""
     door = Door()
     origin = an_origin("s1", thread="the victim's", stanza_type="chat")
     door.cell.create(a_spec("web", resource_id="r", notification_uri="llms@example.org"), origin=origin)
@@ -315,7 +338,8 @@ def test_a_name_that_is_two_of_the_askers_is_ambiguous() -> None:
 
 
 def test_of_equal_names_the_askers_own_is_meant() -> None:
-    """Each user reaches the own instance by a name that others use, too; who may act on both must say which."""
+    """Each user reaches the own instance by a name that others use, too; who may act on both must say
+    which."""
     door = Door(allow_duplicate_names=True)
     hers, his = door.create(ALICE, "web"), door.create(BOB, "web", user_id=1001)
     assert (door.get(ALICE, "web"), door.get(BOB, "web")) == (hers, his)
@@ -328,7 +352,8 @@ def test_of_equal_names_the_askers_own_is_meant() -> None:
 
 
 def test_a_name_of_others_alone_is_forbidden_and_changes_nothing() -> None:
-    """A name that exists and is nobody's whom the sender may act for is forbidden; reads see it, while it is unambiguous."""
+    """A name that exists and is nobody's whom the sender may act for is forbidden; reads see it, while it is
+    unambiguous."""
     door = Door(allow_duplicate_names=True)
     his = door.create(BOB, "web", user_id=1001)
     assert door.delete(ALICE, "web")["code"] == "forbidden"
@@ -343,7 +368,8 @@ def test_a_name_of_others_alone_is_forbidden_and_changes_nothing() -> None:
 
 
 def test_what_is_being_destroyed_has_lost_its_name() -> None:
-    """A new instance has the name of one that a silent host has still to destroy, and the name means the new one."""
+    """A new instance has the name of one that a silent host has still to destroy, and the name means the new
+    one."""
     door = Door()
     door.create(ALICE, "web")
     agent = door.cell.agents[0]
@@ -356,7 +382,8 @@ def test_what_is_being_destroyed_has_lost_its_name() -> None:
 
 
 def test_a_gone_name_is_its_owners_still() -> None:
-    """A delete by a name in history is fine for its owner, forbidden for others, and finds the asker's own before a newer one."""
+    """A delete by a name in history is fine for its owner, forbidden for others, and finds the asker's own
+    before a newer one."""
     door = Door()
     hers = door.create(ALICE, "web")
     assert door.delete(ALICE, "web")["ids"] == [hers]
@@ -366,14 +393,18 @@ def test_a_gone_name_is_its_owners_still() -> None:
     assert door.delete(BOB, "web")["ids"] == [his]
     assert door.delete(ALICE, "web")["ids"] == [hers]
     assert door.delete(ALICE, his)["code"] == "forbidden"
-    assert door.delete(Principal(name="carol@example.org", user_id=1002, jid="carol@example.org"), "web")["code"] == "forbidden"
+    assert (
+        door.delete(Principal(name="carol@example.org", user_id=1002, jid="carol@example.org"), "web")["code"]
+        == "forbidden"
+    )
 
 
 # ---- digits
 
 
 def test_o11_no_new_name_is_digits_alone() -> None:
-    """createVm, createMany, createcompute, a host's login and registerUser refuse a name that reads like an id."""
+    """createVm, createMany, createcompute, a host's login and registerUser refuse a name that reads like an
+    id."""
     door = Door()
     assert door.code(ALICE_HERE, "createVm", name="9", disks=DISKS) == "bad-argument"
     wish = [{"name": name, "disks": DISKS} for name in ("web-0", "003")]
@@ -388,7 +419,8 @@ def test_o11_no_new_name_is_digits_alone() -> None:
 
 
 def test_o11_an_old_name_of_digits_is_never_guessed() -> None:
-    """Digits that are the id of one instance and the name of another are refused, name both, and each can be named otherwise."""
+    """Digits that are the id of one instance and the name of another are refused, name both, and each can be
+    named otherwise."""
     door = Door()
     web = door.create(ALICE, "web")
     door.old_instance(9, str(web))
@@ -425,7 +457,8 @@ def test_a_json_integer_is_an_id_whatever_old_names_there_are() -> None:
 
 
 def test_hosts_and_users_are_named_by_the_same_rules() -> None:
-    """A host's or user's id is an integer, its name a text; digits that are both are refused and name both."""
+    """A host's or user's id is an integer, its name a text; digits that are both are refused and name
+    both."""
     door = Door()
     for host in ("1", "01", "H1", 7):
         assert door.code(ADMIN, "setHostConfig", hostId=host, elemName="a", value="b") == "unknown-id"

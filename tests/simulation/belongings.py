@@ -1,4 +1,5 @@
-"""A small model of whose everything is, written from the contract and not from the code: what each reference may reach."""
+"""A small model of whose everything is, written from the contract and not from the code: what each reference
+may reach."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ REFUSALS: Final = frozenset({UNKNOWN, AMBIGUOUS, FORBIDDEN})
 
 
 class Actor(NamedTuple):
-    """Somebody at a door: by ``jid`` over XMPP, by ``uid`` at the command line. ``user``: whose instances are the actor's own."""
+    """Somebody at a door: by ``jid`` over XMPP, by ``uid`` at the command line. ``user``: whose instances are
+    the actor's own."""
 
     name: str
     jid: str | None = None
@@ -22,7 +24,9 @@ class Actor(NamedTuple):
 class Vm:
     """One instance: who made it, under which key, for whom, and whether it still lives."""
 
-    def __init__(self, number: int, name: str, owner: int, *, sender: str | None = None, key: str | None = None) -> None:
+    def __init__(
+        self, number: int, name: str, owner: int, *, sender: str | None = None, key: str | None = None
+    ) -> None:
         self.number = number
         self.name = name
         self.owner = owner
@@ -61,8 +65,13 @@ class Belongings:
         return [vm for vm in self.vms.values() if not vm.gone]
 
     def meant(self, who: Actor, reference: int | str, *, change: bool, history: bool) -> Vm | str:
-        """The instance that the actor's reference means, or the code of the refusal. ``history``: it may be gone."""
-        found = self._by_id(who, reference) if isinstance(reference, int) else self._by_text(who, reference, change, history)
+        """The instance that the actor's reference means, or the code of the refusal. ``history``: it may be
+        gone."""
+        found = (
+            self._by_id(who, reference)
+            if isinstance(reference, int)
+            else self._by_text(who, reference, change, history)
+        )
         if isinstance(found, str):
             return found
         if found is None or (found.gone and not history and who.uid is not None):
@@ -100,7 +109,9 @@ class Belongings:
         return found
 
     def _by_text(self, who: Actor, text: str, change: bool, history: bool) -> Vm | str | None:
-        keyed = [vm for vm in self.vms.values() if who.jid is not None and (vm.sender, vm.key) == (who.jid, text)]
+        keyed = [
+            vm for vm in self.vms.values() if who.jid is not None and (vm.sender, vm.key) == (who.jid, text)
+        ]
         if keyed:
             return max(keyed, key=lambda vm: (not vm.gone, vm.number))
         named = [vm for vm in self.vms.values() if vm.name == text]

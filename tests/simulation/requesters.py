@@ -1,4 +1,5 @@
-"""Those who ask at the two doors of a cell in memory: messages go through the sink, command lines through the client."""
+"""Those who ask at the two doors of a cell in memory: messages go through the sink, command lines through the
+client."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ class Doors:
         self._stanzas += 1
         full = f"{jid}/x"
         self._sink.received(
-            IncomingMessage(sender=jid, sender_full=full, type="chat", id=f"s{self._stanzas}", thread=full, body=body)
+            IncomingMessage(
+                sender=jid, sender_full=full, type="chat", id=f"s{self._stanzas}", thread=full, body=body
+            )
         )
         self.work()
         answers, self._answers = self._answers, []
@@ -72,7 +75,8 @@ class Doors:
         return self._outcome(command.verb.action(Cell(_Direct(self._cell, uid)), **command.values))
 
     def call(self, uid: int, verb: str, instance: str) -> Any:
-        """Call a verb of the Python interface that is about one instance; the answer, or the code of its refusal."""
+        """Call a verb of the Python interface that is about one instance; the answer, or the code of its
+        refusal."""
         return self._outcome(getattr(Cell(_Direct(self._cell, uid)), verb)(instance))
 
     def _outcome(self, work: Any) -> Any:
@@ -115,4 +119,6 @@ class _Direct:
     async def call(self, verb: str, content: Mapping[str, Any], seconds: float) -> Any:
         """See `tashi.client.cell.Calls`."""
         asked = decode(encode(dict(content)), dict[str, Any])
-        return decode(encode({"result": await self._manager.verbs.call(self._who, verb, asked)}), dict[str, Any])["result"]
+        return decode(
+            encode({"result": await self._manager.verbs.call(self._who, verb, asked)}), dict[str, Any]
+        )["result"]

@@ -1,4 +1,4 @@
-"""Nobody ever reaches what is another's: random users, names, keys and verbs at all doors, compared with a small model.
+"""Nobody reaches what is another's: random users, names, keys and verbs at all doors, compared with a model.
 
 TASHI_REFERENCE_STEPS is the number of steps in all; each world takes 250 of them.
 """
@@ -40,7 +40,8 @@ _BARE: Final = re.compile(r"[A-Za-z][A-Za-z0-9.-]*")
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_nobody_reaches_what_is_anothers(seed: int) -> None:
-    """Each command reaches the instance that the model says, or is refused with its code, and no other record changes."""
+    """Each command reaches the instance that the model says, or is refused with its code, and no other record
+    changes."""
     world = World(seed)
     for _ in range(STEPS_A_WORLD):
         world.step()
@@ -111,10 +112,14 @@ class World:
             changed = self._command_line(self._person())
         after = self._records()
         if changed is not None:
-            touched = {number for number in before.keys() | after.keys() if before.get(number) != after.get(number)}
+            touched = {
+                number for number in before.keys() | after.keys() if before.get(number) != after.get(number)
+            }
             assert touched <= changed, self._told(f"{touched - changed} changed, too")
         living = {vm.number: (vm.name, vm.owner, vm.sender, vm.key) for vm in self.model.living()}
-        assert {n: (one.name, one.user_id, one.owner_jid, one.resource_id) for n, one in after.items()} == living, self._told("")
+        assert {
+            n: (one.name, one.user_id, one.owner_jid, one.resource_id) for n, one in after.items()
+        } == living, self._told("")
 
     def _records(self) -> dict[int, Instance]:
         return self.cell.manager.cluster.instances
@@ -196,14 +201,23 @@ class World:
 
     def _as_argument(self, reference: int | str) -> str:
         """As one writes it in a message: a bare word where that can only be a name."""
-        if isinstance(reference, str) and _BARE.fullmatch(reference) and reference != "true" and self.chance.random() < 0.5:
+        if (
+            isinstance(reference, str)
+            and _BARE.fullmatch(reference)
+            and reference != "true"
+            and self.chance.random() < 0.5
+        ):
             return reference
         return json.dumps(reference)
 
     def _as_word(self, reference: int | str) -> str:
         """As one types it."""
         is_digits = isinstance(reference, str) and reference.isdigit() and str(int(reference)) == reference
-        return f"name:{reference}" if is_digits or (self.chance.random() < 0.1 and isinstance(reference, str)) else str(reference)
+        return (
+            f"name:{reference}"
+            if is_digits or (self.chance.random() < 0.1 and isinstance(reference, str))
+            else str(reference)
+        )
 
     # ---- by message
 
@@ -213,7 +227,15 @@ class World:
             assert self.doors.say(CAROL, body) is None
             return set()
         full = len(self.model.living()) > MANY
-        verbs = ["delete"] * (6 if full else 3) + ["update", "update", "get", "get", "explain", "list", "host"]
+        verbs = ["delete"] * (6 if full else 3) + [
+            "update",
+            "update",
+            "get",
+            "get",
+            "explain",
+            "list",
+            "host",
+        ]
         if not full:
             verbs += ["create"] * 6 + ["many"]
         match self.chance.choice(verbs):
@@ -300,7 +322,9 @@ class World:
         if isinstance(meant, str):
             assert answer.get("code") == meant, self._told(f"expected {meant}")
         else:
-            assert answer["message"].startswith(f"{meant.name} ({meant.number}) is "), self._told(f"expected {meant.number}")
+            assert answer["message"].startswith(f"{meant.name} ({meant.number}) is "), self._told(
+                f"expected {meant.number}"
+            )
 
     def _list(self, who: Actor) -> None:
         rows = self._ask(who, "listcompute")["instances"]
@@ -309,7 +333,9 @@ class World:
 
     def _set_host(self, who: Actor) -> None:
         host = self.chance.choice([1, "h1", "1", "h9", 9])
-        answer = self._ask(who, f"sethostconfig {json.dumps({'hostId': host, 'elemName': 'rack', 'value': '7'})}")
+        answer = self._ask(
+            who, f"sethostconfig {json.dumps({'hostId': host, 'elemName': 'rack', 'value': '7'})}"
+        )
         expected = FORBIDDEN if who.jid != ADMIN else None if host in (1, "h1") else UNKNOWN
         assert answer.get("code") == expected, self._told(str(expected))
 
@@ -336,7 +362,15 @@ class World:
             ids = []
             for wish, vm in zip(wishes, existing, strict=True):
                 if vm is None:
-                    vm = self._learn(Vm(next(made), wish["hostname"], wish["userId"], sender=who.jid, key=wish.get("resourceId")))
+                    vm = self._learn(
+                        Vm(
+                            next(made),
+                            wish["hostname"],
+                            wish["userId"],
+                            sender=who.jid,
+                            key=wish.get("resourceId"),
+                        )
+                    )
                     vm.content = wish
                     self._got_disk(vm, wish["imageIdentifier"], wish["persistent"])
                 ids.append(vm.number)
@@ -345,7 +379,8 @@ class World:
         return set(self._records()) - before
 
     def _image(self, who: Actor, owner: int) -> tuple[str, bool]:
-        """An image, and whether the instance is to have a copy of its own; or a persistent disk, of whomever it is."""
+        """An image, and whether the instance is to have a copy of its own; or a persistent disk, of whomever
+        it is."""
         draw = self.chance.random()
         if draw < 0.6 or not self.model.disks:
             return "tashi", draw < 0.2
@@ -365,15 +400,25 @@ class World:
 
     def _wish(self, who: Actor, disks: bool) -> dict[str, Any]:
         chance = self.chance
-        owner = who.user if who.user is not None and chance.random() < 0.8 else chance.choice([*self.model.users.values(), 4242])
-        wish = {"hostname": chance.choice(NAMES) if chance.random() < 0.97 else "77", "imageIdentifier": "tashi", "userId": owner}
+        owner = (
+            who.user
+            if who.user is not None and chance.random() < 0.8
+            else chance.choice([*self.model.users.values(), 4242])
+        )
+        wish = {
+            "hostname": chance.choice(NAMES) if chance.random() < 0.97 else "77",
+            "imageIdentifier": "tashi",
+            "userId": owner,
+        }
         wish["hints"] = {"secret": f"of {owner}"}
         image, wish["persistent"] = self._image(who, owner) if disks else ("tashi", False)
         wish["imageIdentifier"] = image
         if chance.random() < 0.6:
             wish["resourceId"] = chance.choice(KEYS)
         if chance.random() < 0.2:
-            wish["notificationUri"] = chance.choice([who.jid, LLMS, ISM.upper(), "bob@example.org", "eve@example.org"])
+            wish["notificationUri"] = chance.choice(
+                [who.jid, LLMS, ISM.upper(), "bob@example.org", "eve@example.org"]
+            )
         return wish
 
     def _refusal_of_create(self, who: Actor, wishes: list[dict[str, Any]]) -> str | None:
@@ -413,14 +458,23 @@ class World:
         """What was made and could not start is history, under the numbers that followed the last one."""
         last = self.cell.manager.cluster.counters["instance"]
         for number, wish in zip(range(last - len(wishes) + 1, last + 1), wishes, strict=True):
-            vm = self._learn(Vm(number, wish["hostname"], wish["userId"], sender=who.jid, key=wish.get("resourceId")))
+            vm = self._learn(
+                Vm(number, wish["hostname"], wish["userId"], sender=who.jid, key=wish.get("resourceId"))
+            )
             vm.gone = True
 
     # ---- by command line
 
     def _command_line(self, who: Actor) -> set[int]:
         full = len(self.model.living()) > MANY
-        verbs = ["destroyVm"] * (5 if full else 2) + ["destroyMany", "users", "users", "explain", "log", "console"]
+        verbs = ["destroyVm"] * (5 if full else 2) + [
+            "destroyMany",
+            "users",
+            "users",
+            "explain",
+            "log",
+            "console",
+        ]
         verbs += ["getInstances", "getImages", "pauseVm", "unpauseVm", "adaptCpuShare", "adaptCpuShare"]
         if not full:
             verbs += ["createVm"] * 3 + ["createMany"]
@@ -458,7 +512,9 @@ class World:
         name, owner, words = self.chance.choice(NAMES), who.user, []
         expected = None if owner is not None else "unknown-user"
         if self.chance.random() < 0.5:
-            reference = self.chance.choice([*self.model.users, *self.model.users.values(), "nobody", 4242, "1000"])
+            reference = self.chance.choice(
+                [*self.model.users, *self.model.users.values(), "nobody", 4242, "1000"]
+            )
             words = ["--userId", f"name:{reference}" if reference == "1000" else str(reference)]
             owner = reference if isinstance(reference, int) else self.model.users.get(reference)
             if owner not in self.model.users.values():
@@ -468,11 +524,17 @@ class World:
         if expected is None and not self.duplicates and self.model.is_taken(name):
             expected = "duplicate-hostname"
         image, persistent = self._image(who, owner if owner is not None else 4242)
-        if expected is None and image in self.model.disks and not self.model.may_attach(who, image, owner or 0):
+        if (
+            expected is None
+            and image in self.model.disks
+            and not self.model.may_attach(who, image, owner or 0)
+        ):
             expected = "unknown-image"
         before = set(self._records())
         disk = f"{image}:{persistent}"
-        answer = self._type(who, "createVm", "--name", name, "--disks", disk, "--hints", f"secret=of {owner}", *words)
+        answer = self._type(
+            who, "createVm", "--name", name, "--disks", disk, "--hints", f"secret=of {owner}", *words
+        )
         made = set(self._records()) - before
         assert (answer if isinstance(answer, str) else None) == expected, self._told(str(expected))
         if expected is None:
@@ -537,14 +599,20 @@ class World:
         if isinstance(meant, str):
             assert answer == meant, self._told(f"expected {meant}")
         else:
-            assert answer[0]["text"].startswith(f"{meant.name} ({meant.number}) is "), self._told(f"expected {meant.number}")
+            assert answer[0]["text"].startswith(f"{meant.name} ({meant.number}) is "), self._told(
+                f"expected {meant.number}"
+            )
 
     def _get_images(self, who: Actor) -> None:
         """Persistent disks are listed to their owners and to administrators."""
         files = ["other.img", "tashi.img", *self.model.disks]
         self.cell.images.files = [ImageFile(name=name, size="1.00G") for name in files]
         listed = {row["imageName"] for row in self._type(who, "getImages")}
-        own = {disk for disk, owner in self.model.disks.items() if who.admin or (owner is not None and owner == who.user)}
+        own = {
+            disk
+            for disk, owner in self.model.disks.items()
+            if who.admin or (owner is not None and owner == who.user)
+        }
         assert listed == {"other.img", "tashi.img"} | own, self._told(f"expected {own}")
 
     def _console(self, who: Actor, what: str) -> None:
@@ -561,7 +629,9 @@ class World:
         if isinstance(meant, str):
             assert (answer, asked) == (meant, []), self._told(f"expected {meant}")
         else:
-            assert not (isinstance(answer, str) and answer in REFUSALS), self._told(f"expected {meant.number}, got {answer}")
+            assert not (isinstance(answer, str) and answer in REFUSALS), self._told(
+                f"expected {meant.number}, got {answer}"
+            )
             assert set(asked) <= {str(domain_uuid(self.cell_id, meant.number))}
 
     def _users(self, who: Actor) -> set[int]:
@@ -583,7 +653,9 @@ class World:
         reference = self.chance.choice(["carol", carol, f"name:{carol}", "Carol"])
         owns = any(vm.owner == carol for vm in self.model.living())
         known = reference in ("carol", carol)
-        expected = FORBIDDEN if who.user != 0 else "unknown-user" if not known else "conflict" if owns else None
+        expected = (
+            FORBIDDEN if who.user != 0 else "unknown-user" if not known else "conflict" if owns else None
+        )
         answer = self._type(who, "unregisterUser", "--userId", str(reference))
         assert (answer if isinstance(answer, str) else None) == expected, self._told(str(expected))
         if expected is None:

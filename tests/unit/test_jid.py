@@ -9,7 +9,9 @@ from twisted.words.protocols.jabber.jid import InvalidFormat, parse
 
 from tashi.model.jid import comparable, prepare_bare, prepare_bare_or_domain
 
-_AWKWARD = "aZ1.-_@/\\ \u00df\u0130\u00aa\u00ad\u05d0\u0661\u3002\uff0e\u200d\u0301\ufb01\U00010400\u2126\u0378\ud800\x00\x7f:&<\"'"
+_AWKWARD = "aZ1.-_@/\\ :&<\"'" + (
+    "\u00df\u0130\u00aa\u00ad\u05d0\u0661\u3002\uff0e\u200d\u0301\ufb01\U00010400\u2126\u0378\ud800\x00\x7f"
+)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +35,9 @@ def test_equal_addresses_are_one_text(text: str, prepared: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "@", "alice", "alice@", "@example.org", "alice@example.org/Gajim", "a@b@c", "a b@example.org", "a\u00a0b@example.org",
-        "a@b c", "a@b#c", "a@-b", "a@b-", "a@b..c", "a@.b", "a@b_c", "a/b@c", "a:b@c", "<a@b>", "a@b\n", "a\n@b", "a\x00@b",
+        "", "@", "alice", "alice@", "@example.org", "alice@example.org/Gajim", "a@b@c", "a b@example.org",
+        "a\u00a0b@example.org", "a@b c", "a@b#c", "a@-b", "a@b-", "a@b..c", "a@.b", "a@b_c", "a/b@c", "a:b@c",
+        "<a@b>", "a@b\n", "a\n@b", "a\x00@b",
         "\ud800@b", "a@\ud800", "x" * 1024 + "@b", "a@" + ".".join(["x" * 60] * 20), "\u05d0a@b", "\u00ad@b",
     ],
 )  # fmt: skip
@@ -53,11 +56,15 @@ def test_a_domain_stands_for_all_its_addresses() -> None:
         prepare_bare_or_domain("slas example")
 
 
-@given(st.text(st.sampled_from(_AWKWARD) | st.characters(), max_size=6), st.text(st.sampled_from(_AWKWARD) | st.characters(), max_size=6))
+@given(
+    st.text(st.sampled_from(_AWKWARD) | st.characters(), max_size=6),
+    st.text(st.sampled_from(_AWKWARD) | st.characters(), max_size=6),
+)
 @example("\u0130", "example.org")
 @example("\ufa70", "0")
 def test_a_prepared_address_is_what_the_stream_makes_of_it(node: str, domain: str) -> None:
-    """Whatever is accepted here is the form in which Twisted's streams tell senders, and preparing again changes nothing."""
+    """Whatever is accepted here is the form in which Twisted's streams tell senders, and preparing again
+    changes nothing."""
     text = f"{node}@{domain}"
     try:
         prepared = prepare_bare(text)
