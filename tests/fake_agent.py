@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from tashi.errors import TashiError
+from tashi.model.causes import Cause, in_words
 from tashi.model.host import HostFacts
 from tashi.model.instance import Resources
 from tashi.model.orders import (
@@ -77,6 +78,8 @@ class FakeAgent:
         self.answers: Callable[[Question], Answer | Deferred[Answer]] = lambda question: Done()
         """What is said to a question."""
         self.paused: set[int] = set()
+        self.causes: dict[int, Cause] = {}
+        """Why each instance that is paused here is."""
         self.deaf = False
         """Whether the guests here do not heed their power button."""
         self.expected: dict[int, int] = {}
@@ -101,15 +104,32 @@ class FakeAgent:
 
     def all(self) -> list[Observation]:
         """One sighting for each domain."""
-        return [
-            Observation(
-                instance_id=number,
-                generation=age,
-                incarnation=self.incarnations.get(number, ""),
-                seen=self._seen(number),
-            )
-            for number, age in self.domains.items()
-        ]
+        return [self.sight(number) for number in self.domains]
+
+    def sight(self, number: int) -> Observation:
+        """What is seen of an instance that is here."""
+        cause = self.causes.get(number) if number in self.paused else None
+        words = "" if cause is None else in_words(cause)
+        seen = self._seen(number)
+        return Observation(
+            instance_id=number,
+            generation=self.domains[number],
+            incarnation=self.incarnations.get(number, ""),
+            seen=seen,
+            cause=cause,
+            reason=words,
+        )
+
+    def pause(self, number: int, cause: Cause) -> None:
+        """The host pauses this instance by itself, or somebody does it there, and it says so."""
+        self.paused.add(number)
+        self.causes[number] = cause
+        self.tell(self.sight(number))
+
+    def go_on(self, number: int) -> None:
+        """The instance continues, by nobody's order, and the host says so."""
+        self.paused.discard(number)
+        self.tell(self.sight(number))
 
     def tell(self, *observations: Observation, **fields: Any) -> None:
         """Report this; without observations it only says that the host lives. An observation that names no incarnation is of the one
@@ -195,6 +215,7 @@ class FakeAgent:
                 pass
             case Pause():
                 self.paused.add(number)
+                self.causes[number] = Cause.ADMINISTRATOR
             case Unpause():
                 self.paused.discard(number)
             case Adapt():
@@ -210,7 +231,11 @@ class FakeAgent:
                 return Seen.SAVED, outcome
             case Migrate():
                 return self._migrate(deed)
-        return self._seen(number), outcome
+        return self._seen(number), outcome | self._why(number)
+
+    def _why(self, number: int) -> dict[str, Any]:
+        seen = self.sight(number)
+        return {"cause": seen.cause, "reason": seen.reason}
 
     def _migrate(self, deed: Migrate) -> tuple[Seen, dict[str, Any]]:
         number = deed.instance_id
@@ -223,7 +248,7 @@ class FakeAgent:
         target.incarnations[number] = deed.incarnation
         if target.tells_arrivals:
             target.tell(Observation(instance_id=number, generation=target.domains[number], seen=Seen.RUNNING))
-        return Seen.GONE, {"reason": "migrated away"}
+        return Seen.GONE, {"reason": "migrated away", "cause": Cause.MIGRATED_AWAY}
 
     def _saved(self) -> set[str]:
         assert self._cell is not None

@@ -73,10 +73,12 @@ class Executor:
             self._cell = cell
             self._lives.clear()
             self._nics.clear()
+            self._room.stop()
 
     def stop(self) -> None:
         """Begin nothing more."""
         self._stopped = True
+        self._room.stop()
         if self._returning is not None:
             self._returning.cancel()
 
@@ -267,7 +269,7 @@ class Executor:
         reason = cut(observation.reason, LONGEST_REASON)
         observation = msgspec.structs.replace(observation, at=self._clock.seconds(), reason=reason, nics=nics)
         life.last = observation
-        if observation.cause is Cause.NO_SPACE:
+        if observation.cause is Cause.NO_SPACE and not self._stopped:
             self._room.wait(life.key)
         if observation.seen not in ALIVE:
             self._nics.pop(life.instance_id, None)
@@ -280,7 +282,7 @@ class Executor:
     def _look_for_room(self, key: Key) -> None:
         """Let a guest that had no space on its disks continue, if there is some."""
         life = self._lives.of(key)
-        if life is None or life.last is None or life.last.cause is not Cause.NO_SPACE or self._stopped:
+        if life is None or life.last is None or life.last.cause is not Cause.NO_SPACE:
             return
         if self._is_busy(life) or life.waiting is not None or self._returning is not None:
             self._room.wait(key)
@@ -295,7 +297,8 @@ class Executor:
 
     def _tried(self, ignored: object, life: Life) -> None:
         life.busy, life.look = False, True
-        self._room.wait(life.key)
+        if not self._stopped:
+            self._room.wait(life.key)
         self._proceed_all(life)
 
     def _adopt(self, found: Sequence[Observation], since: int) -> list[Observation]:

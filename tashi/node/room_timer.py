@@ -18,7 +18,7 @@ class RoomTimer:
         self._clock = clock
         self._look = look
         self._delays: dict[Key, tuple[float, float]] = {}  # by instance: the last delay, and when it ended
-        self._waiting: set[Key] = set()
+        self._waiting: dict[Key, Any] = {}  # the calls to come
 
     def wait(self, key: Key) -> None:
         """Have this instance looked at later; twice as late as the last time, unless that was long ago."""
@@ -29,13 +29,20 @@ class RoomTimer:
         recent = last > 0 and now - ended < LONGEST_SECONDS
         delay = min(2 * last, LONGEST_SECONDS) if recent else FIRST_SECONDS
         self._delays[key] = delay, now + delay
-        self._waiting.add(key)
-        self._clock.callLater(delay, self._due, key)
+        self._waiting[key] = self._clock.callLater(delay, self._due, key)
 
     def forget(self, key: Key) -> None:
         """The instance is no more."""
         self._delays.pop(key, None)
+        call = self._waiting.pop(key, None)
+        if call is not None:
+            call.cancel()
+
+    def stop(self) -> None:
+        """Look at nothing more."""
+        for key in list(self._waiting):
+            self.forget(key)
 
     def _due(self, key: Key) -> None:
-        self._waiting.discard(key)
+        del self._waiting[key]
         self._look(key)

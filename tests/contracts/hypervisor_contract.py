@@ -62,6 +62,10 @@ class HypervisorContract:
         """Let the domain stand still, without the hypervisor's doing."""
         raise NotImplementedError
 
+    def save(self, domain: str) -> None:
+        """Let the host save the domain, as it does when it shuts down."""
+        raise NotImplementedError
+
     def listed(self, cell: str = CELL) -> dict[int, Observation]:
         """What is seen now, by instance."""
         return {seen.instance_id: seen for seen in self.hypervisor.domains(cell)}
@@ -227,6 +231,40 @@ class HypervisorContract:
         self.pause(order.uuid)
         assert self.listed()[7].seen is Seen.PAUSED
         assert self.hypervisor.start(CELL, order).seen is Seen.PAUSED
+
+    def test_saved_by_its_host(self) -> None:
+        """H8: a domain that its host has saved is paused, not gone, whatever asks for it but a Destroy; an Unpause continues it."""
+        order = an_order()
+        self.hypervisor.start(CELL, order)
+        for generation in (5, 6):
+            self.save(order.uuid)
+            for _ in range(2):
+                settled = self.hypervisor.settle(CELL, order.uuid)
+                assert settled is not None and (settled.seen, settled.cause) == (Seen.PAUSED, Cause.SAVED_BY_HOST)
+                assert self.listed()[7] == settled and 3 <= settled.generation <= 5
+                assert self.hypervisor.do(CELL, a_deed(Pause, generation=settled.generation)) is None
+            again = self.hypervisor.start(CELL, an_order(generation=4))
+            assert (again.seen, again.cause, again.generation) == (Seen.PAUSED, Cause.SAVED_BY_HOST, 4)
+            try:
+                self.hypervisor.do(CELL, a_deed(Reset, generation=5))
+            except OurFault as fault:
+                assert "saved by its host" in fault.message
+            else:
+                raise AssertionError("it was reset")
+            self.hypervisor.do(CELL, a_deed(Unpause, generation=generation))
+            assert (self.listed()[7].seen, self.listed()[7].cause) == (Seen.RUNNING, None)
+        self.save(order.uuid)
+        self.hypervisor.destroy(CELL, order.uuid)
+        assert self.listed() == {}
+        assert self.hypervisor.start(CELL, an_order(generation=9)).seen is Seen.RUNNING
+
+    def test_no_room_to_wait_for(self) -> None:
+        """A domain that is paused for another cause than want of space is left so, and one that is not there is no error."""
+        self.hypervisor.resume_if_room(CELL, an_order().uuid)
+        self.hypervisor.start(CELL, an_order())
+        self.pause(an_order().uuid)
+        self.hypervisor.resume_if_room(CELL, an_order().uuid)
+        assert self.listed()[7].seen is Seen.PAUSED
 
     def test_pause(self) -> None:
         """A domain is paused and goes on, each as often as it is asked, and answers to the order."""

@@ -41,6 +41,10 @@ class FakeHypervisorTests(HypervisorContract, TestCase):
         """See HypervisorContract."""
         self.fake.change(domain, Seen.PAUSED, Cause.ADMINISTRATOR)
 
+    def save(self, domain: str) -> None:
+        """See HypervisorContract."""
+        self.fake.change(domain, Seen.PAUSED, Cause.SAVED_BY_HOST)
+
 
 class TestDriverTests(HypervisorContract, TestCase):
     """Libvirt's test driver, a host of its own for each test."""
@@ -72,6 +76,12 @@ class TestDriverTests(HypervisorContract, TestCase):
     def pause(self, domain: str) -> None:
         """See HypervisorContract."""
         self.connection.get().lookupByUUIDString(domain).suspend()
+
+    def save(self, domain: str) -> None:
+        """See HypervisorContract; libvirt saves only what is defined."""
+        found = self.connection.get().lookupByUUIDString(domain)
+        self.connection.get().defineXML(found.XMLDesc())
+        found.managedSave()
 
     def test_shutdown(self) -> None:
         """A guest that heeds its power button ends."""

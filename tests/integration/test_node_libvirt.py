@@ -104,6 +104,10 @@ class QemuContractTests(HypervisorContract, QemuCase):
         """See HypervisorContract."""
         self.connection.get().lookupByUUIDString(domain).suspend()
 
+    def save(self, domain: str) -> None:
+        """See HypervisorContract."""
+        self.connection.get().lookupByUUIDString(domain).managedSave()
+
     def test_adapt(self) -> None:
         """See HypervisorContract; a machine without control groups for its guests refuses in libvirt's words."""
         try:
