@@ -170,7 +170,8 @@ PAGE: Final = """\
 Written by `python -m bench.hosts`, as it happened: real libvirtd, QEMU and guests on the hosts of a [sandbox](sandbox.md). The guest has
 128 MB and a heart that beats once a second on its console; emulated without KVM all of it is many times slower than with it, and
 all hosts share one machine. Times are the asker's: median, and the longest of six. How each is done is in [moving](moving.md) and
-[adaptation](adaptation.md).
+[adaptation](adaptation.md); what hosts do by themselves, and how the agent's unit is ordered against libvirt-guests, in
+[pauses](pauses.md).
 
 {machine}
 

@@ -138,7 +138,7 @@ VERBS: Final = (
         waits_for="Suspended",
     ),
     Verb(
-        "resumeVm", "Lets a suspended instance go on, on any host", Cell.resumeVm, (_INSTANCE,),
+        "resumeVm", "Resume a suspended instance on any host, or one that its host has saved there", Cell.resumeVm, (_INSTANCE,),
         examples=("--instance 12345", "--instance vmname"), sentence=lambda rows, values: f"{rows[0]['name']} is resuming.",
         waits_for="Running",
     ),

@@ -36,8 +36,8 @@ def advance(
         changes["host_id"] = None
     elif state in (InstanceState.Running, InstanceState.Paused):
         changes |= {"refused_by": (), "saved": ""}
-        resumes_tasks = bool(instance.tasks) or instance.state is InstanceState.MigrateTrans
-        if resumes_tasks and state is InstanceState.Running and state is not instance.state:
+        resumes_tasks = bool(instance.tasks) and state is InstanceState.Running and state is not instance.state
+        if resumes_tasks or instance.state is InstanceState.MigrateTrans:
             changes.setdefault("generation", instance.generation + 1)  # its hosts are told of the task anew, and of what is left
     disks = disks_after(instance, happening)
     if disks != instance.disks:

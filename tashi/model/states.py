@@ -185,7 +185,9 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     # a pause that nobody asked for here lasts until something is done about it; what is under way on the domain tells its own end
     **{
         (state, _H.HOST_PAUSED): _S.Paused
-        for state in (_S.Activating, _S.Running, _S.Paused, _S.Resuming, _S.ShuttingDown, _S.Orphaned)
+        for state in (
+            _S.Activating, _S.Running, _S.Paused, _S.Resuming, _S.MigrateTrans, _S.ShuttingDown, _S.Orphaned,
+        )
     },
     # it runs on somewhere, until another host reports it
     **{

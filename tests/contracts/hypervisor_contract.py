@@ -239,7 +239,7 @@ class HypervisorContract:
         for generation in (5, 6):
             self.save(order.uuid)
             for _ in range(2):
-                settled = self.hypervisor.settle(CELL, order.uuid)
+                settled = self.hypervisor.settle(CELL, order.uuid, order.generation)
                 assert settled is not None and (settled.seen, settled.cause) == (Seen.PAUSED, Cause.SAVED_BY_HOST)
                 assert self.listed()[7] == settled and 3 <= settled.generation <= 5
                 assert self.hypervisor.do(CELL, a_deed(Pause, generation=settled.generation)) is None
@@ -254,7 +254,7 @@ class HypervisorContract:
             self.hypervisor.do(CELL, a_deed(Unpause, generation=generation))
             assert (self.listed()[7].seen, self.listed()[7].cause) == (Seen.RUNNING, None)
         self.save(order.uuid)
-        self.hypervisor.destroy(CELL, order.uuid)
+        self.hypervisor.destroy(CELL, order.uuid, 8)
         assert self.listed() == {}
         assert self.hypervisor.start(CELL, an_order(generation=9)).seen is Seen.RUNNING
 

@@ -163,6 +163,25 @@ def test_a_migration_of_a_guest_that_its_host_pauses() -> None:
     assert (cell.state(), cell.instance().cause, cell.instance().migration) == ("Paused", Cause.NO_SPACE, None)
 
 
+def test_paused_when_it_arrives() -> None:
+    """A move whose guest is paused when it has arrived ends in Paused at the target, and its former host clears up."""
+    cell, h1 = a_cell()
+    h2 = cell.join(FakeAgent("h2", some_facts(cores=4, memory=4096)))
+    h2.tells_arrivals = False
+    cell.call(ALICE, "migrateVm", instance="vm1", dst="h2")
+    while 1 in h1.domains:
+        cell.settle()
+        for agent in (h1, h2):
+            agent.work()
+    cell.settle()
+    h2.paused.add(1)
+    h2.causes[1] = Cause.ADMINISTRATOR
+    cell.work()
+    instance = cell.instance()
+    assert (instance.state.name, instance.host_id, instance.cause) == ("Paused", 2, Cause.ADMINISTRATOR)
+    assert (instance.migration, instance.residue) == (None, ())
+
+
 def test_saved_by_its_host_and_resumed() -> None:
     """H8: resumeVm continues what its host has saved, on that host; unpauseVm does, too."""
     for verb in ("resumeVm", "unpauseVm"):

@@ -55,7 +55,7 @@ from tashi.node.libvirt.host import HostReader
 from tashi.node.libvirt.jobs import Jobs
 from tashi.node.libvirt.migrate import NOWHERE, Moves, Way
 from tashi.node.libvirt.pauses import go_on_if_room
-from tashi.node.libvirt.removal import UNDEFINE, Removal
+from tashi.node.libvirt.removal import Removal, undefine
 from tashi.node.libvirt.save import SavedDomains
 from tashi.node.libvirt.statistics import read_statistics
 from tashi.node.network.bridges import Bridges
@@ -126,7 +126,7 @@ class LibvirtHypervisor:
                     self._bridges.arrived(domain.XMLDesc)  # whoever started it may not have got to that
                     where = libvirt.VIR_DOMAIN_AFFECT_LIVE | (libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0)
                     return seen_of(domain, renewed(domain, mark, order.generation, where))
-                if (kept := seen_of(domain, mark)).cause in OFF:
+                if (kept := self._look_at(domain, mark)).cause in OFF:
                     renewed(domain, mark, order.generation, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
                     return msgspec.structs.replace(kept, generation=order.generation)
                 if mark.generation == order.generation and has_run(domain) and not (order.saved and self._saved.is_saved(order.saved)):
@@ -134,7 +134,7 @@ class LibvirtHypervisor:
                     self._remove(domain, order.generation, keep_console=True)
                     return ended
                 if order.saved:
-                    domain.undefineFlags(UNDEFINE)  # the rest of a resume that was cut short; its disks are still needed
+                    undefine(domain)  # the rest of a resume that was cut short; its disks are still needed
                 else:
                     self._remove(domain, order.generation)
             if order.saved:

@@ -11,7 +11,7 @@ from tashi.node.libvirt.connection import gone_meanwhile
 from tashi.node.libvirt.domain import mark_of
 from tashi.node.storage.disks import Disks
 
-UNDEFINE: Final = (
+_UNDEFINE: Final = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
@@ -39,7 +39,17 @@ class Removal:
                 with gone_meanwhile(libvirt.VIR_ERR_OPERATION_INVALID):  # it ended by itself just now
                     domain.destroy()
             if domain.isPersistent():
-                domain.undefineFlags(UNDEFINE)
+                undefine(domain)
         self._disks.discard(domain_uuid, generation)
         if not keep_console:
             self._logs.forget(name)
+
+
+def undefine(domain: Any) -> None:
+    """Undefine the domain with all that libvirt keeps for it; some drivers know of nothing but a managed save."""
+    try:
+        domain.undefineFlags(_UNDEFINE)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:
+            raise
+        domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
