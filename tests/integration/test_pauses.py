@@ -136,7 +136,7 @@ class PauseCase(QemuCase):
 
     def overlays(self) -> list[str]:
         """The overlays that there are."""
-        return sorted(path.name for path in (self.small / "overlays").glob("*/*.qcow2"))
+        return sorted(path.name for path in (self.small / "overlays").rglob("[0-9]*.qcow2"))
 
     @property
     def domain(self) -> Any:
