@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from tashi import __version__
 from tashi.clocks import WallClock
 from tashi.config import Config, ConfigError, load
@@ -24,9 +26,12 @@ from tashi.store.lock import lock
 from tashi.store.marker import Marker
 from tashi.store.sqlite_backup import back_up, manifest_of, problems, restore
 from tashi.store.sqlite_file import SQLiteError, State, contents, examine, log_of, with_companions
-from tashi.store.sqlite_loss import TOKEN, set_aside, write_token
+from tashi.store.sqlite_loss import accept, set_aside
 
 DONE, FAILED = 0, 1
+_START: Final = (
+    "Start the control plane: its new numbers begin above the old ones, and it publishes storeLost."
+)
 SECRETS: Final = ("ca.pem", "ca.key", "manager.pem", "join.secret")
 """The files of the state directory that `--with-secrets` adds. The pins of the hosts are records, and are in every backup."""
 
@@ -95,9 +100,7 @@ def _restore(config: Config, arguments: argparse.Namespace) -> int:
         print(
             f"The backup holds secrets that are missing here ({', '.join(missing)}): `tashi db restore --with-secrets` puts them back."
         )
-    print(
-        f"Restored {config.database}. Start the control plane: its new numbers begin above the old ones, and it publishes storeLost."
-    )
+    print(f"Restored {config.database}. {_START}")
     return DONE
 
 
@@ -131,18 +134,22 @@ def _accept_loss(config: Config, arguments: argparse.Namespace) -> int:
     if not config.state_dir.exists():
         raise YourMistake(CONFLICT, f"{config.state_dir} does not exist; there is nothing to accept")
     with contextlib.closing(lock(config.state_dir)):
-        finding = examine(config.database, Marker(config.marker))
+        marker = Marker(config.marker)
+        finding = examine(config.database, marker)
         if finding.state is State.WHOLE:
-            words = f"{config.database} has the {finding.mark.commits} commits that were expected: nothing is lost, just start"
-            raise YourMistake(CONFLICT, words)
-        if finding.state is State.OTHER_CELL:
-            raise YourMistake(
-                CONFLICT,
-                f"{finding.problem}; put this cell's database in its place, or choose another stateDir",
-            )
-        write_token(config.state_dir, finding)
+            wrong = problems(config.database) if finding.mark.commits else []
+            if not wrong:
+                commits = finding.mark.commits
+                words = f"{config.database} has the {commits} commits that were expected: nothing is lost, just start"
+                raise YourMistake(CONFLICT, words)
+            words = f"damaged records: {'; '.join(wrong)}"
+            finding = msgspec.structs.replace(finding, state=State.UNUSABLE, problem=words)
+        kept = accept(config.database, marker, finding, WallClock().seconds())
         _hand_over(config)
-    print(f"{finding.problem}.\nThe next start of the control plane accepts that, and no later one does.")
+    print(f"Accepted: {finding.problem}.")
+    for path in kept:
+        print(f"Kept for you to look at: {path}")
+    print(f"{config.database} holds what is left. {_START}")
     return DONE
 
 
@@ -168,7 +175,7 @@ def _hand_over(config: Config) -> None:
     owner = config.state_dir.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         return
-    names = (*SECRETS, TOKEN, backups.LAST, "lock")
+    names = (*SECRETS, backups.LAST, "lock")
     for path in (
         *with_companions(config.database),
         config.marker,
@@ -209,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.set_defaults(action=_check)
     verb = verbs.add_parser(
-        "accept-loss", help="let the next start go on with the records that are left of a damaged database"
+        "accept-loss", help="go on with the records that are left of a lost or damaged database"
     )
     verb.set_defaults(action=_accept_loss)
     return parser

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,9 +28,10 @@ from tashi.model.store_status import StoreStatus
 from tashi.store import backups
 from tashi.store.marker import Marker
 from tashi.store.sqlite_file import State, examine, log_of
-from tashi.store.sqlite_loss import accept, drop_token, take_token
+from tashi.store.sqlite_loss import accept
+from tashi.store.sqlite_rows import load_all, write
 from tashi.store.sqlite_schema import SCHEMA_VERSION, migrate
-from tashi.store.tables import HISTORY, RECORDS, from_text, to_text
+from tashi.store.tables import HISTORY, from_text
 
 __all__ = ["SCHEMA_VERSION", "SQLiteStore"]
 
@@ -38,22 +39,26 @@ CHECKPOINT_SECONDS: Final = 5.0
 """How long a commit may stand in the write-ahead log only; then it is copied into the database file, and the marker is sealed."""
 
 REMEDY: Final = (
-    "Nothing was changed. Restore a backup with `tashi db restore FILE`, or start once with the records that are left: "
+    "Nothing was changed. Restore a backup with `tashi db restore FILE`, or go on with the records that are left: "
     "`tashi db accept-loss`, then start as usual (or `twistd -n tashi --accept-loss`)"
 )
-
-_PUT: Final = {table: f"INSERT OR REPLACE INTO {table} (id, record) VALUES (?, ?)" for table in RECORDS} | {
-    HISTORY: "INSERT OR REPLACE INTO history (id, name, resource_id, record) VALUES (?, ?, ?, ?)"
+_TROUBLE: Final = {
+    State.NO_MARKER: "the database {} may have lost records",
+    State.OLDER: "the database {} has lost records",
+    State.FOREIGN_LOG: "the database {} has lost records",
+    State.UNUSABLE: "the database {} has lost records",
+    State.OTHER_CELL: "the database {} is not this cell's",
 }
-_REMOVE: Final = {table: f"DELETE FROM {table} WHERE id = ?" for table in (*RECORDS, HISTORY)}
-_SELECT: Final = {table: f"SELECT id, record FROM {table} ORDER BY id" for table in RECORDS}
+
 _GONE_BY_ID: Final = "SELECT record FROM history WHERE id = ?"
 _GONE_BY_KEY: Final = (
-    "SELECT record FROM history WHERE resource_id = ? AND json_extract(record, '$.ownerJid') = ? ORDER BY id DESC LIMIT 1"
+    "SELECT record FROM history WHERE resource_id = ? AND json_extract(record, '$.ownerJid') = ? "
+    "ORDER BY id DESC LIMIT 1"
 )
 _GONE_BY_NAME: Final = "SELECT record FROM history WHERE name = ? ORDER BY id DESC LIMIT 1"
 _GONE_BY_NAME_AND_USER: Final = (
-    "SELECT record FROM history WHERE name = ? AND json_extract(record, '$.userId') = ? ORDER BY id DESC LIMIT 1"
+    "SELECT record FROM history WHERE name = ? AND json_extract(record, '$.userId') = ? "
+    "ORDER BY id DESC LIMIT 1"
 )
 _BEGIN_RUN: Final = "INSERT INTO runs (first_commit, last_commit, id) VALUES (?, ?, ?)"
 _COUNT: Final = "UPDATE runs SET last_commit = ? WHERE first_commit = ?"
@@ -196,32 +201,29 @@ class SQLiteStore:
         path = Path(self._path)
         if self._marker is not None:
             finding = examine(path, self._marker)
-            accepted = take_token(self._marker.path.parent, finding) or self._accept_loss
-            if finding.state is State.WHOLE:
-                if self._accept_loss:
-                    self.log.warn("--accept-loss has no effect: nothing is lost; start without it")
-            elif accepted:
-                aside = accept(path, finding, WallClock().seconds())
-                self.log.warn("records were lost, and that was accepted: {problem}", problem=finding.problem)
-                for kept in aside:
+            if finding.state is State.WHOLE and self._accept_loss:
+                self.log.warn("--accept-loss has no effect: nothing is lost; start without it")
+            elif finding.state is not State.WHOLE:
+                if not self._accept_loss:
+                    trouble = _TROUBLE[finding.state].format(path)
+                    raise OurFault(INTERNAL, f"{trouble}: {finding.problem}. {REMEDY}")
+                for kept in accept(path, self._marker, finding, WallClock().seconds()):
                     self.log.warn("{file} was kept for you to look at", file=str(kept))
-            else:
-                raise OurFault(INTERNAL, f"the database {path} has lost records: {finding.problem}. {REMEDY}")
+                self.log.warn("records were lost, and that was accepted: {problem}", problem=finding.problem)
+                finding = examine(path, self._marker)
             if finding.expected is None:
-                self._marker.seal(
-                    Mark(), 0
-                )  # a marker that expects nothing: the first start may be cut short
+                # A marker that expects nothing: the first start may be cut short.
+                self._marker.seal(Mark(), 0)
             self._numbers = dict(finding.mark.numbers)
             self._checkpointed = finding.expected.checkpointed if finding.expected else 0
-        os.close(
-            os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-        )  # what SQLite makes beside it gets the same mode
+        # What SQLite makes beside it gets the same mode.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
     def _begin(self, connection: Any) -> dict[str, dict[int | str, Any]]:
         """Make the tables, begin a run, and read everything."""
         self._open = True
         migrate(connection, self._path)
-        tables = _load(connection)
+        tables = load_all(connection)
         self._runs = dict(connection.execute("SELECT id, last_commit FROM runs").fetchall())
         self._commits = self._first = max(self._runs.values(), default=0) + 1
         self._run = secrets.token_hex(8)
@@ -230,8 +232,6 @@ class SQLiteStore:
         self._cell = str(tables["settings"].get(CELL, ""))
         self._reserve([Change("counters", kind, number) for kind, number in tables["counters"].items()])
         self._seal()
-        if self._marker is not None:
-            drop_token(self._marker.path.parent)
         return tables
 
     def _commit(self, connection: Any, changes: Sequence[Change]) -> None:
@@ -244,7 +244,7 @@ class SQLiteStore:
             except OSError:
                 self._cell, self._numbers = known
                 raise
-        _write(connection, changes)
+        write(connection, changes)
         connection.execute(_COUNT, (self._commits + 1, self._first))
         connection.commit()
         self._commits += 1
@@ -287,30 +287,6 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # a commit that was answered survives a power cut
     connection.execute("PRAGMA busy_timeout = 5000")
-
-
-def _load(connection: Any) -> dict[str, dict[int | str, Any]]:
-    return {
-        table: {key: from_text(table, text, key) for key, text in connection.execute(select).fetchall()}
-        for table, select in _SELECT.items()
-    }
-
-
-def _write(connection: Any, changes: Iterable[Change]) -> None:
-    latest = {(change.table, change.key): change.record for change in changes}
-    put: dict[str, list[tuple[Any, ...]]] = {}
-    remove: dict[str, list[tuple[int | str]]] = {}
-    for (table, key), record in latest.items():
-        if record is None:
-            remove.setdefault(table, []).append((key,))
-        elif table == HISTORY:
-            put.setdefault(table, []).append((key, record.name, record.resource_id, to_text(record)))  # type: ignore[union-attr]
-        else:
-            put.setdefault(table, []).append((key, to_text(record)))
-    for table, rows in put.items():
-        connection.executemany(_PUT[table], rows)
-    for table, keys in remove.items():
-        connection.executemany(_REMOVE[table], keys)
 
 
 def _size(path: Path) -> int:

@@ -16,11 +16,11 @@ import msgspec
 
 from tashi.errors import CONFLICT, INTERNAL, OurFault, YourMistake
 from tashi.files import sync_directory
-from tashi.model.marks import Mark, highest
+from tashi.model.marks import highest
 from tashi.store.backups import Manifest
 from tashi.store.marker import Expected, Marker
 from tashi.store.sqlite_file import contents, integrity_check, reading, with_companions
-from tashi.store.sqlite_loss import put_loss, set_aside
+from tashi.store.sqlite_loss import put_loss, seal_what_is_there, set_aside
 from tashi.store.tables import HISTORY, RECORDS, from_text
 
 MOST_PROBLEMS: Final = 20
@@ -117,10 +117,7 @@ def restore(database: Path, marker: Marker, source: Path, *, now: float) -> Rest
         _settle(temporary, database)
     finally:
         temporary.unlink(missing_ok=True)
-    found = contents(database)
-    run = max(found.runs, key=lambda run: found.runs[run], default="")
-    marker.seal(Mark(cell=found.cell, run=run, commits=found.commits, numbers=numbers), found.commits)
-    marker.close()
+    seal_what_is_there(database, marker, numbers)
     return Restored(manifest=manifest, kept=tuple(kept), secrets=kept_secrets)
 
 
@@ -156,9 +153,9 @@ def _backup_rows(source: Path, like: str) -> dict[str, bytes]:
 def _wrong_rows(connection: sqlite3.Connection) -> list[str]:
     wrong: list[str] = []
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    for table in (*RECORDS, HISTORY):
-        if table not in tables:
-            return [f"expected a database of Tashi, got one without a table {table}"]
+    if not {"instances", "settings", HISTORY} <= tables:
+        return ["expected a database of Tashi, got another one"]
+    for table in (name for name in (*RECORDS, HISTORY) if name in tables):  # an older version had fewer
         for key, text in connection.execute(f"SELECT id, record FROM {table} ORDER BY id"):
             try:
                 from_text(table, text, key)

@@ -1,7 +1,4 @@
-"""What an operator accepts by hand: to start with the records that are left, once.
-
-`tashi db accept-loss` leaves a token in the state directory; it is good for one start and for the loss that it was made for.
-"""
+"""What an operator accepts by hand: to go on with the records that are left, once."""
 
 from __future__ import annotations
 
@@ -10,45 +7,24 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from tashi.errors import CONFLICT, OurFault
-from tashi.files import sync_directory, write_whole
-from tashi.model.marks import CELL, LOSS, Loss, beyond, highest
-from tashi.store.sqlite_file import Finding, State, log_of, with_companions
+from tashi.files import sync_directory
+from tashi.model.marks import CELL, LOSS, Loss, Mark, beyond, highest
+from tashi.store.marker import Marker
+from tashi.store.sqlite_file import Finding, State, contents, log_of, with_companions
+from tashi.store.sqlite_salvage import salvage
 from tashi.store.sqlite_schema import migrate
 
-TOKEN: Final = "accept-loss"
 
+def accept(path: Path, marker: Marker, finding: Finding, now: float) -> list[Path]:
+    """Make a database of what is left, with the `Loss` in it for the cluster manager; return the files that are kept.
 
-def write_token(state_dir: Path, finding: Finding) -> None:
-    """Let the next start accept this loss. Raises OSError."""
-    write_whole(state_dir / TOKEN, msgspec.json.encode(finding.mark))
-
-
-def take_token(state_dir: Path, finding: Finding) -> bool:
-    """Return whether the operator has accepted this loss. A token for another one is removed."""
-    path = state_dir / TOKEN
-    try:
-        accepted = path.read_bytes() == msgspec.json.encode(finding.mark) and finding.state is not State.WHOLE
-    except FileNotFoundError:
-        return False
-    if not accepted:
-        drop_token(state_dir)
-    return accepted
-
-
-def drop_token(state_dir: Path) -> None:
-    """Forget what was accepted."""
-    (state_dir / TOKEN).unlink(missing_ok=True)
-
-
-def accept(path: Path, finding: Finding, now: float) -> list[Path]:
-    """Make a database of what is left, with the `Loss` in it for the cluster manager; return the files that were set aside.
-
-    ``now``: seconds since the epoch. Raises OurFault for the database of another cell, sqlite3.Error and OSError.
+    A log that is not the file's is put aside. Of a damaged file every record is kept that can be read. The marker
+    expects what is left from now on. ``now``: seconds since the epoch. Raises OurFault for the database of another
+    cell, sqlite3.Error and OSError.
     """
     if finding.state is State.OTHER_CELL:
         words = "a database of another cell is never accepted; put the right one in its place, or choose another stateDir"
@@ -57,17 +33,29 @@ def accept(path: Path, finding: Finding, now: float) -> list[Path]:
     aside: list[Path] = []
     match finding.state:
         case State.UNUSABLE:
+            left = salvage(path)
             aside = set_aside(with_companions(path), suffix)
+            left.replace(path)
+            sync_directory(path.parent)
         case State.FOREIGN_LOG:
             aside = set_aside(with_companions(path)[1:], suffix)
         case _ if log_of(path).exists():
             kept = log_of(path).with_name(log_of(path).name + suffix)
             shutil.copy2(log_of(path), kept)
             aside = [kept]
-    put_loss(
-        path, finding.problem, finding.mark.numbers, finding.mark.cell, unmarked=finding.expected is None
-    )
+    unmarked = finding.expected is None
+    numbers = put_loss(path, finding.problem, finding.mark.numbers, finding.mark.cell, unmarked=unmarked)
+    seal_what_is_there(path, marker, numbers)
     return aside
+
+
+def seal_what_is_there(path: Path, marker: Marker, numbers: dict[str, int]) -> None:
+    """Let the marker expect exactly this database, and these numbers. Raises sqlite3.Error and OSError."""
+    found = contents(path)
+    run = max(found.runs, key=lambda run: found.runs[run], default="")
+    mark = Mark(cell=found.cell, run=run, commits=found.commits, numbers=numbers)
+    marker.seal(mark, 0 if log_of(path).exists() else found.commits)
+    marker.close()
 
 
 def put_loss(

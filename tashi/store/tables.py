@@ -47,7 +47,7 @@ def from_text(table: str, text: str | bytes, key: object) -> Any:
         if table == "hosts" and (host := _without_facts(text)) is not None:
             return host
         expected = f"table {table}, key {key}: expected a record of type {_KINDS[table].__name__}"
-        remedy = "`tashi db check` lists all such rows; restore a backup with `tashi db restore FILE`"
+        remedy = "`tashi db check` lists all such rows; `tashi db restore FILE`, or `tashi db accept-loss`, which drops them"
         raise OurFault(INTERNAL, f"{expected}, got damaged text ({error}); {remedy}") from None
 
 
