@@ -54,6 +54,7 @@ class Cell:
             publishing=True,
             in_thread=self._slowly,
             random_bytes=self._world.incarnations.randbytes,
+            wall=self._world.wall,
         )
         result_of(self.manager.open())
         self.manager.startService()

@@ -36,7 +36,8 @@ FAILED_ONCE = (617, 837, 1216, 2317, 3714)
 
 @pytest.mark.parametrize("seed", [*FAILED_ONCE, *range(FIRST_SEED, FIRST_SEED + SEEDS)])
 def test_whatever_happens_a_cell_keeps_its_promises(seed: int) -> None:
-    """Killed managers and agents, pulled plugs, lost links, full disks, failing starts and moves, and commands that come twice end well."""
+    """Killed managers and agents, pulled plugs, lost links, full disks, clocks that jump, failing starts and moves, and commands that come
+    twice end well."""
     world = World(seed)
     agents = [Agent(world, f"h{number}") for number in (1, 2, 3)]
     cell = Cell(world, agents)
@@ -45,6 +46,7 @@ def test_whatever_happens_a_cell_keeps_its_promises(seed: int) -> None:
         for _ in range(round(TROUBLE / STEP)):
             world.clock.advance(STEP)
             _always_true(cell)
+            world.set_time_of_day()
             _make_trouble(world, cell, sender, operator)
         world.faulty = False
         for second in range(PEACE):

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from tashi.interfaces import Change
 from tashi.node.fake import SharedDirectory
 from tashi.store.memory import MemoryStore
-from tests.small_cell import Process
+from tests.small_cell import Process, Wall
 
 
 class World:
@@ -23,10 +23,18 @@ class World:
         self.clock.advance(1_800_000_000)
         self.chance = Random(seed)
         self.incarnations = Random(f"incarnations {seed}")
+        self.wall = Wall(self.clock)
+        """The control plane's time of day, which jumps."""
+        self._jumps = Random(f"jumps {seed}")
         self.faulty = True
         self.shared = SharedDirectory()
         self.lost: set[str] = set()
         """The names of those that were on a machine when its power was cut."""
+
+    def set_time_of_day(self) -> None:
+        """Now and then let the time of day jump, by up to an hour either way."""
+        if self.faulty and self._jumps.random() < 0.01:
+            self.wall.offset += self._jumps.uniform(-3600.0, 3600.0)
 
     def happens(self, probability: float) -> bool:
         """Whether this misfortune happens now."""
