@@ -45,6 +45,11 @@ _DEEDS: Final[dict[InstanceState, type[Pause] | type[Unpause] | type[Shutdown]]]
     InstanceState.Unpausing: Unpause,
     InstanceState.ShuttingDown: Shutdown,
 }
+_MACHINE: Final = (
+    "name", "user_id", "cores", "memory", "disks", "nics", "cpu_share", "cpu_speed", "memory_limit",
+    "disk_weight", "disk_iops", "disk_bytes", "net_down", "net_up", "hints",
+)  # fmt: skip
+"""What a target builds a domain of, as it does for one that it starts."""
 _REFUSABLE: Final = frozenset({*_DEEDS, InstanceState.Suspending})
 _FULFILLED: Final = {
     InstanceState.Pausing: Seen.PAUSED,
@@ -152,11 +157,8 @@ def _order_to_move(instance: Instance, about: dict[str, Any]) -> Order | None:
         return Depart(**about)
     return Receive(
         **about,
-        name=instance.name,
         described=migration.described,
-        disks=instance.disks,
-        nics=instance.nics,
-        hints=instance.hints,
+        **{field: getattr(instance, field) for field in _MACHINE},
     )
 
 

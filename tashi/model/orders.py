@@ -97,12 +97,24 @@ class Depart(Deed, frozen=True, kw_only=True, rename="camel", tag="depart"):
 
 
 class Receive(Deed, frozen=True, kw_only=True, rename="camel", tag="receive"):
-    """Make everything ready for this domain to arrive, or refuse it with the reason; its outcome is an Offer."""
+    """Make everything ready for this domain to arrive, or refuse it with the reason; its outcome is an Offer. The domain is
+    that of the record, in the units of a Start; ``described`` is how its source has it."""
 
     name: Text
+    user_id: Id | None = None
     described: Xml
+    cores: Amount
+    memory: Amount
     disks: Annotated[tuple[Disk, ...], Items]
     nics: Annotated[tuple[Nic, ...], Items] = ()
+    cpu_share: Amount = 1024
+    cpu_speed: Amount | None = None
+    memory_limit: Amount | None = None
+    disk_weight: Amount | None = None
+    disk_iops: Amount | None = None
+    disk_bytes: Amount | None = None
+    net_down: Amount | None = None
+    net_up: Amount | None = None
     hints: Annotated[dict[Text, Text], Items] = {}
 
 

@@ -15,6 +15,7 @@ from tashi.node.fake import FakeHypervisor, SharedDirectory
 from tests.memory.test_node_executor import CELL, Calls, deed, destroy, start, uuid_of
 
 ABOUT: dict[str, Any] = {"instance_id": 1, "uuid": uuid_of(1)}
+MACHINE: dict[str, Any] = {"cores": 1, "memory": 64, "disks": start().disks}
 SAVED = "suspend/1_vm1"
 
 
@@ -69,7 +70,7 @@ class MoveTests(SynchronousTestCase):
         """Both ends made ready: the order to move."""
         described = self.here.give(deed(Depart, generation=generation)).offer
         assert described is not None
-        receive = Receive(**ABOUT, generation=generation + 1, name="vm1", described=described.domain, disks=start().disks)
+        receive = Receive(**ABOUT, generation=generation + 1, name="vm1", described=described.domain, **MACHINE)
         offer = self.there.give(receive).offer
         assert offer is not None
         self.here.told.clear()
@@ -81,7 +82,7 @@ class MoveTests(SynchronousTestCase):
         for _ in range(2):
             told = self.here.give(deed(Depart))
             self.assertEqual((told.seen, told.done, told.offer), (Seen.RUNNING, True, Offer(domain="vm1")))
-            receive = Receive(**ABOUT, generation=3, name="vm1", described="vm1", disks=start().disks)
+            receive = Receive(**ABOUT, generation=3, name="vm1", described="vm1", **MACHINE)
             told = self.there.give(receive)
             self.assertEqual((told.seen, told.done, told.refused), (Seen.EXPECTED, True, ""))
             self.assertEqual(told.offer, Offer(domain="vm1", address="machine 1", shared=True))

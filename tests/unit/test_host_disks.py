@@ -143,12 +143,11 @@ def test_a_move_with_copied_disks(share: Path) -> None:
     assert not target.generations.finds_sign(UUID, 4)
     (attached,) = target.prepare(UUID, 5, DISKS)
     overlay, image = _files(share, 3)
-    assert (
-        target.place_of(UUID, overlay, 5)
-        == attached.path
-        == str(share / "elsewhere" / UUID / "5" / "0.qcow2")
-    )
-    assert (target.place_of(UUID, overlay), target.place_of(UUID, image, 5)) == (None, image)
+    assert attached.path == str(share / "elsewhere" / UUID / "5" / "0.qcow2")
+    assert (target.place_of(UUID, overlay), target.place_of(UUID, image)) == (None, image)
+    assert target.existing(share / "elsewhere" / UUID / "5", DISKS) == [attached]
+    with pytest.raises(OurFault, match=r"needs .*/3/0\.qcow2, which this host does not have"):
+        target.existing(target.directory_of(UUID, [overlay]), DISKS)
 
 
 def test_what_is_left_when_both_have_let_go(share: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_errands_of_a_move() -> None:
     ways = {"landing": "it will be", "address": "there", "shared": True}
     assert errands_of(_moving(begun=False), CELL) == ()
     assert errands_of(_moving(), CELL) == ((2, Depart(**_ABOUT)),)
-    receive = Receive(**_ABOUT, name="web", described="it is", disks=disks)
+    receive = Receive(**_ABOUT, name="web", user_id=1000, described="it is", cores=1, memory=128, disks=disks)
     assert errands_of(_moving(described="it is", received=5), CELL) == ((3, receive),)
     moving = _moving(S.MigrateTrans, described="it is", received=4, **ways)
     assert errands_of(moving, CELL) == ((2, Migrate(**_ABOUT, **ways)),)

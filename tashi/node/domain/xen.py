@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from tashi.errors import BAD_ARGUMENT, OurFault, TashiError
 from tashi.model.names import check_image, shown
-from tashi.model.orders import Start
+from tashi.model.orders import Receive, Start
 from tashi.node.domain.xml import DISK_BUSES
 
 XEN_WEIGHT_OF_A_SHARE: Final = 0.25
@@ -22,7 +22,7 @@ _COMMAND_LINES: Final = {"kernel": "root=/dev/xvda ro console=hvc0", "pvgrub": "
 _KINDS: Final = ("hvm", "pygrub", "pvgrub", "kernel")
 
 
-def xml_for_xen(text: str, order: Start, images: str) -> str:
+def xml_for_xen(text: str, order: Start | Receive, images: str) -> str:
     """The description for Xen; ``images`` is the directory in which kernels lie.
 
     Raises OurFault(bad-argument) when the order asks for something that Xen does not give.

@@ -19,7 +19,7 @@ from tashi.errors import BAD_ARGUMENT, OurFault, TashiError
 from tashi.model.bounds import LARGEST, LONGEST_NAME
 from tashi.model.instance import DEFAULT_CPU_SHARE, Nic, domain_name
 from tashi.model.names import check_hostname, check_integer, check_mac, shown
-from tashi.model.orders import Start
+from tashi.model.orders import Receive, Start
 from tashi.node.network.cards import alias_of
 
 NAMESPACE: Final = "urn:x-tashi:instance:1"
@@ -67,7 +67,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def domain_xml(
-    order: Start,
+    order: Start | Receive,
     *,
     cell: str,
     kind: str,
@@ -107,7 +107,7 @@ def mark_xml(mark: Mark) -> str:
     return ElementTree.tostring(ElementTree.Element("instance", _mark_attributes(mark)), encoding="unicode")
 
 
-def mark_for(order: Start, cell: str) -> Mark:
+def mark_for(order: Start | Receive, cell: str) -> Mark:
     """The mark of the domain that this order starts."""
     return Mark(
         cell=cell,
@@ -151,7 +151,7 @@ def write_mark(element: ElementTree.Element, mark: Mark) -> None:
     element.attrib.update(_mark_attributes(mark))
 
 
-def nics_of(order: Start) -> tuple[Nic, ...]:
+def nics_of(order: Start | Receive) -> tuple[Nic, ...]:
     """The order's network cards, each with a MAC address: one that was left open follows from the domain's UUID and the card's place.
     What addresses they will have is not known yet."""
     return tuple(Nic(network=nic.network, mac=nic.mac or _derived_mac(order.uuid, place)) for place, nic in enumerate(order.nics))
@@ -164,7 +164,14 @@ def shut_screen(screen: ElementTree.Element, secret: str) -> None:
 
 
 def _domain(
-    order: Start, cell: str, kind: str, disks: Sequence[AttachedDisk], bridges: Mapping[int, str], console: str, secret: str, megahertz: int
+    order: Start | Receive,
+    cell: str,
+    kind: str,
+    disks: Sequence[AttachedDisk],
+    bridges: Mapping[int, str],
+    console: str,
+    secret: str,
+    megahertz: int,
 ) -> ElementTree.Element:
     check_hostname("name", order.name)
     domain = ElementTree.Element("domain", type=kind)
@@ -196,7 +203,7 @@ def _domain(
     return domain
 
 
-def _add_tuning(domain: ElementTree.Element, order: Start, megahertz: int) -> None:
+def _add_tuning(domain: ElementTree.Element, order: Start | Receive, megahertz: int) -> None:
     """What the order is given of the host's time and disks; libvirt starts no domain whose share it cannot keep."""
     if order.cpu_share != DEFAULT_CPU_SHARE or order.cpu_speed:
         tuning = _add(domain, "cputune")
@@ -220,7 +227,7 @@ def _add_cpu(domain: ElementTree.Element, kind: str, hints: Mapping[str, str]) -
 
 
 def _add_devices(
-    domain: ElementTree.Element, order: Start, disks: Sequence[AttachedDisk], bridges: Mapping[int, str], console: str
+    domain: ElementTree.Element, order: Start | Receive, disks: Sequence[AttachedDisk], bridges: Mapping[int, str], console: str
 ) -> None:
     bus = _chosen("diskInterface", order.hints.get("diskInterface", "virtio"), tuple(DISK_BUSES))
     nic_model = _chosen("nicModel", order.hints.get("nicModel", "virtio"), NIC_MODELS)
@@ -255,7 +262,7 @@ def _add_devices(
     _add(_add(devices, "memballoon", model="virtio"), "stats", period="5")
 
 
-def _add_disk(devices: ElementTree.Element, disk: AttachedDisk, bus: str, place: int, order: Start) -> None:
+def _add_disk(devices: ElementTree.Element, disk: AttachedDisk, bus: str, place: int, order: Start | Receive) -> None:
     element = _add(devices, "disk", type="block" if disk.device else "file", device="disk")
     _add(element, "driver", name="qemu", type=disk.format, cache="writeback")
     _add(element, "source", **{"dev" if disk.device else "file": disk.path})

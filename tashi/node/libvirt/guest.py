@@ -138,8 +138,8 @@ class LibvirtHypervisor:
                 else:
                     self._remove(domain, order.generation)
             if order.saved:
-                simulated = self._host.domain_kind(connection) == "test"
-                land = functools.partial(self._moves.land, cell, order, generation=order.generation, simulated=simulated)
+                kind = self._host.domain_kind(connection)
+                land = functools.partial(self._moves.land, connection, cell, kind, order)
                 self._saved.resume(connection, canonical(order.uuid), order.generation, order.saved, land)
                 self._bridges.arrived(connection.lookupByUUIDString(canonical(order.uuid)).XMLDesc)
             else:

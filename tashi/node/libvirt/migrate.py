@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -21,8 +21,10 @@ import msgspec
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.instance import domain_name
 from tashi.model.orders import Deed, Migrate, Offer, Receive, Start
-from tashi.node.domain.landing import files_of, landed, mark_of_described, needs_of, without_secrets
-from tashi.node.domain.xml import Mark
+from tashi.node.domain.arrival import arrival, cdrom_of
+from tashi.node.domain.landing import check_identity, files_of, mark_of_described, needs_of, without_secrets
+from tashi.node.domain.xen import xml_for_xen
+from tashi.node.domain.xml import domain_xml, mark_for
 from tashi.node.faults import HypervisorAway
 from tashi.node.libvirt.jobs import Job, Jobs
 from tashi.node.network.bridges import Bridges
@@ -80,10 +82,12 @@ class Moves:
         """Look at all that the domain needs here, make what is missing, and say how it will be here; OurFault when it cannot be had."""
         self._check(connection, kind, deed.described)
         shared = self._disks.generations.finds_sign(deed.uuid, mark_of_described(deed.described).generation)
-        if not shared:
+        if shared:
+            directory = self._disks.directory_of(deed.uuid, files_of(deed.described))
+        else:
             self._disks.prepare(deed.uuid, deed.generation, deed.disks, scratch_of(deed))
-        landing = self.land(cell, deed, deed.described, None if shared else deed.generation)
-        self._disks.check_bases(deed.uuid, files_of(landing))
+            directory = self._disks.generations.path(deed.uuid, deed.generation)
+        landing = self.land(connection, cell, kind, deed, deed.described, directory)
         self._expected.add(deed.uuid)
         return Offer(domain=landing, address=self._way.address, shared=shared)
 
@@ -94,30 +98,28 @@ class Moves:
         return expected
 
     def land(
-        self, cell: str, order: Receive | Start, described: str, generation: int | None, simulated: bool = False
+        self, connection: Any, cell: str, kind: str, order: Receive | Start, described: str, directory: Path
     ) -> str:
-        """The described domain as it will be on this host, whose files are here already; OurFault when one is not, or when the
-        description is of another instance or incarnation. ``generation``: that of the directory with its disks; None: the one that
-        they have been in."""
-        places = {path: self._disks.place_of(order.uuid, path, generation) for path in files_of(described)}
-        console = self._consoles / f"{domain_name(order.instance_id, order.name)}.log"
-        ready = self._bridges.ready((nic.network for nic in order.nics), simulated)
-        bridges = {nic.mac.lower(): ready[nic.network] for nic in order.nics if nic.network in ready}
+        """Return the described domain as it will be on this host, built from the record; its disks are in this directory already.
+        OurFault when one is not, or when the description is of another machine than the record."""
+        check_identity(described, mark_for(order, cell))
+        simulated = kind == "test"
+        disks = self._disks.check(order.disks) if simulated else self._disks.existing(directory, order.disks, scratch_of(order))
+        cdrom = cdrom_of(described)
         self._consoles.mkdir(parents=True, exist_ok=True)
-        return landed(
-            described,
-            mark=Mark(
-                cell=cell,
-                instance_id=order.instance_id,
-                generation=order.generation,
-                incarnation=order.incarnation,
-                name=order.name,
-            ),
-            files={path: place for path, place in places.items() if place is not None},
-            bridge_of=lambda mac: _bridge(bridges, mac),
-            console=str(console),
+        own = domain_xml(
+            order,
+            cell=cell,
+            kind=kind,
+            disks=disks,
+            bridges=self._bridges.ready((nic.network for nic in order.nics), simulated),
+            console=str(self._consoles / f"{domain_name(order.instance_id, order.name)}.log"),
             secret=secrets.token_urlsafe(6),
+            megahertz=connection.getInfo()[3] if order.cpu_speed else 0,
         )
+        if kind == "xen":
+            own = xml_for_xen(own, order, str(self._disks.images))
+        return arrival(described, own, self._disks.cdrom(cdrom) if cdrom else "")
 
     def migrate(self, domain: Any, deed: Migrate) -> None:
         """Move the domain; when this returns it is not here any more. OurFault when it stays."""
@@ -149,7 +151,7 @@ class Moves:
         if needs.kind != kind:
             raise OurFault(INTERNAL, f"the domain runs under {needs.kind}, and this host has {kind}")
         try:
-            connection.getDomainCapabilities(needs.emulator or None, needs.architecture or None, needs.machine or None, needs.kind)
+            connection.getDomainCapabilities(None, needs.architecture or None, needs.machine or None, needs.kind)
         except libvirt.libvirtError as error:
             raise OurFault(INTERNAL, f"this host cannot run a machine of type {needs.machine}: {error.get_error_message()}") from error
         if needs.cpu and kind == "kvm" and not _cpu_fits(connection, needs):
@@ -202,15 +204,8 @@ def check_movable(domain: Any, domain_uuid: str, disks: Disks) -> None:
             raise OurFault(INTERNAL, f"the domain uses {path}, which only its host has; it has to stay there")
 
 
-def _bridge(bridges: Mapping[str, str], mac: str) -> str:
-    try:
-        return bridges[mac.lower()]
-    except KeyError:
-        raise OurFault(INTERNAL, f"this host has no bridge for the domain's network card {mac}") from None
-
-
 def _cpu_fits(connection: Any, needs: Any) -> bool:
-    compared = connection.compareHypervisorCPU(needs.emulator, needs.architecture, needs.machine, needs.kind, needs.cpu, 0)
+    compared = connection.compareHypervisorCPU(None, needs.architecture, needs.machine, needs.kind, needs.cpu, 0)
     return bool(compared != libvirt.VIR_CPU_COMPARE_INCOMPATIBLE)
 
 

@@ -90,7 +90,7 @@ class SavedDomains:
                 _part(path).rename(path)
 
     def resume(
-        self, connection: Any, domain_uuid: str, generation: int, saved: str, land: Callable[[str], str]
+        self, connection: Any, domain_uuid: str, generation: int, saved: str, land: Callable[[str, Path], str]
     ) -> None:
         """Let the domain go on here with its disks in the directory of this generation; ``land`` makes what it was into what it is
         on this host. OurFault when it cannot, or when an image that it needs is not the one that it had: then it stays saved."""
@@ -103,8 +103,7 @@ class SavedDomains:
             directory = self._take_back(domain_uuid, generation, path, files_of(described))
         domain = None
         try:
-            bases.check(directory / bases.BASES, self._disks.images)
-            xml = land(described)
+            xml = land(described, directory)
             domain = connection.defineXML(xml)
             connection.restoreFlags(str(path), xml, libvirt.VIR_DOMAIN_SAVE_RUNNING)
         except (libvirt.libvirtError, OurFault):

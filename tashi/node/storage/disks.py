@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tashi.errors import INTERNAL, UNKNOWN_IMAGE, OurFault
+from tashi.errors import CONFLICT, INTERNAL, UNKNOWN_IMAGE, OurFault
 from tashi.model.disks import is_own
 from tashi.model.instance import Disk
 from tashi.node.domain.xml import AttachedDisk
@@ -24,7 +24,7 @@ from tashi.node.storage import bases
 from tashi.node.storage.generations import Generations, is_throw_away
 from tashi.node.storage.image import DiskImage, read_image
 from tashi.node.storage.persistent import PersistentDisks
-from tashi.node.storage.scratch import Scratch, ScratchSpace
+from tashi.node.storage.scratch import SCRATCH_FILE, Scratch, ScratchSpace
 from tashi.node.storage.space import fault, free_bytes, in_words
 
 QEMU_IMG_SECONDS: Final = 20
@@ -88,6 +88,32 @@ class Disks:
             raise fault(error, self._overlays, "an overlay") from error
         return attached
 
+    def existing(
+        self, directory: Path, disks: Sequence[Disk], scratch: Scratch | None = None
+    ) -> list[AttachedDisk]:
+        """Return the same files as `prepare`, which are in this directory already; OurFault names one that is not."""
+        bases.check(directory / bases.BASES, self.images)
+        attached = []
+        for place, disk in enumerate(disks):
+            image = read_image(str(self.images), disk.uri)
+            if disk.persistent:
+                attached.append(AttachedDisk(path=image.path, format=image.format))
+            else:
+                attached.append(_over(image, directory / f"{place}.qcow2"))
+        if scratch is not None:
+            attached.append(AttachedDisk(path=str(directory / SCRATCH_FILE), format="raw"))
+        for one in attached:
+            if not Path(one.path).is_file():
+                raise OurFault(CONFLICT, f"the domain needs {one.path}, which this host does not have; it has to stay where it is")
+        return attached
+
+    def directory_of(self, uuid: str, files: Iterable[str]) -> Path:
+        """Return the directory on this host for a domain whose files another host describes, where both see the same."""
+        for file in map(Path, files):
+            if is_throw_away(uuid, file):
+                return self._overlays / uuid if file.parent.name == uuid else self._overlays / uuid / file.parent.name
+        return self._overlays / uuid
+
     def directories(self, uuid: str, files: Iterable[str]) -> list[Path]:
         """Return the directories on this host in which these files of the domain lie, however often one does."""
         parents = dict.fromkeys(Path(file).parent for file in files if is_throw_away(uuid, Path(file)))
@@ -119,19 +145,11 @@ class Disks:
         """Return the names of those files of the domain that lie in the image directory."""
         return [Path(file).name for file in files if not is_throw_away(uuid, Path(file)) and self.place_of(uuid, file)]
 
-    def place_of(self, uuid: str, path: str, generation: int | None = None) -> str | None:
-        """Return where the file of this domain that another host has at ``path`` is on this one; None: it is not here. ``generation``:
-        that of the directory to look in; None: the same as there."""
+    def place_of(self, uuid: str, path: str) -> str | None:
+        """Return where the file of this domain that another host has at ``path`` is on this one; None: it is not here."""
         there = Path(path)
-        if not is_throw_away(uuid, there):
-            here = self.images / there.name
-        elif generation is not None:
-            here = self.generations.path(uuid, generation) / there.name
-        else:
-            here = self._overlays / uuid / there.name if there.parent.name == uuid else (
-                self._overlays / uuid / there.parent.name / there.name
-            )
-        return str(here) if here.is_file() else None
+        directory = self.directory_of(uuid, [path]) if is_throw_away(uuid, there) else self.images
+        return str(directory / there.name) if (directory / there.name).is_file() else None
 
     def keep(self, uuid: str, generation: int, disks: Sequence[Disk]) -> None:
         """The domain has run with these disks: its copies among them stay."""
@@ -153,7 +171,7 @@ class Disks:
 
     def _overlay(self, image: DiskImage, path: Path) -> AttachedDisk:
         shutil.copyfile(self._blank(image), path)
-        return AttachedDisk(path=str(path), format="qcow2", base=image.path, base_format=image.format)
+        return _over(image, path)
 
     def _blank(self, image: DiskImage) -> Path:
         """An overlay nobody has written to: it depends on nothing but the path, format and size, which are its key."""
@@ -170,6 +188,10 @@ class Disks:
                     unfinished.unlink(missing_ok=True)
                     raise
         return blank
+
+
+def _over(image: DiskImage, path: Path) -> AttachedDisk:
+    return AttachedDisk(path=str(path), format="qcow2", base=image.path, base_format=image.format)
 
 
 def _copies(disks: Sequence[Disk]) -> list[str]:

@@ -22,6 +22,7 @@ from tashi.node.domain.xml import AttachedDisk
 from tashi.node.storage.space import fault, require
 
 HINT: Final = "scratchSpace"
+SCRATCH_FILE: Final = "scratch.raw"
 LVM_SECONDS: Final = 60.0
 ZERO_SECONDS: Final = 4 * 3600.0
 """What a large volume on a slow disk may take to be overwritten."""
@@ -84,7 +85,7 @@ class ScratchSpace:
 
 
 def _make_file(directory: Path, scratch: Scratch) -> AttachedDisk:
-    path = directory / "scratch.raw"
+    path = directory / SCRATCH_FILE
     require(directory, scratch.size * 2**20, "the scratch space")
     try:
         with path.open("xb") as file:
