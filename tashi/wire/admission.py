@@ -1,20 +1,24 @@
 """Who may be in the middle of a login: at most eight connections a source and 64 in all, each for ten seconds.
 
-A source is a user of this machine or an address of the network. The ninth connection of a source waits, unread, until one of the eight has
-logged in or is closed. After a second it replaces the oldest of them, provided that one is itself older than a second; else it is refused.
-So neither idle connections nor a burst of clients keep anybody out for long. Beyond 64, the source that has the most loses one.
+A source is a user of this machine or an address of the network. The ninth connection of a source waits, unread, until one of the eight
+has logged in or is closed. After a second it replaces one of them: the oldest that has sent nothing for a second, or else the oldest that
+has had five seconds. Where there is none, it is refused. So neither idle connections nor a burst of clients keep anybody out for long.
+Beyond 64, the source that has the most loses one.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
 A_SOURCE: Final = 8
 IN_ALL: Final = 64
 LOGIN_SECONDS: Final = 10.0
 GRACE_SECONDS: Final = 1.0
-"""How long a connection waits for a place, and how long it has a place for sure."""
+"""How long a connection waits for a place, and how long one that sends nothing has its place for sure."""
+SLOW_SECONDS: Final = 5.0
+"""How long a connection that has sent something has its place for sure: while many log in at once, each may take long."""
 _LOOK: Final = 0.25
 
 
@@ -24,6 +28,10 @@ class Applicant(Protocol):
     @property
     def source(self) -> str:
         """Who is at the other end."""
+
+    @property
+    def heard(self) -> bool:
+        """Whether it has sent anything."""
 
     def begin(self) -> None:
         """Read what the peer sends."""
@@ -83,8 +91,7 @@ class Admission:
             counts[one.source] = counts.get(one.source, 0) + 1
         most = max(counts.values())
         if counts[newcomer.source] == most:
-            oldest, place = next(iter(self._places.items()))
-            return oldest if most == 1 and self._reactor.seconds() - place.arrived > GRACE_SECONDS else None
+            return self._to_be_replaced((one, place.arrived) for one, place in self._places.items()) if most == 1 else None
         return next(one for one in reversed(self._places) if counts[one.source] == most)
 
     def _check(self) -> None:
@@ -97,10 +104,19 @@ class Admission:
             if now - place.arrived >= LOGIN_SECONDS:
                 self._end(applicant, f"it did not log in within {LOGIN_SECONDS:g} s")
             elif place.begun is None and now - place.arrived >= GRACE_SECONDS:
-                began = [(other.begun, one) for one, other in self._of(applicant.source) if other.begun is not None]
-                since, oldest = min(began, key=lambda pair: pair[0])
+                began = [(one, other.begun) for one, other in self._of(applicant.source) if other.begun is not None]
                 full = f"more than {A_SOURCE} connections of {applicant.source} that are not logged in"
-                self._end(oldest if now - since >= GRACE_SECONDS else applicant, full)
+                self._end(self._to_be_replaced(began) or applicant, full)
+
+    def _to_be_replaced(self, since: Iterable[tuple[Applicant, float]]) -> Applicant | None:
+        """The one that gives its place to another: the oldest that sends nothing, else the oldest that is slow; None: neither."""
+        now, slow = self._reactor.seconds(), None
+        for applicant, moment in sorted(since, key=lambda pair: pair[1]):
+            if now - moment >= GRACE_SECONDS and not applicant.heard:
+                return applicant
+            if slow is None and now - moment >= SLOW_SECONDS:
+                slow = applicant
+        return slow
 
     def _end(self, applicant: Applicant, why: str) -> None:
         applicant.end(why)

@@ -94,6 +94,11 @@ class Gate(ProtocolWrapper):
             return
         self.factory.admission.arrive(self)
 
+    @property
+    def heard(self) -> bool:
+        """See Applicant."""
+        return self._received > 0
+
     def begin(self) -> None:
         """See Applicant: only now is there anything behind the gate."""
         self._begun = True

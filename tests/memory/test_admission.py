@@ -13,6 +13,7 @@ class Applicant:
     def __init__(self, source: str) -> None:
         self.source = source
         self.begun = False
+        self.heard = False
         self.ended = ""
 
     def begin(self) -> None:
@@ -71,6 +72,23 @@ def test_who_is_idle_gives_way() -> None:
     doors.later(1.3)
     assert states([agent]) == "b"
     assert sum(one.ended == "" for one in idle) == A_SOURCE - 1
+
+
+def test_a_login_that_takes_long_keeps_its_place() -> None:
+    """Many hosts that log in at once, each for some seconds, do not put each other out; slow ones give way after five seconds."""
+    doors = Doors()
+    busy = doors.arrive("10.0.0.1", 8)
+    for one in busy:
+        one.heard = True
+    late = doors.arrive("10.0.0.1")
+    doors.later(4)
+    assert states(busy) == "b" * 8
+    assert states(late) == "e"
+    doors.later(1.5)
+    (agent,) = doors.arrive("10.0.0.1")
+    doors.later(1.3)
+    assert states([agent]) == "b"
+    assert states(busy) == "e" + "b" * 7
 
 
 def test_a_login_has_ten_seconds() -> None:
