@@ -10,6 +10,7 @@ import msgspec
 from tashi.errors import TashiError
 from tashi.model.causes import Cause
 from tashi.model.host import Host, HostFacts
+from tashi.model.host_identity import HostIdentity
 from tashi.model.instance import InstanceSpec, InstanceUpdate, Resources
 from tashi.model.marks import Mark
 from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Offer, Order, PrepareDisks, Report, Seen, Start
@@ -134,6 +135,9 @@ class INodeLink(Protocol):
     def remember(self, mark: str) -> None:
         """Have the agent keep this signed mark on its disk, in place of the one before, and show it at its next login."""
 
+    def answers(self) -> Awaitable[bool]:
+        """Whether the agent at the other end answers now; known within two seconds."""
+
     def close(self) -> None:
         """Drop the link; the agent will come back."""
 
@@ -142,7 +146,8 @@ class INodeDoor(Protocol):
     """What a logged-in agent may do to the cluster manager (`tashi.manager.hosts`)."""
 
     def login(self, login: NodeLogin, link: INodeLink) -> Awaitable[NodeWelcome]:
-        """Take the agent's host into the cell or back; YourMistake(forbidden) when its secret is not the pinned one."""
+        """Take the agent's host into the cell or back; YourMistake when its secret or machine is not the pinned one, or
+        when another agent of the host is logged in and answers."""
 
     def report(self, host_id: int, link: INodeLink, report: Report) -> None:
         """What this host has to say; a report over a link that is no longer the host's is ignored."""
@@ -170,6 +175,9 @@ class IHypervisor(Protocol):
 
     def facts(self) -> HostFacts:
         """What this machine offers now; the first call may take three seconds."""
+
+    def identity(self) -> HostIdentity:
+        """Which machine and which libvirt this is, and which boot of it."""
 
     def prepare_disks(self, cell: str, order: PrepareDisks) -> None:
         """See to it that the copies are in the image directory, whole; those that are there already are not made again. OurFault when one

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from tashi.model.host import Host, HostFacts
+from tashi.model.host_identity import HostIdentity
 from tashi.model.instance import Disk, Instance, InstanceSpec
 from tashi.model.orders import NodeLogin, Observation, Report, Seen
 from tashi.model.request import Origin
@@ -76,7 +77,14 @@ def an_origin(stanza: str | None = "s1", verb: str = "createcompute", **fields: 
 
 def a_login(name: str = "h1", **fields: Any) -> NodeLogin:
     """How the agent of a new host names itself."""
-    return NodeLogin(**{"name": name, "secret": f"{name}'s secret".ljust(32, "!"), "join": JOIN_SECRET, "version": "1", **fields})
+    login = {"name": name, "secret": f"{name}'s secret".ljust(32, "!"), "join": JOIN_SECRET, "version": "1"}
+    return NodeLogin(**{**login, "identity": an_identity(name), **fields})
+
+
+def an_identity(name: str = "h1", boot: int = 1, **fields: Any) -> HostIdentity:
+    """The machine of the host of this name, and one of its boots."""
+    machine = {"machine_id": f"machine of {name}", "host_uuid": f"uuid of {name}", "uri": "qemu:///system", "boot_id": f"boot {boot}"}
+    return HostIdentity(**{**machine, **fields})
 
 
 def seen(instance: Instance, what: Seen = Seen.RUNNING, **fields: Any) -> Observation:

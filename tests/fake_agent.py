@@ -34,7 +34,7 @@ from tashi.model.orders import (
     Unpause,
 )
 from tashi.model.questions import Answer, Done, Question, Refused
-from tests.builders import a_login, a_report, some_facts
+from tests.builders import a_login, a_report, an_identity, some_facts
 
 if TYPE_CHECKING:
     from tests.small_cell import SmallCell
@@ -62,6 +62,10 @@ class FakeAgent:
     def __init__(self, name: str, facts: HostFacts | None = None) -> None:
         self.name = name
         self.facts = facts or some_facts()
+        self.boots = 1
+        """Which boot of the machine it is on."""
+        self.hangs = False
+        """Whether it has stopped to answer, while its link still stands."""
         self.host_id = 0
         self.orders: list[Order] = []
         self.domains: dict[int, int] = {}
@@ -94,8 +98,9 @@ class FakeAgent:
 
     def login(self, cell: SmallCell, login: NodeLogin | None = None, *, tell_all: bool = True) -> NodeWelcome:
         """Log in and say what runs here."""
-        link = _Link(self)
-        welcome = result_of(cell.manager.node_door.login(login or a_login(self.name, mark=self.mark), link))
+        link, self._link = _Link(self), None
+        login = login or a_login(self.name, mark=self.mark, identity=an_identity(self.name, self.boots))
+        welcome = result_of(cell.manager.node_door.login(login, link))
         self.mark = welcome.mark
         self.host_id, self._link, self._cell = welcome.host_id, link, cell
         if tell_all:
@@ -160,6 +165,7 @@ class FakeAgent:
         self.lose_link()
         self.domains.clear()
         self.expected.clear()
+        self.boots += 1
 
     def work(self, most: int | None = None) -> int:
         """Carry out the orders that have come, or the first ``most`` of them, and say what became of them; how many there were."""
@@ -208,7 +214,7 @@ class FakeAgent:
         if isinstance(deed, Suspend) and number not in self.domains and deed.saved in self._saved():
             return Seen.SAVED, outcome
         if number not in self.domains:
-            return Seen.GONE, {"reason": "vanished", "done": True}
+            return Seen.MISSING, {"done": True}
         self.domains[number] = deed.generation
         match deed:
             case _ if refused:
@@ -279,6 +285,9 @@ class _Link:
 
     def remember(self, mark: str) -> None:
         self._agent.mark = mark
+
+    async def answers(self) -> bool:
+        return self._agent._link is self and not self._agent.hangs
 
     def close(self) -> None:
         self._agent.closed += 1

@@ -62,9 +62,14 @@ class Images:
 
     path = "/images"
 
-    def __init__(self, forget_saved: Callable[[str], object] = bool) -> None:
+    def __init__(self, forget_saved: Callable[[str], object] = bool, may_be_saved: Callable[[str], bool] = bool) -> None:
         self._forget_saved = forget_saved
+        self._may_be_saved = may_be_saved
         self.files = [ImageFile(name="other.img", size="1.00G"), ImageFile(name="tashi.img", size="1.00G")]
+
+    def may_be_saved(self, saved: str) -> bool:
+        """Whether a suspended instance's memory is kept."""
+        return self._may_be_saved(saved)
 
     def forget_saved(self, saved: str) -> None:
         """What a suspended instance has left is not needed any more."""
@@ -122,7 +127,7 @@ class SmallCell:
 
     def _start(self) -> None:
         self.process = Process(self.clock)
-        self.images = Images(self.saved.discard)
+        self.images = Images(self.saved.discard, self.saved.__contains__)
         self.manager = ClusterManager(
             self.process,
             self.store,

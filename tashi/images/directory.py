@@ -83,6 +83,11 @@ class ImageDirectory:
         self._headers[name] = version, refused
         return refused
 
+    def may_be_saved(self, saved: str) -> bool:
+        """Return whether a suspended instance's memory is kept beside the images, or may be: without them the share is not there."""
+        path = Path(self.path).parent / saved
+        return path.exists() or path.with_name(f"{path.name}.part").exists() or not os.path.isdir(self.path)
+
     def forget_saved(self, saved: str) -> None:
         """Remove what a suspended instance has left beside the images, in a thread: the files may be large."""
         path = Path(self.path).parent / saved

@@ -6,33 +6,31 @@ never guessed, never started twice. When it is back its first full report says w
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Callable
 from uuid import UUID
 
 import msgspec
 from twisted.logger import Logger
 
-from tashi.errors import FORBIDDEN, YourMistake
-from tashi.files import SHORTEST_SECRET
 from tashi.interfaces import INodeLink
 from tashi.limited_log import LimitedLog
 from tashi.manager import migrations, restarts
+from tashi.manager.admission import Admission, hashed
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.dispatch import Dispatch
 from tashi.manager.lifecycle import advance, end
+from tashi.manager.lists import HostLists
 from tashi.manager.marks import Marks
+from tashi.manager.missing import miss
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.powering import arrived
-from tashi.manager.reconcile import Step, addresses_in, ends_task, step_after, step_for, steps_for_missing
+from tashi.manager.reconcile import Step, addresses_in, ends_task, is_alive, is_missed, missing_in, step_after, step_for
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.usage import Usage
 from tashi.manager.wishes import end_task
 from tashi.model.events import host_action, vm_action
 from tashi.model.host import Host, reach_of
 from tashi.model.instance import Instance
-from tashi.model.names import check_hostname, check_new_name
 from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report, Seen
 from tashi.model.states import TABLE, Happening, HostState, InstanceState, is_legal
 
@@ -58,7 +56,10 @@ class Hosts:
         cards: NetworkCards,
         marks: Marks,
         limited: LimitedLog,
+        may_be_saved: Callable[[str], bool],
     ) -> None:
+        """``may_be_saved`` tells whether the memory of an instance may be kept under this name."""
+        self._may_be_saved = may_be_saved
         self._cluster = cluster
         self._cards = cards
         self._limited = limited
@@ -66,14 +67,14 @@ class Hosts:
         self._dispatch = dispatch
         self._settings = settings
         self._cell = cell
-        self._join_secret = join_secret
         self._version = version
         self._kick = kick
         self._usage = usage
         self._marks = marks
         self._links: dict[int, INodeLink] = {}
         self._heard: dict[int, float] = {}
-        self._listing: dict[int, set[int]] = {}
+        self._admission = Admission(cluster, join_secret, self._links)
+        self._lists: dict[int, HostLists] = {}
 
     def begin(self) -> None:
         """After a restart nothing is known of any host: each has a lease to come back in before its instances are Orphaned."""
@@ -85,27 +86,8 @@ class Hosts:
                     tx.put_host(msgspec.structs.replace(host, up=False, decayed=True))
 
     async def login(self, login: NodeLogin, link: INodeLink) -> NodeWelcome:
-        """See INodeDoor. The first login with the join secret pins the agent's own secret to the host's name."""
-        check_hostname("name", login.name)
-        host = next((host for host in self._cluster.hosts.values() if host.name == login.name), None)
-        if host is None:
-            check_new_name("name", login.name)
-        secret_hash = hashlib.sha256(login.secret.encode()).hexdigest()
-        if len(login.secret) < SHORTEST_SECRET:
-            raise YourMistake(FORBIDDEN, "the agent's own secret is too short; remove the file node.secret in its state directory")
-        if host is None or not host.secret_hash:
-            usable = len(self._join_secret) >= SHORTEST_SECRET
-            if not (usable and hmac.compare_digest(login.join.encode(), self._join_secret.encode())):
-                raise YourMistake(
-                    FORBIDDEN,
-                    f"host {login.name} is new, and its join secret is not this cell's; copy join.secret from the control plane's state "
-                    "directory and name it in [NodeManagerService] joinSecretFile",
-                )
-        elif not hmac.compare_digest(secret_hash, host.secret_hash):
-            raise YourMistake(
-                FORBIDDEN,
-                f"host {login.name} is pinned to another secret; if its agent was reinstalled, `tashi unregisterHost` it first",
-            )
+        """See INodeDoor. The first login with the join secret pins the agent's own secret and machine to the host's name."""
+        host = await self._admission.admit(login)
         self._marks.compare(login.name, login.mark)
         with self._cluster.transaction("log_in_host") as tx:
             new = host is None
@@ -113,13 +95,16 @@ class Hosts:
                 host = Host(id=tx.next_id("host"), name=login.name)
             matching = login.version in ("", self._version) or self._settings.scheduling.allow_mismatched_versions
             host = _with_version(arrived(tx, host), matching=matching)
+            before = host.identity
             if not host.secret_hash:
                 host = msgspec.structs.replace(host, reach=None)  # its first report says it anew
-            host = msgspec.structs.replace(host, secret_hash=secret_hash, decayed=True)
+            host = msgspec.structs.replace(host, secret_hash=hashed(login.secret), identity=login.identity, decayed=True)
             tx.put_host(host)
             if new:
                 tx.tell(host_action("registered", host))
-        self._listing.pop(host.id, None)
+        if before is not None and host.identity is not None and host.identity.was_rebooted_since(before.boot):
+            self.log.warn("host {name} was rebooted; it is on boot {boot}", name=host.name, boot=host.identity.boot_id)
+        self._lists[host.id] = HostLists()
         former = self._links.get(host.id)
         self._links[host.id] = link
         self._dispatch.host_gone(host.id)
@@ -135,17 +120,18 @@ class Hosts:
         if host is None or self._links.get(host_id) is not link:
             return
         self._heard[host_id] = self._cluster.awake.seconds()
-        listed = self._listed(host_id, report)
+        listed = self._lists[host_id].take(report, self._is_known)
         with self._cluster.transaction("take_report") as tx:
-            if not host.up or host.reach is None or host.facts != report.facts or (listed and host.decayed):
-                notes = "" if listed and host.notes.startswith(_MALFORMED) else host.notes
-                decayed = host.decayed and not listed
+            if not host.up or host.reach is None or host.facts != report.facts or (listed is not None and host.decayed):
+                notes = "" if listed is not None and host.notes.startswith(_MALFORMED) else host.notes
+                decayed = host.decayed and listed is None
                 reach = host.reach or reach_of(report.facts, host.name, self._others(host_id))
                 after = msgspec.structs.replace(host, up=True, facts=report.facts, decayed=decayed, notes=notes, reach=reach)
                 tx.put_host(after)
                 if after.unconfirmed and after.unconfirmed != host.unconfirmed:
                     self._limited.warn(f"host {host.name}", "unconfirmed addresses", "{source}: {words}", words=after.unconfirmed)
             for observation in report.observations:
+                self._note_boot(tx, host, observation)
                 instance = _same_incarnation(tx.instance(observation.instance_id), observation)
                 if instance is not None and observation.progress is not None and instance.host_id == host_id:
                     self._tell_progress(tx, instance, observation.progress)
@@ -156,6 +142,9 @@ class Hosts:
                     instance = end_task(tx, instance, observation)
                 if instance is not None and instance.host_id == host_id and observation.stuck:
                     _mark_stuck(tx, instance)
+                    continue
+                if instance is not None and is_missed(instance, host_id, observation):
+                    miss(tx, instance, host)
                     continue
                 step = step_for(instance, host_id, observation)
                 if step is not None:
@@ -170,11 +159,8 @@ class Hosts:
                         instance=observation.instance_id,
                     )
                 self._learn(tx, host_id, observation)
-            if listed:
-                seen = frozenset(self._listing.pop(host_id))
-                ours = [self._cluster.instances[instance_id] for instance_id in sorted(self._cluster.on_host.get(host_id, ()))]
-                for step in steps_for_missing(ours, seen):
-                    self._take(tx, step)
+            if listed is not None:
+                self._take_list(tx, host, listed)
                 tx.after_commit(lambda: self._ready(host_id, link))
         if report.statistics is not None:
             self._usage.take(self._cluster.hosts[host_id], report.statistics)
@@ -287,6 +273,22 @@ class Hosts:
         if step is not None:
             self._take(tx, step)
 
+    def _take_list(self, tx: Transaction, host: Host, listed: frozenset[int]) -> None:
+        """Find out what has become of the instances that the host's complete list lacks."""
+        ours = [tx.instance(number) for number in sorted(self._cluster.on_host.get(host.id, ()))]
+        missing = missing_in([one for one in ours if one is not None and one.host_id == host.id], listed)
+        proven = self._lists[host.id].lack([one.id for one in missing], self._cluster.clock.seconds())
+        for instance in missing:
+            kept = bool(instance.saved) and self._may_be_saved(instance.saved)
+            miss(tx, instance, host, proven=instance.id in proven and not kept)
+
+    def _note_boot(self, tx: Transaction, host: Host, observation: Observation) -> None:
+        """Record on which boot of which machine a domain was last seen."""
+        instance = _same_incarnation(tx.instance(observation.instance_id), observation)
+        boot = "" if host.identity is None else host.identity.boot
+        if instance is not None and instance.boot != boot and is_alive(instance, host.id, observation):
+            tx.put_instance(msgspec.structs.replace(instance, boot=boot))
+
     def _learn(self, tx: Transaction, host_id: int, observation: Observation) -> None:
         """Note the addresses that an instance's cards use, but for those that are another's: who came first has them."""
         instance = _same_incarnation(tx.instance(observation.instance_id), observation) if observation.nics else None
@@ -301,17 +303,12 @@ class Hosts:
             if nics != instance.nics:
                 tx.put_instance(msgspec.structs.replace(instance, nics=nics))
 
-    def _listed(self, host_id: int, report: Report) -> bool:
-        """Whether this report ends a full list; what is told between its pages is as good as listed."""
-        if report.full and report.page == 1:
-            self._listing[host_id] = set()
-        if host_id in self._listing:
-            found = ((_same_incarnation(self._cluster.instances.get(one.instance_id), one)) for one in report.observations)
-            self._listing[host_id].update(instance.id for instance in found if instance is not None)
-        return report.full and report.page == report.pages and host_id in self._listing
+    def _is_known(self, observation: Observation) -> bool:
+        """Whether the observation is of a domain in the records."""
+        return _same_incarnation(self._cluster.instances.get(observation.instance_id), observation) is not None
 
     def _ready(self, host_id: int, link: INodeLink) -> None:
-        if self._links.get(host_id) is link:
+        if self._links.get(host_id) is link and self._dispatch.link_to(host_id) is not link:
             self._dispatch.host_ready(host_id, link)
 
 

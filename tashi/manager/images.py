@@ -32,6 +32,9 @@ class Directory(Protocol):
     def list(self) -> list[ImageFile]:
         """All files that are not hidden, by name."""
 
+    def may_be_saved(self, saved: str) -> bool:
+        """Return whether a suspended instance's memory is kept beside the images, or may be."""
+
     def forget_saved(self, saved: str) -> None:
         """Remove what a suspended instance has left beside the images."""
 

@@ -33,7 +33,7 @@ def advance(
     """
     state = step(instance.state, happening)
     if state in WITHOUT_A_HOST:
-        changes["host_id"] = None
+        changes |= {"host_id": None, "boot": ""}
     elif state in (InstanceState.Running, InstanceState.Paused):
         changes |= {"refused_by": (), "saved": ""}
         resumes_tasks = bool(instance.tasks) and state is InstanceState.Running and state is not instance.state
@@ -62,6 +62,8 @@ def advance(
         tx.tell(event)
         if event["action"] == "failed":
             tx.after_commit(lambda: _log.warn("lost an instance: {what}", what=event["description"]))
+        elif event["action"] == "held":
+            tx.after_commit(lambda: _log.warn("an instance does not run: {what}", what=event["description"]))
     if state is not instance.state:
         for doomed, why in requests.settle(tx, after, error).items():
             destroy(tx, doomed, reason=reason, failed=why)

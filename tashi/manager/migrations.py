@@ -19,6 +19,7 @@ from tashi.errors import BUSY, CONFLICT, NO_SUITABLE_HOST, YourMistake
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.lifecycle import advance
 from tashi.manager.neighbours import CellRooms
+from tashi.manager.reboots import hold
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.wishes import wrong_state
 from tashi.model.causes import Cause
@@ -33,6 +34,7 @@ from tashi.scheduling.snapshot import SchedulingSettings
 REBALANCE: Final = "rebalance"
 """The verb of the moves that only better things."""
 _ALIVE: Final = (Seen.RUNNING, Seen.PAUSED)
+_ABSENT: Final = (Seen.GONE, Seen.MISSING)
 _UNCERTAIN: Final = (InstanceState.MigrateTrans, InstanceState.Orphaned)
 
 
@@ -117,6 +119,13 @@ def leave(tx: Transaction, instance: Instance) -> Instance:
     return advance(tx, instance, Happening.LEFT, **_at_target(tx, instance, migration))
 
 
+def lose_source(tx: Transaction, instance: Instance, reason: str) -> Instance:
+    """The host that it was leaving does not have it, for this reason: its target is asked whether it had arrived."""
+    if instance.state is InstanceState.Orphaned and instance.reason == reason:
+        return instance
+    return advance(tx, instance, Happening.MISSED, reason=reason, decayed=True, generation=instance.generation + 1)
+
+
 def is_leaving(instance: Instance) -> bool:
     """Whether it may be at its target when its host does not have it."""
     return instance.migration is not None and bool(instance.migration.received) and instance.state in _UNCERTAIN
@@ -163,8 +172,12 @@ def _from_target(tx: Transaction, instance: Instance, migration: Migration, obse
     if observation.seen is Seen.RUNNING and instance.state in _UNCERTAIN:
         return advance(tx, instance, Happening.ARRIVED, **_at_target(tx, instance, migration))
     if instance.state is InstanceState.MigrateTrans and migration.doubt and observation.generation == instance.generation:
-        if observation.done or observation.seen is Seen.GONE:
+        if observation.done or observation.seen in _ABSENT:
             return advance(tx, fail(tx, instance, migration.doubt), Happening.SEEN_PAUSED, reason=f"not moved: {migration.doubt}")
+    elif instance.state is InstanceState.Orphaned and observation.seen in _ABSENT and observation.generation == instance.generation:
+        source = tx.cluster.hosts.get(instance.host_id or 0)
+        if source is not None and source.identity is not None and source.identity.was_rebooted_since(instance.boot):
+            return hold(tx, instance, source)
     elif instance.state is InstanceState.MigratePrep and _is_outcome(instance, observation):
         offer = observation.offer
         if observation.refused or offer is None:
@@ -177,6 +190,8 @@ def _from_target(tx: Transaction, instance: Instance, migration: Migration, obse
 
 
 def _from_source(tx: Transaction, instance: Instance, migration: Migration, observation: Observation) -> Instance | None:
+    if observation.seen is Seen.MISSING:
+        return None  # whether that is the end, a reboot or its arrival elsewhere is found out as for any instance
     match instance.state:
         case InstanceState.MigratePrep if observation.seen is not Seen.GONE and _is_outcome(instance, observation):
             if migration.described or not migration.begun:
@@ -215,10 +230,12 @@ def _proceed(tx: Transaction, instance: Instance, migration: Migration | None, *
 def _at_target(tx: Transaction, instance: Instance, migration: Migration) -> dict[str, Any]:
     """What the record says when the instance is its target's; its former host is to clear away what is left."""
     assert instance.host_id is not None
+    target = tx.cluster.hosts.get(migration.target)
     generation = instance.generation + 1
     return {
         "host_id": migration.target,
         "migration": None,
+        "boot": target.identity.boot if target is not None and target.identity is not None else "",
         "decayed": False,
         "started": migration.received,
         "generation": generation,

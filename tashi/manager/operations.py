@@ -76,9 +76,12 @@ def drain_host(tx: Transaction, who: Principal, host: int | str) -> Host:
 
 
 def unregister_host(tx: Transaction, who: Principal, host: int | str) -> tuple[Host, int]:
-    """Forget a host that is down; how many instances its record still has. While it has any that nobody has asked to destroy the record
-    stays, and only the secret of its agent is forgotten: an agent that was installed anew joins under the same name and finds them.
-    What the host was still to clear away, or to end, is done with it."""
+    """Forget a host that is down; return it, and how many instances its record still has.
+
+    While it has any that nobody has asked to destroy, the record stays, and only the secret and the machine of its agent are forgotten: an
+    agent that was installed anew, also on another machine, joins under the same name. What the host was still to clear away, or to end, is
+    done with it.
+    """
     require_admin(who, "unregisterHost")
     found = the_host(tx.cluster, host)
     if found.up:
@@ -93,7 +96,7 @@ def unregister_host(tx: Transaction, who: Principal, host: int | str) -> tuple[H
         elif found.id in instance.rooms:
             count += 1
     if count:
-        tx.put_host(msgspec.structs.replace(found, secret_hash=""))
+        tx.put_host(msgspec.structs.replace(found, secret_hash="", identity=None))
     else:
         tx.remove_host(found.id)
     tx.tell(host_action("unregistered", found, f"its agent may join anew; it keeps {count} instances" if count else ""))

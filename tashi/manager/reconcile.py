@@ -167,8 +167,7 @@ def step_for(instance: Instance | None, host_id: int, observation: Observation) 
     or of one that is to be destroyed before its host has heard so."""
     if instance is None or instance.host_id != host_id:
         return None
-    oldest = instance.generation if _needs_its_outcome(instance, observation) else instance.started
-    if not oldest <= observation.generation <= instance.generation:
+    if not _is_current(instance, observation):
         return None
     if observation.seen not in _MEANING or (observation.seen is Seen.SAVED and not _is_outcome(instance, observation)):
         return None  # a host that is at a suspension yet is told to finish it
@@ -220,10 +219,36 @@ def _why_paused(instance: Instance, observation: Observation) -> tuple[str, Caus
     return observation.reason, observation.cause
 
 
+def is_missed(instance: Instance | None, host_id: int, observation: Observation) -> bool:
+    """Whether the instance's host says that it does not have the domain and did not see it end."""
+    if instance is None or instance.host_id != host_id or observation.seen is not Seen.MISSING:
+        return False
+    if instance.cause is Cause.MIGRATED_AWAY:
+        return False  # it is looked for elsewhere
+    if instance.state is InstanceState.Suspending and not observation.done:
+        return False  # an agent that was killed may have had it saved; the host that is ordered to save it tells
+    if _is_looked_for(instance):
+        return observation.generation == instance.generation
+    return _is_current(instance, observation)
+
+
+def is_alive(instance: Instance | None, host_id: int, observation: Observation) -> bool:
+    """Whether the instance's host sees the domain that the record is about."""
+    if instance is None or instance.host_id != host_id or observation.seen not in (Seen.RUNNING, Seen.PAUSED):
+        return False
+    return instance.started <= observation.generation <= instance.generation
+
+
+def _is_current(instance: Instance, observation: Observation) -> bool:
+    """Whether it is neither about a domain of an older Start, nor older than the last order where only that one's outcome counts."""
+    oldest = instance.generation if _needs_its_outcome(instance, observation) else instance.started
+    return oldest <= observation.generation <= instance.generation
+
+
 def _needs_its_outcome(instance: Instance, observation: Observation) -> bool:
     """Whether only the last order's outcome counts."""
     if instance.state is InstanceState.Suspending:
-        return observation.seen is Seen.GONE
+        return observation.seen in (Seen.GONE, Seen.MISSING)
     return instance.state in (InstanceState.Destroying, InstanceState.Restarting)
 
 
@@ -247,10 +272,10 @@ def addresses_in(instance: Instance, host_id: int, observation: Observation) -> 
     return {mac: ip for mac, ip in said.items() if _is_address(ip)}
 
 
-def steps_for_missing(instances: Iterable[Instance], seen: frozenset[int]) -> list[Step]:
-    """What it means that a host's full report does not list these: gone, unless an order about them is under way."""
+def missing_in(instances: Iterable[Instance], seen: frozenset[int]) -> list[Instance]:
+    """Return those instances of a host that its complete list lacks, but for those about which an order is under way."""
     return [
-        Step(instance_id=instance.id, happening=Happening.SEEN_GONE, reason="its host no longer has it")
+        instance
         for instance in instances
         if instance.id not in seen
         and instance.state not in _UNTOUCHED_BY_SILENCE
@@ -273,4 +298,4 @@ def _is_address(text: str) -> bool:
 
 def _is_outcome(instance: Instance, observation: Observation) -> bool:
     """Whether it tells what became of the last deed that the domain was ordered; of one that has ended only the end counts."""
-    return observation.done and observation.generation == instance.generation and observation.seen is not Seen.GONE
+    return observation.done and observation.generation == instance.generation and observation.seen not in (Seen.GONE, Seen.MISSING)

@@ -147,7 +147,7 @@ class ClusterManager(Service):
         self.layout = Layout(reactor, cluster, settings.layout_interval, settings.ratings, usage)
         self.outbox = Outbox(cluster, self.layout.limit_parts)
         limited = self._limited = LimitedLog(reactor, Logger("tashi.manager"))
-        others = (planning.kick, usage, cards, marks, limited)
+        others = (planning.kick, usage, cards, marks, limited, self._images.may_be_saved)
         self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, *others)
         self.node_door = RefusedLogins(self.hosts, cluster)
         power = self._make_power(questions.shut_down)

@@ -29,8 +29,10 @@ _NEEDED: Final = {
 
 
 def wish(tx: Transaction, instance: Instance, happening: Happening, *, reason: str = "", grace: float = 0.0) -> Instance:
-    """Pause, unpause, suspend, resume or shut down; ``grace`` is how many seconds a guest has to shut down. YourMistake(conflict) in
-    another state."""
+    """Pause, unpause, suspend, resume or shut down; ``grace`` is how many seconds a guest has to shut down. Resuming a Held instance has
+    it placed and started again. YourMistake(conflict) in another state."""
+    if happening is Happening.RESUME_ASKED and instance.state is InstanceState.Held:
+        return advance(tx, instance, Happening.RETRIED, reason=reason, refused_by=())
     legal = is_legal(instance.state, happening)
     if happening is Happening.RESUME_ASKED and instance.state is InstanceState.Paused:
         legal = instance.cause in OFF

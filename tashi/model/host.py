@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import msgspec
 
 from tashi.model.bounds import Cores, Items, Megahertz, Memory, Name, Network, Text
+from tashi.model.host_identity import HostIdentity
 from tashi.model.states import HostState
 
 ADDRESS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,252}")
@@ -56,6 +57,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     reserved: tuple[int, ...] = ()  # user ids; empty: for everybody
     config: dict[str, str] = {}  # location, auditability, ...: set by setHostConfig
     secret_hash: str = ""  # of the secret pinned at the agent's first login
+    identity: HostIdentity | None = None  # of the machine that is pinned with it, and the boot that logged in last
     reach: Reach | None = None  # None: its agent has joined and not said yet
 
     @property

@@ -147,6 +147,7 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     host_id: int | None = None
     generation: int = 0
     started: int = 0  # the generation of the Start that its domain is made by: no older sighting is of this domain
+    boot: str = ""  # machine and boot that it was last seen on since it was placed (`HostIdentity.boot`)
     decayed: bool = False
     reason: str = ""
     cause: Cause | None = None  # why it is Paused, or Orphaned although its host answers; Orphaned, what it was Paused for

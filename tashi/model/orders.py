@@ -17,6 +17,7 @@ from tashi.model.bounds import Amount, Id, Items, Moment, Name, Page, Percent, T
 from tashi.model.causes import Cause
 from tashi.model.disks import DiskCopy
 from tashi.model.host import HostFacts
+from tashi.model.host_identity import HostIdentity
 from tashi.model.instance import Disk, Nic, Resources
 from tashi.model.statistics import Statistics
 
@@ -162,7 +163,8 @@ class Seen(enum.StrEnum):
     PAUSED = "paused"  # it stands still, or is off and has not ended: the cause says which
     SAVED = "saved"
     EXPECTED = "expected"  # it is not here, but may arrive
-    GONE = "gone"
+    GONE = "gone"  # it has ended, which was seen, or was ordered
+    MISSING = "missing"  # it is not here, and nobody saw it end
     READY = "ready"  # there is no domain yet, but its disks are there: the outcome of PrepareDisks
     FAILED = "failed"  # the PrepareDisks, Start or Destroy of this generation could not be carried out
 
@@ -214,7 +216,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class NodeLogin(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How an agent names itself: its own secret, and the cell's join secret while the host is new.
+    """How an agent names itself: its own secret, the cell's join secret while the host is new, and the machine that it runs on.
 
     ``mark`` is the last one that the agent was told, as it was told (`tashi.model.marks`).
     """
@@ -224,6 +226,7 @@ class NodeLogin(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     join: Text = ""
     version: Text = ""
     mark: Text = ""
+    identity: HostIdentity | None = None
 
 
 class NodeWelcome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -67,6 +67,8 @@ class Happening(enum.Enum):
     RETRIED = "retried"
     GIVEN_UP = "given up"
     HOST_LOST = "host lost"
+    HOST_REBOOTED = "host rebooted"
+    MISSED = "missed"
     PAUSE_ASKED = "pause asked"
     UNPAUSE_ASKED = "unpause asked"
     SUSPEND_ASKED = "suspend asked"
@@ -201,6 +203,21 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
         (state, _H.HOST_LOST): _S.Orphaned
         for state in (
             _S.Running, _S.Pausing, _S.Paused, _S.Unpausing, _S.MigratePrep, _S.MigrateTrans, _S.ShuttingDown,
+        )
+    },
+    # what its host lacks and was not seen to end is in doubt
+    **{
+        (state, _H.MISSED): _S.Orphaned
+        for state in (
+            _S.Running, _S.Pausing, _S.Paused, _S.Unpausing, _S.Suspending, _S.MigratePrep, _S.MigrateTrans, _S.ShuttingDown,
+            _S.Orphaned,
+        )
+    },
+    # a host that was rebooted has nothing of what ran on it before
+    **{
+        (state, _H.HOST_REBOOTED): _S.Held
+        for state in (
+            _S.Running, _S.Pausing, _S.Paused, _S.Unpausing, _S.Suspending, _S.MigratePrep, _S.ShuttingDown, _S.Orphaned,
         )
     },
     # a domain that ends, ends the instance; what may be left of it on other hosts is cleared away first

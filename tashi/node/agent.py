@@ -19,23 +19,22 @@ from twisted.application.service import Service
 from twisted.internet import task
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import pb
-from zope.interface import implementer
 
 from tashi.clocks import within
-from tashi.errors import OurFault, TashiError
+from tashi.errors import INTERNAL, OurFault, TashiError
 from tashi.interfaces import IHypervisor
 from tashi.model.host import HostFacts
-from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Order, Report
+from tashi.model.host_identity import HostIdentity
+from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Order, Report, Seen
 from tashi.model.questions import Question
 from tashi.model.statistics import Sample, Statistics, pages_of
 from tashi.node.access.answers import Answers
+from tashi.node.agent_link import LinkFactory, Way
 from tashi.node.executor import Executor
+from tashi.node.listing import Listing
 from tashi.node.network.own_card import mac_of
 from tashi.node.sendable import encoded_report, read_orders
 from tashi.node.statistics import Sampling
@@ -75,48 +74,6 @@ class _Mind(pb.Referenceable):
         return b"ok"
 
 
-class _Broker(pb.Broker):
-    """Says why a connection ended before it was one, as when the other side is not who it should be."""
-
-    factory: Any
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """See Broker."""
-        if not reason.check(ConnectionDone, ConnectionLost, ConnectionAborted):
-            self.factory.failed(reason)
-        super().connectionLost(reason)
-
-
-class _LinkFactory(pb.PBClientFactory):
-    """Tells the agent of every connection."""
-
-    noisy = False
-    protocol = _Broker
-
-    def __init__(self, connected: Callable[[pb.Broker], None], failed: Callable[[Failure], Failure]) -> None:
-        super().__init__()
-        self._connected = connected
-        self.failed = failed
-
-    def clientConnectionMade(self, broker: pb.Broker) -> None:
-        """See PBClientFactory."""
-        super().clientConnectionMade(broker)
-        self._connected(broker)
-
-
-@implementer(IStreamClientEndpoint)
-class _Way:
-    """The endpoint, with a word on each failure."""
-
-    def __init__(self, endpoint: Any, failed: Callable[[Failure], Failure]) -> None:
-        self._endpoint = endpoint
-        self._failed = failed
-
-    def connect(self, factory: Any) -> Any:
-        """See IStreamClientEndpoint."""
-        return self._endpoint.connect(factory).addErrback(self._failed)
-
-
 class NodeAgent(Service):
     """One host's agent. ``login`` gives what it shows at the door; ``period``: seconds between two reports at most; ``answers``
     knows what is asked at once; ``stats_interval``: seconds between two looks at what instances use, 0: none, by calls that hang in
@@ -148,12 +105,14 @@ class NodeAgent(Service):
         self._policy = backoffPolicy(maxDelay=LONGEST_DELAY)
         self._failures = 0
         self._why = ""  # there is no link, as far as it was logged
-        factory: Any = _LinkFactory(self._connected, self._note_failure)
-        way: Any = _Way(endpoint, self._note_failure)
+        factory: Any = LinkFactory(self._connected, self._note_failure)
+        way: Any = Way(endpoint, self._note_failure)
         self._client = ClientService(way, factory, retryPolicy=self._delay, clock=reactor)
         self._broker: pb.Broker | None = None
         self._avatar: pb.RemoteReference | None = None  # once everything was listed over this link
         self._facts: HostFacts | None = None
+        self._identity: HostIdentity | None = None
+        self._listing: Listing | None = None  # of the present link
         self._mac = ""
         self._untold: dict[tuple[int, str], Observation] = {}  # by id and incarnation
         self._cell = ""
@@ -182,6 +141,7 @@ class NodeAgent(Service):
         if self._beat.running:
             self._beat.stop()
         self._sampling.stop()
+        self._stop_listing()
         self.executor.stop()
         return self._client.stopService()
 
@@ -198,6 +158,8 @@ class NodeAgent(Service):
     def tell(self, observation: Observation) -> None:
         """Report this with whatever else happens in this turn of the reactor."""
         self._untold[observation.instance_id, observation.incarnation] = observation
+        if observation.seen is Seen.MISSING and self._listing is not None:
+            self._listing.hasten()
         self._flush_soon()
 
     def _notice(self, domain: str | None, *hint: Any) -> None:
@@ -209,6 +171,7 @@ class NodeAgent(Service):
         delay = 0.5
         while self._facts is None:
             try:
+                self._identity = await self._run(self._hypervisor.identity)
                 self._facts = await self._run(self._hypervisor.facts)
             except OurFault as fault:
                 self.log.warn("{fault}", fault=fault.message)
@@ -239,6 +202,7 @@ class NodeAgent(Service):
             if self._avatar is not None:
                 self.log.warn("the link to the control plane is lost")
             self._broker = self._avatar = None
+            self._stop_listing()
             self._use.clear()
             self._answers.link_lost("the control plane has gone")
 
@@ -260,7 +224,9 @@ class NodeAgent(Service):
 
     async def _join(self, broker: pb.Broker) -> None:
         mind = _Mind(self, broker, self._answers)
-        avatar, answer = await self._in_time(broker.remoteForName("root").callRemote("login_node", encode(self._login()), mind))
+        identity = await self._identify()
+        login = msgspec.structs.replace(self._login(), identity=identity)
+        avatar, answer = await self._in_time(broker.remoteForName("root").callRemote("login_node", encode(login), mind))
         if avatar is None:
             raise _refusal(answer)
         welcome: NodeWelcome = decode(answer, NodeWelcome)
@@ -271,19 +237,40 @@ class NodeAgent(Service):
         mind.cell = welcome.cell
         self.remember(welcome.mark)
         self.executor.enter(welcome.cell)
-        await self._list_all(broker, avatar)
+        await self._list_all(broker, avatar, identity)
         if broker is self._broker:
             self._avatar = avatar
+            self._listing = Listing(self._reactor, lambda: self._list_again(broker, avatar, identity))
             self._flush_soon()
 
-    async def _list_all(self, broker: pb.Broker, avatar: pb.RemoteReference) -> None:
-        """Say what is here, all of it, in pages."""
+    async def _identify(self) -> HostIdentity | None:
+        """Return which machine this is; while libvirt is away it is the one that it was."""
+        try:
+            self._identity = await within(self._run(self._hypervisor.identity), self._period / 2, self._reactor)
+        except Exception as error:
+            self.log.warn("the machine's identity is that of before: {error}", error=str(error) or "libvirt does not answer")
+        return self._identity
+
+    def _list_again(self, broker: pb.Broker, avatar: pb.RemoteReference, identity: HostIdentity | None) -> Deferred[None]:
+        listed = Deferred.fromCoroutine(self._list_all(broker, avatar, identity))
+        return listed.addErrback(self._drop, broker)
+
+    def _stop_listing(self) -> None:
+        listing, self._listing = self._listing, None
+        if listing is not None:
+            listing.stop()
+
+    async def _list_all(self, broker: pb.Broker, avatar: pb.RemoteReference, identity: HostIdentity | None) -> None:
+        """Say what is here, all of it, in pages; OurFault when it is another libvirt's than the one that has logged in."""
         survey = Deferred.fromCoroutine(self.executor.survey())
         broker.notifyOnDisconnect(survey.cancel)
         seen = await survey
         broker.dontNotifyOnDisconnect(survey.cancel)
+        if await self._run(self._hypervisor.identity) != identity:
+            raise OurFault(INTERNAL, "libvirt is another than the one that has logged in; the agent logs in again")
         pages = [seen[start : start + PAGE_OBSERVATIONS] for start in range(0, len(seen), PAGE_OBSERVATIONS)] or [[]]
-        for number, page in enumerate(pages, 1):
+        for number, listed in enumerate(pages, 1):
+            page = [now for one in listed if (now := self.executor.latest(one)) is not None]  # it may have changed since
             await self._report(avatar, page, full=True, page=number, pages=len(pages))
             self._told(None, page)
 

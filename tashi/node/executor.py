@@ -121,6 +121,13 @@ class Executor:
             delay = min(2 * delay, LONGEST_WAIT)
             await deferLater(self._clock, delay)
 
+    def latest(self, observation: Observation) -> Observation | None:
+        """Return what is known now of an instance that was listed; None: it has ended since, which is told by itself."""
+        life = self._lives.of((observation.instance_id, observation.incarnation))
+        if life is None or life.last is None:
+            return observation
+        return self._answering(life, life.last) if life.last.seen in (*ALIVE, observation.seen) else None
+
     def _take(self, order: Order) -> None:
         life = self._lives.begin((order.instance_id, order.incarnation), order.uuid)
         destroying = isinstance(order, Destroy)
@@ -141,7 +148,7 @@ class Executor:
             elif life.last is None or life.last.seen in ALIVE:
                 life.look = life.asked = True
                 self._proceed(life)
-            elif destroying and life.last.seen is Seen.FAILED:
+            elif destroying and life.last.seen in (Seen.FAILED, Seen.MISSING):
                 life.waiting = order  # the wish to be rid of it stands
                 self._proceed(life)
             else:
@@ -217,8 +224,8 @@ class Executor:
         elif life.asked or (life.last is not None and life.last.seen in ALIVE):
             generation = life.order.generation if done and life.order is not None else life.generation
             cause = life.cause if life.cause in AT_AN_END else None
-            reason = "vanished" if cause is None else in_words(cause)
-            self._note(life, self._observed(life, Seen.GONE, generation=generation, reason=reason, cause=cause, done=done))
+            seen, reason = (Seen.MISSING, "") if cause is None else (Seen.GONE, in_words(cause))
+            self._note(life, self._observed(life, seen, generation=generation, reason=reason, cause=cause, done=done))
         self._proceed_all(life)
 
     def _is_busy(self, life: Life) -> bool:

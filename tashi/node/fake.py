@@ -10,6 +10,7 @@ from tashi import __version__
 from tashi.errors import CONFLICT, INTERNAL, UNKNOWN_IMAGE, OurFault
 from tashi.model.causes import OFF, Cause, in_words
 from tashi.model.host import HostFacts
+from tashi.model.host_identity import HostIdentity
 from tashi.model.instance import Resources
 from tashi.model.orders import (
     Adapt,
@@ -59,6 +60,8 @@ class FakeHypervisor:
         self.begun: list[str] = []  # the calls so far, as "start 7"
         self.refuses = ""  # why deeds cannot be done here; empty: they can
         self.resets = 0
+        self.machine_id = "a machine"
+        self.boots = 1  # a machine that is switched on again is on another boot
         self.percent: int | None = None  # how far everything is that is under way
         self.is_full = False  # there is no space for the guests' disks
         self.has_acpi = True  # guests heed their power button
@@ -84,6 +87,11 @@ class FakeHypervisor:
         """See IHypervisor."""
         self._answer()
         return self._facts
+
+    def identity(self) -> HostIdentity:
+        """See IHypervisor."""
+        self._answer()
+        return HostIdentity(machine_id=self.machine_id, host_uuid=self._address, uri="test:///default", boot_id=f"boot {self.boots}")
 
     def prepare_disks(self, cell: str, order: PrepareDisks) -> None:
         """See IHypervisor."""

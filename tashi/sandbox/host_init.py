@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from tashi.node import machine
 from tashi.sandbox import control_groups, kernel, processes
 
 PATIENCE = 60.0  # seconds to wait for what the outside provides
@@ -41,6 +42,8 @@ class HostSpecification(msgspec.Struct, frozen=True, kw_only=True):
     guest_bridge: str  # joins the guests' interfaces with eth1
     groups: list[str]  # its control groups, one directory per hierarchy
     binds: list[tuple[str, str]]  # (own directory, the system's directory it stands in for)
+    machine_id: str  # a file that stands in for the machine's id, the same at each boot
+    boot_id: str  # a file that stands in for the kernel's id of this boot
     keep: list[str]  # directories that stay visible even when they lie under /run
     share: str  # shown as a file system that libvirt takes for shared
     daemons: list[Daemon]
@@ -101,6 +104,9 @@ def set_up_files(specification: HostSpecification) -> None:
     for own, systems in specification.binds:
         os.makedirs(systems, exist_ok=True)
         kernel.bind(own, systems)
+    for file in filter(Path.exists, machine.MACHINE_ID):
+        kernel.bind(specification.machine_id, str(file))
+    kernel.bind(specification.boot_id, str(machine.BOOT_ID))
 
 
 def set_up_network(specification: HostSpecification) -> None:

@@ -220,6 +220,10 @@ def _write_files(layout: Layout, name: str, agent: list[str]) -> Path:
     write_whole(node / "etc" / "qemu.conf", QEMU_CONFIGURATION.format(address=address))
     with contextlib.suppress(FileNotFoundError):
         shutil.copytree("/etc/libvirt/nwfilter", node / "etc" / "nwfilter", dirs_exist_ok=True)
+    machine_id, boot_id = node / "machine-id", node / "boot-id"
+    if not machine_id.exists():
+        write_whole(machine_id, f"{uuid.uuid4().hex}\n", 0o644)
+    write_whole(boot_id, f"{uuid.uuid4()}\n", 0o644)
     logs = layout.log
     specification = HostSpecification(
         hostname=f"{name}.{DOMAIN}",
@@ -227,6 +231,8 @@ def _write_files(layout: Layout, name: str, agent: list[str]) -> Path:
         guest_bridge=GUEST_BRIDGE,
         groups=control_groups.create(layout.cgroup(name)),
         binds=[(str(node / own), systems) for own, systems in OWN_DIRECTORIES],
+        machine_id=str(machine_id),
+        boot_id=str(boot_id),
         keep=[str(layout.run_directory), str(layout.directory), sys.prefix],
         share=str(layout.share),
         daemons=[

@@ -22,6 +22,8 @@ from tashi.wire.codec import decode, encode
 ORDERS_A_CALL: Final = 200
 ACKNOWLEDGE_SECONDS: Final = 30.0
 """An agent only puts an order in its queue before it acknowledges."""
+ALIVE_SECONDS: Final = 2.0
+"""An agent that lives answers at once, also while libvirt is slow."""
 ANSWER_SECONDS: Final = 30.0
 """What is asked is asked of libvirt, which may be slow; whoever waits for it is told so."""
 
@@ -44,6 +46,15 @@ class NodeLink:
             except pb.DeadReferenceError:
                 return
             within(call, ACKNOWLEDGE_SECONDS, self._reactor).addErrback(self._not_acknowledged)
+
+    async def answers(self) -> bool:
+        """See INodeLink."""
+        try:
+            call: Deferred[Any] = self._mind.callRemote("orders", encode([]))
+            await within(call, ALIVE_SECONDS, self._reactor)
+        except (OutOfTime, pb.DeadReferenceError, pb.PBConnectionLost, ConnectionDone, ConnectionLost, pb.RemoteError):
+            return False
+        return True
 
     async def ask(self, question: Question) -> Answer:
         """See INodeLink."""

@@ -9,7 +9,7 @@ Nobody else can call anything.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
@@ -26,6 +26,8 @@ from tashi.wire.broker import BoundedBroker
 from tashi.wire.codec import decode, encode
 from tashi.wire.nodelink import NodeLink
 
+MOST_REMEMBERED: Final = 100
+
 
 @implementer(pb.IPBRoot)
 class Door:
@@ -36,6 +38,23 @@ class Door:
         self.hosts = hosts
         self.verbs = verbs
         self.users = users
+        self._refused: dict[str, set[str]] = {}
+
+    def is_news(self, peer: str, refusal: str) -> bool:
+        """Whether an agent at this address was not refused in these words since one was let in: it tries again for ever."""
+        if len(self._refused) >= MOST_REMEMBERED:
+            self._refused.clear()
+        known = self._refused.setdefault(peer, set())
+        if refusal in known:
+            return False
+        if len(known) >= MOST_REMEMBERED:
+            known.clear()
+        known.add(refusal)
+        return True
+
+    def admitted(self, peer: str) -> None:
+        """An agent at this address was let in."""
+        self._refused.pop(peer, None)
 
     def rootObject(self, broker: Any) -> pb.Referenceable:
         """Called by PB for each new connection."""
@@ -79,12 +98,17 @@ class Threshold(pb.Referenceable):
             welcome = await self._door.hosts.login(login, link)
             self._enter(as_user=False)
         except TashiError as error:
-            self._note(error)
+            if self._door.is_news(self._broker.source, error.message):
+                self._note(error)
             return None, error_answer(error)
         except Exception:
             self._broker.factory.limited.failure(self._broker.source, "failed logins", "a login failed")
             return None, error_answer(OurFault(INTERNAL, "the control plane failed at this login; its log says why"))
         avatar = NodeAvatar(self._door.hosts, welcome.host_id, link, self._broker.factory.limited)
+        if self._broker.disconnected:  # while another agent of the host was asked whether it lives
+            avatar.logout()
+            return None, b""
+        self._door.admitted(self._broker.source)
         self._broker.notifyOnDisconnect(avatar.logout)
         return avatar, encode(welcome)
 

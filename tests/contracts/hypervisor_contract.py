@@ -75,6 +75,12 @@ class HypervisorContract:
         facts = self.hypervisor.facts()
         assert facts.memory > 0 and facts.cores > 0 and facts.version and facts.hypervisor
 
+    def test_identity(self) -> None:
+        """A machine says each time alike which one it is, by which libvirt, and which boot of it."""
+        identity = self.hypervisor.identity()
+        assert identity == self.hypervisor.identity()
+        assert identity.host_uuid and identity.uri and identity.boot_id and identity.boot.endswith(identity.boot_id)
+
     def test_start(self) -> None:
         """A started domain runs and answers to its order."""
         order = an_order()

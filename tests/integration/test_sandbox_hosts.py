@@ -33,7 +33,7 @@ def sandbox(cell: RunningCell, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_hosts_are_machines_of_their_own(three_hosts: RunningCell) -> None:
-    """Hosts have names, ids, UUIDs, addresses and capacities of their own."""
+    """Hosts have names, ids, UUIDs, machine and boot ids, addresses and capacities of their own."""
     rows = three_hosts.hosts()
     assert [(row["id"], row["name"], row["memory"]) for row in rows.values()] == [
         (1, "node1", 2048),
@@ -42,6 +42,8 @@ def test_hosts_are_machines_of_their_own(three_hosts: RunningCell) -> None:
     ]
     capabilities = [ElementTree.fromstring(three_hosts.virsh(name, "capabilities")) for name in NAMES]
     assert len({each.findtext("host/uuid") for each in capabilities}) == 3
+    for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
+        assert len({three_hosts.inside(name, "cat", path) for name in NAMES} | {Path(path).read_text()}) == 4
     assert [three_hosts.inside(name, "hostname").strip() for name in NAMES] == [f"{name}.cell.test" for name in NAMES]
     addresses = [json.loads(three_hosts.inside(name, "ip", "-4", "-j", "address", "show", "eth0")) for name in NAMES]
     assert len({address[0]["addr_info"][0]["local"] for address in addresses}) == 3
@@ -123,6 +125,8 @@ def test_nobody_else_enters_a_host(three_hosts: RunningCell) -> None:
 def test_faults_hit_the_host_that_is_meant(three_hosts: RunningCell) -> None:
     """A host without power and one without a link are missed, the third is not; power and link bring them back as they were."""
     agents = {name: three_hosts.pid("nodes", name) for name in NAMES}
+    identity = ("cat", "/etc/machine-id", "/proc/sys/kernel/random/boot_id")
+    before = {name: three_hosts.inside(name, *identity).split() for name in NAMES}
     three_hosts.power_cut("node2")
     three_hosts.cut("node3")
     assert three_hosts.description["pids"]["nodes"] == agents | {"node2": None}
@@ -137,6 +141,9 @@ def test_faults_hit_the_host_that_is_meant(three_hosts: RunningCell) -> None:
     assert [row["id"] for row in rows.values()] == [1, 2, 3]
     assert three_hosts.pid("nodes", "node3") == agents["node3"]
     assert alive(three_hosts.pid("nodes", "node2"))
+    after = {name: three_hosts.inside(name, *identity).split() for name in NAMES}
+    assert after["node3"] == before["node3"]
+    assert after["node2"][0] == before["node2"][0] and after["node2"][1] != before["node2"][1]
 
 
 @pytest.mark.parametrize(

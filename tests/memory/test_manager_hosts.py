@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tashi.errors import FORBIDDEN, YourMistake
+from tashi.errors import CONFLICT, FORBIDDEN, YourMistake
 from tashi.model.orders import Observation, Seen, Start
-from tests.builders import ADMIN, a_login, a_report, a_spec, some_facts
+from tests.builders import ADMIN, a_login, a_report, a_spec, an_identity, some_facts
 from tests.small_cell import FakeAgent, SmallCell
 
 
@@ -181,13 +181,17 @@ def test_a_host_with_a_link_and_without_a_word_is_down_too() -> None:
 
 
 def test_what_ended_while_its_host_was_silent_is_gone() -> None:
-    """A host that comes back without an instance has lost it: it is told as failed."""
+    """A host that comes back without an instance has lost it: when two lists lack it, it is told as failed."""
     agent = FakeAgent("h1")
     cell = _running(agent)
     agent.lose_link()
     cell.live(31)
     agent.domains.clear()
     agent.login(cell)
+    cell.work()
+    assert (cell.state(), cell.instance().reason) == ("Orphaned", "missing on h1, end not seen")
+    cell.live(10)
+    agent.tell(full=True)
     cell.work()
     assert (cell.state(), cell.actions()[-1]) == ("none", "failed")
 
@@ -307,7 +311,7 @@ def test_a_list_that_begins_again_counts_from_its_beginning() -> None:
     agent.login(cell, tell_all=False)
     agent.tell(full=True, page=1, pages=1)
     cell.settle()
-    assert cell.state() == "none"
+    assert cell.state() == "Orphaned"
 
 
 def test_a_paused_machine_is_told_and_comes_back() -> None:
@@ -367,3 +371,219 @@ def test_a_host_that_dies_under_a_stuck_guest() -> None:
     agent.lose_link()
     cell.live(40)
     assert cell.state() == "Orphaned"
+
+
+# ---- which machine it is
+
+
+def test_h1_another_machine_with_the_secret_is_refused() -> None:
+    """H1: a copy of the agent's directory on another machine is refused in words, and what the host runs is left alone."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    for field in ("machine_id", "host_uuid", "uri"):
+        clone = FakeAgent("h1")
+        with pytest.raises(YourMistake, match="is pinned to another machine: expected libvirt qemu:///system") as caught:
+            clone.login(cell, a_login("h1", identity=an_identity("h1", **{field: "another's"})))
+        assert caught.value.code == FORBIDDEN
+        for word in ("node.secret", "[NodeManagerService] name", "tashi unregisterHost --hostId h1", "mainboard"):
+            assert word in caught.value.message
+    cell.live(30)
+    assert (cell.state(), agent.closed, agent.domains) == ("Running", 0, {1: 1})
+
+
+def test_h1_a_refused_machine_is_told_once() -> None:
+    """H1: however often a refused agent comes back, there is one event for each host and machine."""
+    cell = _running(FakeAgent("h1"))
+    for machine in ("m1", "m2", "m1", "m1", "m2"):
+        with pytest.raises(YourMistake):
+            FakeAgent("h1").login(cell, a_login("h1", identity=an_identity("h1", machine_id=machine)))
+    cell.settle()
+    faults = [event for event in cell.events if event["type"] == "hostAction" and event["action"] == "faulty"]
+    assert len(faults) == 2
+    assert all(event["reason"].startswith("identity: host h1 is pinned to another machine") for event in faults)
+
+
+def test_h1_a_dead_hosts_secret_is_not_enough() -> None:
+    """H1: when the pinned machine is silent nothing is guessed: after an administrator's word a repaired host keeps its instances."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    agent.lose_link()
+    cell.live(40)
+    repaired = a_login("h1", identity=an_identity("h1", 2, host_uuid="new board"))
+    with pytest.raises(YourMistake, match="has a new mainboard"):
+        agent.login(cell, repaired)
+    cell.call(ADMIN, "unregisterHost", hostId="h1")
+    agent.domains.clear()
+    assert agent.login(cell, repaired).host_id == 1
+    for _ in range(3):
+        cell.live(11)
+        agent.tell(full=True)
+    assert (cell.state(), cell.instance().reason) == ("Orphaned", "missing on h1, end not seen")
+    cell.delete("vm1")
+    cell.work()
+    assert cell.state() == "none"
+
+
+def test_h1_a_machine_has_one_name() -> None:
+    """H1: an agent that was given another name finds its libvirt in the cell already, and two hosts never share one."""
+    cell = _running(FakeAgent("h1"))
+    with pytest.raises(YourMistake, match=r"is in the cell as host h1; set .* name = h1, or run `tashi unregisterHost --hostId h1`"):
+        FakeAgent("h2").login(cell, a_login("h2", identity=an_identity("h1", 2)))
+    assert len(cell.manager.cluster.hosts) == 1
+
+
+def test_a_host_of_an_older_version_is_pinned_at_its_next_login() -> None:
+    """A record without a machine takes that of the next login with its secret; later an agent that tells none is refused."""
+    agent = FakeAgent("h1")
+    cell = SmallCell()
+    agent.login(cell, a_login("h1", identity=None))
+    assert cell.manager.cluster.hosts[1].identity is None
+    agent.login(cell)
+    assert cell.manager.cluster.hosts[1].identity == an_identity("h1")
+    with pytest.raises(YourMistake, match="does not say where it runs; upgrade it"):
+        agent.login(cell, a_login("h1", identity=None))
+
+
+def test_a11_two_agents_do_not_take_turns() -> None:
+    """A11: while an agent answers, another process with the same secret and machine is refused; when it hangs, the other gets in."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    other = FakeAgent("h1")
+    other.domains, other.incarnations = dict(agent.domains), dict(agent.incarnations)
+    for boot in (1, 2):
+        with pytest.raises(YourMistake, match="has an agent that is logged in and answers") as caught:
+            other.login(cell, a_login("h1", identity=an_identity("h1", boot)))
+        assert caught.value.code == CONFLICT
+    assert (agent.closed, cell.state()) == (0, "Running")
+    agent.hangs = True
+    other.login(cell)
+    assert agent.closed == 1
+    with pytest.raises(YourMistake, match="answers"):
+        agent.login(cell)
+    cell.settle()
+    assert cell.state() == "Running"
+    faults = [event for event in cell.events if event["type"] == "hostAction" and event["action"] == "faulty"]
+    assert len(faults) == 1
+
+
+# ---- what is missing
+
+
+def _missing(**told: Any) -> tuple[SmallCell, FakeAgent]:
+    """A cell whose host has listed once without vm1."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    agent.domains.clear()
+    agent.tell(full=True, **told)
+    cell.settle()
+    return cell, agent
+
+
+def test_h1_an_empty_libvirt_is_doubt() -> None:
+    """H1: an instance that a list lacks is Orphaned with the reason, as state and as event, and its room is kept."""
+    cell, _ = _missing()
+    instance = cell.instance()
+    assert (instance.state.name, instance.reason, instance.decayed) == ("Orphaned", "missing on h1, end not seen", True)
+    told = cell.events[-1]
+    assert (told["action"], told["to"], told["reason"]) == ("stateChanged", "Orphaned", "missing on h1, end not seen")
+    assert cell.manager.cluster.loads[1].memory == instance.memory
+
+
+def test_h1_two_lists_ten_seconds_apart_end_it() -> None:
+    """H1: however many lists come within ten seconds, it is in doubt; one that comes later ends it, as failed and with the reason."""
+    cell, agent = _missing()
+    for _ in range(8):
+        cell.live(1)
+        agent.tell(full=True)
+    assert cell.state() == "Orphaned"
+    cell.live(1)
+    agent.tell(full=True)
+    cell.settle()
+    assert (cell.state(), cell.actions()[-1]) == ("none", "failed")
+    assert cell.events[-1]["reason"] == "missing on h1: two complete lists lack it, and nobody saw it end"
+
+
+def test_h1_what_is_seen_between_two_lists_lives() -> None:
+    """H1: an instance that a list or a report names again has not been missing since the first list."""
+    cell, agent = _missing()
+    cell.live(6)
+    agent.domains[1] = 1
+    agent.tell(*agent.all())
+    cell.settle()
+    assert (cell.state(), cell.instance().reason) == ("Running", "")
+    agent.domains.clear()
+    cell.live(6)
+    agent.tell(full=True)
+    cell.settle()
+    assert cell.state() == "Orphaned"
+    cell.live(10)
+    agent.tell(full=True)
+    cell.settle()
+    assert cell.state() == "none"
+
+
+@pytest.mark.parametrize("again", ["agent", "manager"])
+def test_h1_a_new_link_begins_anew(again: str) -> None:
+    """H1: lists are compared over one link only: after a reconnect two more are needed."""
+    cell, agent = _missing()
+    cell.live(8)
+    if again == "agent":
+        agent.restart()
+    else:
+        cell.restart()
+    for _ in range(8):
+        cell.live(1)
+        agent.tell(full=True)
+    assert cell.state() == "Orphaned"
+    cell.live(2)
+    agent.tell(full=True)
+    cell.settle()
+    assert cell.state() == "none"
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [[(2, 2)], [(1, 2)], [(1, 3), (3, 3)], [(1, 2), (2, 3), (3, 3)], [(1, 3), (2, 3), (2, 3)], [(1, 2), (1, 2)], [(1, 0)], [(0, 0)]],
+)
+def test_h1_an_incomplete_list_proves_nothing(pages: list[tuple[int, int]]) -> None:
+    """H1: a list whose pages do not all come, in order and of one list, is none."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    for _ in range(2):
+        for page, number in pages:
+            agent.tell(full=True, page=page, pages=number)
+        cell.live(11)
+    assert cell.state() == "Running"
+
+
+def test_h1_a_domain_that_vanished_is_doubt_at_once() -> None:
+    """H1: an agent that finds a domain missing says so before its next list."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    agent.domains.clear()
+    agent.tell(Observation(instance_id=1, generation=1, seen=Seen.MISSING))
+    cell.settle()
+    assert (cell.state(), cell.instance().reason) == ("Orphaned", "missing on h1, end not seen")
+
+
+def test_h1_a_list_of_another_machine_ends_nothing() -> None:
+    """H1: when the host's name has come to another machine by an administrator's word, no number of lists ends what the first one ran."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    agent.lose_link()
+    cell.live(40)
+    cell.call(ADMIN, "unregisterHost", hostId="h1")
+    other = FakeAgent("h1")
+    other.login(cell, a_login("h1", identity=an_identity("h1", uri="test:///default")))
+    for _ in range(5):
+        cell.live(11)
+        other.tell(full=True)
+    assert (cell.state(), cell.instance().reason) == ("Orphaned", "missing on h1, end not seen")
+
+
+def test_an_end_that_was_seen_needs_no_second_list() -> None:
+    """A host that says how a domain ended is believed at once."""
+    cell, agent = _missing()
+    agent.tell(Observation(instance_id=1, generation=1, seen=Seen.GONE, reason="crashed"))
+    cell.settle()
+    assert (cell.state(), cell.events[-1]["reason"]) == ("none", "crashed")

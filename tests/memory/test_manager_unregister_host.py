@@ -51,7 +51,7 @@ def test_an_agent_that_is_installed_anew_joins_its_host() -> None:
     """Only after its host was unregistered does an agent with another secret join, and then it has the same id and instances."""
     cell, agent = a_silent_host()
     anew = a_login("h1")
-    other = type(anew)(name="h1", secret="another secret that is long enough for anybody", join=anew.join, version=anew.version)
+    other = type(anew)(name="h1", secret="another secret that is long enough for anybody", join=anew.join, identity=anew.identity)
     with pytest.raises(YourMistake, match="pinned to another secret"):
         agent.login(cell, other)
     assert unregister(cell, "h1")[1] == 1

@@ -164,5 +164,8 @@ def test_silent_host() -> None:
     assert cell.state("web") == "Running"
     agent.domains.clear()
     agent.tell(full=True)
+    cell.live(10)
+    assert cell.state("web") == "Orphaned"
+    agent.tell(full=True)
     cell.settle()
     assert cell.state("web") == "none"

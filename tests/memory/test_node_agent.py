@@ -9,12 +9,13 @@ import msgspec
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.spread import pb
 from twisted.test import iosim
 from twisted.trial.unittest import SynchronousTestCase
 
 from tashi.model.causes import Cause
-from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report, Seen
+from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Pause, Report, Seen
 from tashi.model.questions import (
     Answer,
     ChangeCdrom,
@@ -177,7 +178,8 @@ class NodeAgentTests(SynchronousTestCase):
     def test_login(self) -> None:
         """The agent says who it is, what the machine offers, and that nothing runs there."""
         self.begin()
-        self.assertEqual(self.plane.logins, [NodeLogin(name="node1", secret="s" * 64, join="j", version="1")])
+        login = NodeLogin(name="node1", secret="s" * 64, join="j", version="1", identity=self.host.identity())
+        self.assertEqual(self.plane.logins, [login])
         self.assertEqual(self.plane.reports, [Report(facts=self.host.facts(), full=True)])
 
     def test_marks_are_kept(self) -> None:
@@ -221,7 +223,7 @@ class NodeAgentTests(SynchronousTestCase):
         self.begin()
         self.plane.reports.clear()
         self.go_on(3 * PERIOD)
-        self.assertEqual(self.plane.reports, [Report(facts=self.host.facts())] * 3)
+        self.assertEqual([report for report in self.plane.reports if not report.full], [Report(facts=self.host.facts())] * 3)
 
     def test_new_facts(self) -> None:
         """A machine that changes is reported as it is now."""
@@ -311,6 +313,92 @@ class NodeAgentTests(SynchronousTestCase):
         self.go_on(2 * PERIOD)
         listed = [report for report in self.plane.reports if report.full]
         self.assertEqual([seen.instance_id for seen in listed[0].observations], [1])
+
+    def lists(self) -> list[list[int]]:
+        """The instances of each complete list so far; all reports are then forgotten."""
+        listed = [[one.instance_id for one in report.observations] for report in self.plane.reports if report.full]
+        self.plane.reports.clear()
+        return listed
+
+    def test_h1_lists_come_again(self) -> None:
+        """H1: everything is listed a second time soon after the first, and then once in a while, over one link."""
+        self.begin()
+        self.plane.order(start())
+        self.go_on()
+        self.assertEqual(self.lists(), [[]])
+        self.go_on(9.5)
+        self.assertEqual(self.lists(), [])
+        self.go_on(1.5)
+        self.assertEqual(self.lists(), [[1]])
+        self.go_on(58)
+        self.assertEqual(self.lists(), [])
+        self.go_on(3)
+        self.assertEqual(self.lists(), [[1]])
+        self.assertEqual(len(self.plane.logins), 1)
+        self.wire.cut()
+        self.go_on(20)
+        self.assertEqual(self.lists(), [[1], [1]])
+
+    def test_h1_a_missing_domain_is_listed_soon(self) -> None:
+        """H1: a domain that is found missing is told, and two more lists come within a quarter of a minute."""
+        self.begin()
+        self.plane.order(start())
+        self.go_on(12)
+        self.lists()
+        self.host._domains.clear()
+        self.plane.order(Pause(instance_id=1, generation=2, uuid=uuid_of(1)))
+        self.go_on()
+        self.assertEqual(self.seen()[-1], (1, 2, Seen.MISSING))
+        self.go_on(14)
+        self.assertEqual(self.lists(), [[], []])
+
+    def test_a_list_tells_what_is_so_now(self) -> None:
+        """What changes while a list is on its way is told as it is when its page is sent: no page is older than a report before it."""
+        for instance_id in range(1, 1002):
+            self.host.start(CELL, start(instance_id))
+        self.begin()
+        self.lists()
+        report = Avatar.remote_report
+
+        def take(avatar: Avatar, text: bytes) -> Any:
+            answer = report(avatar, text)
+            if (page := decode(text, Report)).full and page.page == 1:
+                self.host.change(uuid_of(1001), Seen.PAUSED)
+                answer = Deferred()
+                self.clock.callLater(0.1, answer.callback, b"ok")
+            return answer
+
+        self.patch(Avatar, "remote_report", take)
+        self.go_on(12)
+        told = [(page.full, one.seen) for page in self.plane.reports for one in page.observations if one.instance_id == 1001]
+        self.assertEqual(told, [(False, Seen.PAUSED), (True, Seen.PAUSED)])
+
+    def test_h1_another_libvirt_is_not_listed(self) -> None:
+        """H1: an agent whose libvirt has become another one lists nothing of it, and logs in as what it is now."""
+        self.begin()
+        self.plane.order(start())
+        self.go_on()
+        self.lists()
+        self.host.machine_id = "another machine"
+        self.plane.refusal = "host node1 is pinned to another machine"
+        self.go_on(20)
+        self.assertEqual(self.lists(), [])
+        self.assertEqual(self.plane.logins[-1].identity, self.host.identity())
+
+    def test_h1_a_refusal_is_logged_once(self) -> None:
+        """H1: an agent that may not log in says why once, and tries less and less often."""
+        self.plane.refusal = "host node1 is pinned to another machine"
+        logged: list[Any] = []
+
+        def note(event: Any) -> None:
+            if "no link" in (event.get("log_format") or ""):
+                logged.append(event)
+
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        self.agent.startService()
+        self.go_on(300)
+        self.assertEqual([event["why"] for event in logged], [self.plane.refusal])
 
     def test_crash_is_told(self) -> None:
         """An instance whose machine dies is reported gone, with how."""

@@ -235,12 +235,12 @@ class ExecutorTests(ExecutorCase):
         self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING)])
 
     def test_vanished(self) -> None:
-        """An instance that is no longer there when everything is listed is told gone."""
+        """An instance that is no longer there when everything is listed is told missing: nobody saw it end."""
         self.executor.give([start()])
         self.host._domains.clear()
         listed = self.successResultOf(Deferred.fromCoroutine(self.executor.survey()))
         self.assertNotIn(Seen.RUNNING, [seen.seen for seen in listed])
-        self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING), (1, 1, Seen.GONE)])
+        self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING), (1, 1, Seen.MISSING)])
 
     def test_hypervisor_away(self) -> None:
         """While libvirt is away no order fails; afterwards the newest of each instance is carried out."""
@@ -368,11 +368,11 @@ class DeedTests(ExecutorCase):
         self.assertEqual((told.seen, told.done, "agent failed" in told.refused), (Seen.RUNNING, True, True))
 
     def test_domain_gone(self) -> None:
-        """A deed on a domain that has ended is answered with its end."""
+        """A deed on a domain that is not there is answered with that."""
         self.begin()
         self.host._domains.clear()
         self.executor.give([deed(Pause)])
-        self.assertEqual([(told.seen, told.generation) for told in self.told], [(Seen.GONE, 2)])
+        self.assertEqual([(told.seen, told.generation) for told in self.told], [(Seen.MISSING, 2)])
 
     def test_shutdown(self) -> None:
         """A guest that shuts down at once is told gone, once."""
@@ -409,11 +409,11 @@ class DeedTests(ExecutorCase):
         self.assertEqual([(told.seen, told.done) for told in self.told], [(Seen.SAVED, True)])
 
     def test_outcome_without_a_domain(self) -> None:
-        """A Suspend that finds neither a domain nor its memory is told as done: the domain has ended."""
+        """A Suspend that finds neither a domain nor its memory is told as done: the domain is missing."""
         self.begin()
         self.host._domains.clear()
         self.executor.give([Suspend(instance_id=1, generation=2, uuid=uuid_of(1), saved="suspend/1_vm1")])
-        self.assertEqual([(told.seen, told.generation, told.done) for told in self.told], [(Seen.GONE, 2, True)])
+        self.assertEqual([(told.seen, told.generation, told.done) for told in self.told], [(Seen.MISSING, 2, True)])
 
     def test_away(self) -> None:
         """A deed waits until libvirt is back."""

@@ -128,7 +128,7 @@ class MoveTests(SynchronousTestCase):
         self.here.give(order)
         self.assertEqual((self.here.seen(), self.there.survey()), ([(Seen.GONE, 4)], [(Seen.RUNNING, 3)]))
         self.here.restart()
-        self.assertEqual(self.here.give(order).seen, Seen.GONE)
+        self.assertEqual(self.here.give(order).seen, Seen.MISSING)
 
     def test_the_target_begins_again(self) -> None:
         """A target whose agent was killed does not know what arrives, and tells it when it is asked."""
@@ -143,7 +143,7 @@ class MoveTests(SynchronousTestCase):
         """A host that is asked for what it has not says so; if it arrives afterwards that is told without another question."""
         order = self.prepare()
         for _ in range(2):
-            self.assertEqual(self.there.give(deed(Look, generation=5)).seen, Seen.GONE)
+            self.assertEqual(self.there.give(deed(Look, generation=5)).seen, Seen.MISSING)
         self.here.give(order)
         self.assertEqual((self.there.told[-1].seen, self.there.told[-1].refused), (Seen.RUNNING, ""))
 
@@ -220,7 +220,7 @@ class SuspendTests(SynchronousTestCase):
         """An agent that begins while libvirt is still saving, and sees the domain end, tells it saved once it is ordered."""
         self.here.restart()
         self.here.machine.do(CELL, self.order)
-        self.assertEqual(self.here.seen()[-1][0], Seen.GONE)
+        self.assertEqual(self.here.seen()[-1][0], Seen.MISSING)
         self.assertEqual(self.here.give(self.order).seen, Seen.SAVED)
 
     def test_refused(self) -> None:
@@ -230,9 +230,9 @@ class SuspendTests(SynchronousTestCase):
         self.assertEqual((told.seen, told.done, told.refused), (Seen.RUNNING, True, "no room"))
 
     def test_ended_before(self) -> None:
-        """One that has ended before it could be saved is told gone."""
+        """One that is not there when it is to be saved is told missing."""
         self.here.machine._domains.clear()
-        self.assertEqual(self.here.give(self.order).seen, Seen.GONE)
+        self.assertEqual(self.here.give(self.order).seen, Seen.MISSING)
 
     def test_resumed(self) -> None:
         """Another host lets it go on, once: the memory is then used up, and the order repeated finds it running."""

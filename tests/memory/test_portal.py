@@ -10,8 +10,9 @@ from typing import Any
 
 from twisted.internet import endpoints, reactor
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.spread import pb
 from twisted.trial.unittest import SkipTest, TestCase
 
@@ -334,13 +335,58 @@ class PortalTest(TestCase):
             await self._a_moment()
         self.assertTrue(self.cell.manager.cluster.hosts[1].up)
 
-    async def test_a_second_login_of_a_host_ends_the_first_connection(self) -> None:
-        """One host has one link."""
+    async def test_a11_a_second_agent_is_refused_while_the_first_answers(self) -> None:
+        """A11: one host has one link, and it stays with the agent that has it and answers."""
         await self._node()
         first = self.brokers[-1]
-        await self._node()
+        for _ in range(3):
+            avatar, answer = await self._node()
+            self.assertIsNone(avatar)
+            self.assertIn("has an agent that is logged in and answers", decode(answer, dict[str, Any])["error"]["message"])
+        self.assertFalse(first.disconnected)
+
+    async def test_an_agent_that_hangs_gives_way(self) -> None:
+        """An agent that does not answer any more loses its link to the next one, which need not wait for the lease to end."""
+        mind = Mind()
+        await self._node(mind=mind)
+        first = self.brokers[-1]
+        self.patch(Mind, "remote_orders", lambda mind, text: Deferred())
+        avatar, _ = await self._node()
+        self.assertIsNotNone(avatar)
         while not first.disconnected:
             await self._a_moment()
+
+    async def test_an_agent_that_gave_up_its_login_has_no_link(self) -> None:
+        """A connection that is lost while the former agent is asked whether it lives leaves no link behind."""
+        await self._node()
+        self.patch(Mind, "remote_orders", lambda mind, text: Deferred())
+        login = Deferred.fromCoroutine(self._node())
+        login.addErrback(lambda failure: failure.trap(pb.PBConnectionLost, ConnectionLost, ConnectionDone))
+        while len(self.brokers) < 2:
+            await self._a_moment()
+        await self._a_moment()
+        await self._a_moment()
+        self.brokers[-1].transport.abortConnection()
+        await login
+        while not self.cell.manager.cluster.hosts[1].decayed or self.cell.manager.hosts._links:
+            await self._a_moment()
+
+    async def test_a_refused_agent_is_logged_once(self) -> None:
+        """An agent that is refused tries again for ever; the same words from the same address stand in the log once."""
+        logged: list[Any] = []
+
+        def note(event: Any) -> None:
+            if "refused a login" in (event.get("log_format") or ""):
+                logged.append(event)
+
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        for _ in range(5):
+            await self._node(join="wrong")
+        self.assertEqual(len(logged), 1)
+        await self._node()
+        await self._node(name="h2", join="wrong")
+        self.assertEqual(len(logged), 2)
 
     async def test_a_long_report_is_taken(self) -> None:
         """A page of a thousand observations with cards and reasons is well below PB's limit."""

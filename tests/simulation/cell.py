@@ -46,7 +46,7 @@ class Cell:
         self.manager = ClusterManager(
             self.process,
             self.store,
-            Images(self._forget_saved),
+            Images(self._forget_saved, self._world.shared.saved.__contains__),
             settings,
             lambda snapshot: POLICIES[policy](snapshot),  # as another package's, which is always asked in a thread
             join_secret=JOIN_SECRET,

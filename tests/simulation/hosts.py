@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.causes import Cause
@@ -15,6 +15,7 @@ from tashi.model.instance import Resources
 from tashi.model.orders import Deed, Migrate, Observation, Offer, Order, PrepareDisks, Report, Seen, Start
 from tashi.node.executor import Executor
 from tashi.node.fake import FakeHypervisor
+from tashi.node.listing import Listing
 from tests.builders import a_login, some_facts
 from tests.simulation.world import World
 from tests.small_cell import Process, result_of
@@ -140,6 +141,9 @@ class Link:
     def remember(self, mark: str) -> None:
         self.carry(lambda: setattr(self._agent, "mark", mark))
 
+    async def answers(self) -> bool:
+        return self.alive
+
     def close(self) -> None:
         self._agent.lose_link()
 
@@ -151,6 +155,7 @@ class Agent:
         self._world = world
         self.name = name
         self.machine = Machine(world)
+        self._identity = self.machine.identity()
         self.cell: Cell | None = None
         self._start()
 
@@ -160,6 +165,7 @@ class Agent:
         self.executor = Executor(self.machine, self._run, self.process, self._note, self._run_long)
         self.machine.watch(self.executor.notice)
         self.link: Link | None = None
+        self._listing: Listing | None = None
         self._listed = False
         self._untold: dict[tuple[int, str], Observation] = {}
         self._under_way: dict[Callable[[], None], None] = {}
@@ -175,6 +181,8 @@ class Agent:
         """The machine goes down and comes up empty."""
         self._kill()
         self.machine.crash()
+        self.machine.boots += 1
+        self._identity = msgspec.structs.replace(self._identity, boot_id=f"boot {self.machine.boots}")
         self._world.clock.callLater(self._world.delay(60.0), self._start)
 
     def _kill(self) -> None:
@@ -192,6 +200,8 @@ class Agent:
 
     def _drop(self) -> None:
         link, self.link, self._listed = self.link, None, False
+        if self._listing is not None:
+            self._listing.stop()
         if link is not None:
             link.alive = False
             if self.cell is not None and self.cell.up:
@@ -242,6 +252,8 @@ class Agent:
 
     def _note(self, observation: Observation) -> None:
         self._untold[observation.instance_id, observation.incarnation] = observation
+        if observation.seen is Seen.MISSING and self._listing is not None:
+            self._listing.hasten()
         self._flush()
 
     def _connect(self) -> None:
@@ -251,16 +263,24 @@ class Agent:
             self.process.callLater(self._world.delay(4.0), self._connect)
             return
         link = self.link = Link(self._world, self)
-        welcome = result_of(self.cell.manager.hosts.login(a_login(self.name), link))
+        welcome = result_of(self.cell.manager.hosts.login(a_login(self.name, identity=self._identity), link))
         self._host_id = welcome.host_id
         self.executor.enter(welcome.cell)
-        Deferred.fromCoroutine(self.executor.survey()).addCallback(self._list, link)
+        self._survey(link)
+        self._listing = Listing(self.process, lambda: self._survey(link))
+
+    def _survey(self, link: Link) -> Deferred[None]:
+        """List all that is here, at the login and later again."""
+        if link is not self.link:
+            return succeed(None)
+        return Deferred.fromCoroutine(self.executor.survey()).addCallback(self._list, link)
 
     def _list(self, seen: Sequence[Observation], link: Link) -> None:
         if link is not self.link:
             return
         pages = [tuple(seen[start : start + PAGE]) for start in range(0, len(seen), PAGE)] or [()]
-        for number, page in enumerate(pages, start=1):
+        for number, listed in enumerate(pages, start=1):
+            page = [now for one in listed if (now := self.executor.latest(one)) is not None]
             self._report(link, page, full=True, page=number, pages=len(pages))
         self._listed = True
         self._flush()

@@ -38,6 +38,18 @@ def test_what_is_no_plain_file_there_is_unknown(images: ImageDirectory, name: st
     assert caught.value.code == UNKNOWN_IMAGE
 
 
+def test_what_may_be_saved(images: ImageDirectory, tmp_path: Path) -> None:
+    """A memory is kept when it is there, whole or not, and may be when the share is not there to be looked at."""
+    share = Path(images.path).parent
+    assert not images.may_be_saved("suspend/1_vm1")
+    (share / "suspend").mkdir()
+    for name in ("1_vm1", "2_vm2.part"):
+        (share / "suspend" / name).touch()
+    assert images.may_be_saved("suspend/1_vm1") and images.may_be_saved("suspend/2_vm2")
+    assert not images.may_be_saved("suspend/3_vm3")
+    assert ImageDirectory(str(tmp_path / "away" / "images")).may_be_saved("suspend/3_vm3")
+
+
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "json:{}", "", "a/../tashi"])
 def test_what_cannot_be_a_name_is_refused(images: ImageDirectory, name: str) -> None:
     """Paths and protocols never reach the file system."""

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from hypothesis import given, settings
 
-from tashi.manager.reconcile import Step, ends_task, errands_of, order_for, step_for, steps_for_missing
+from tashi.manager.reconcile import Step, ends_task, errands_of, missing_in, order_for, step_for
 from tashi.model.instance import Instance, Migration, Residue, Resources, Task, domain_uuid
 from tashi.model.orders import (
     Adapt,
@@ -139,8 +139,8 @@ def test_only_the_outcome_tells_of_a_suspension() -> None:
 def test_a_list_says_nothing_of_one_that_is_looked_for() -> None:
     """A target's list may be older than the arrival; a source's list means that it has left, or has ended."""
     looked_for = an_instance(7, state=S.MigrateTrans, host_id=3, generation=5, started=4)
-    assert steps_for_missing([looked_for], frozenset()) == []
-    assert [one.instance_id for one in steps_for_missing([_moving(S.MigrateTrans, received=4)], frozenset())] == [7]
+    assert missing_in([looked_for], frozenset()) == []
+    assert [one.id for one in missing_in([_moving(S.MigrateTrans, received=4)], frozenset())] == [7]
 
 
 def test_a_refused_deed_fails_the_wish() -> None:
@@ -193,14 +193,14 @@ def test_a_sighting_of_nothing_known_is_void() -> None:
 def test_what_a_full_report_does_not_list_is_gone() -> None:
     """A running or orphaned instance that its host lists no more is gone."""
     missing = [an_instance(1, state=S.Running, host_id=1), an_instance(2, state=S.Orphaned, host_id=1)]
-    assert [one.instance_id for one in steps_for_missing(missing, frozenset())] == [1, 2]
-    assert [one.instance_id for one in steps_for_missing(missing, frozenset({1}))] == [2]
+    assert [one.id for one in missing_in(missing, frozenset())] == [1, 2]
+    assert [one.id for one in missing_in(missing, frozenset({1}))] == [2]
 
 
 def test_an_order_under_way_is_not_concluded_from_a_list() -> None:
     """What is being started or destroyed is answered by the host, not by its absence from a list."""
     for state in (S.Activating, S.Destroying, S.Resuming, S.PreparingDisk):
-        assert steps_for_missing([an_instance(state=state, host_id=1)], frozenset()) == []
+        assert missing_in([an_instance(state=state, host_id=1)], frozenset()) == []
 
 
 @settings(max_examples=25)

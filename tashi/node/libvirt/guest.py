@@ -92,6 +92,7 @@ class LibvirtHypervisor:
         self._remove = Removal(disks, self._logs).remove
         self._bridges = bridges
         self.cards = CardReader(connection).cards
+        self.identity = lambda: host.identity(connection)
 
     def watch(self, listener: Listener) -> None:
         """See IHypervisor."""

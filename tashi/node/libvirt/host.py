@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,7 +16,10 @@ import msgspec
 from tashi import __version__
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.host import HostFacts
+from tashi.model.host_identity import HostIdentity
 from tashi.node.kvm_probe import kvm_works
+from tashi.node.libvirt.connection import LibvirtConnection
+from tashi.node.machine import boot_id, machine_id
 from tashi.node.sendable import facts_within_bounds
 
 
@@ -34,6 +38,8 @@ class HostReader:
         self._offer = offer
         self._state_directory = state_directory
         self._kind = ""
+        self._process = str(uuid.uuid4())
+        self._identified: tuple[Any, str] = (None, "")
         self._asking = threading.Lock()
 
     def domain_kind(self, connection: Any) -> str:
@@ -61,6 +67,23 @@ class HostReader:
                 hypervisor={"test": "test", "xen": "xen", "kvm": "qemu (kvm)"}.get(kind, "qemu (tcg)"),
             )
         )
+
+    def identity(self, libvirt_connection: LibvirtConnection) -> HostIdentity:
+        """Return which machine is behind the connection. The domains of a simulated host end with this process, which is its boot."""
+        with libvirt_connection.talking("the host could not be identified") as connection:
+            if connection.getType().lower() == "test":
+                host_uuid, boot = str(uuid.uuid5(uuid.NAMESPACE_URL, str(self._state_directory.resolve()))), self._process
+            else:
+                host_uuid, boot = self._host_uuid(connection), boot_id()
+        return HostIdentity(machine_id=machine_id(), host_uuid=host_uuid, uri=libvirt_connection.uri, boot_id=boot)
+
+    def _host_uuid(self, connection: Any) -> str:
+        """Ask once a connection: it leads to the same daemon for as long as it lives."""
+        known, host_uuid = self._identified
+        if known is not connection:
+            host_uuid = ElementTree.fromstring(connection.getCapabilities()).findtext("host/uuid", "")
+            self._identified = (connection, host_uuid)
+        return host_uuid
 
     def _find_kind(self, connection: Any) -> str:
         driver = connection.getType().lower()
