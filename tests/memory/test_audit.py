@@ -117,7 +117,7 @@ def test_o6_strangers_are_audited() -> None:
 
 @pytest.mark.parametrize("publishing", [True, False])
 def test_o2_a_lost_instance_is_a_line_of_the_log(publishing: bool) -> None:
-    """O2: an instance that a host's power cut ended is logged as lost with host and reason; one that was asked to go is not."""
+    """O2: an instance that its host has lost is logged with host and reason; one that was asked to go is not."""
     agent = FakeAgent("h1")
     cell = Audited(hosts=[agent], publishing=publishing)
     logged: list[str] = []
@@ -134,6 +134,10 @@ def test_o2_a_lost_instance_is_a_line_of_the_log(publishing: bool) -> None:
         cell.live(40)
         agent.domains.clear()
         agent.login(cell)
+        cell.work()
+        assert cell.state("lost") == "Orphaned"
+        cell.live(10)
+        agent.tell(full=True)
         cell.work()
     finally:
         globalLogPublisher.removeObserver(observer)
