@@ -50,3 +50,7 @@ class YourMistake(TashiError):
 
 class OurFault(TashiError):
     """Tashi or a machine of its cell failed: logged with its traceback, the asker is told in words."""
+
+
+class RefusedAgent(YourMistake):
+    """An agent that may not speak for its host. Whoever raises it has logged that, once: the agent tries again for ever."""

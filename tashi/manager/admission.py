@@ -13,7 +13,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from tashi.errors import CONFLICT, FORBIDDEN, YourMistake
+from tashi.errors import CONFLICT, FORBIDDEN, RefusedAgent, YourMistake
 from tashi.files import SHORTEST_SECRET
 from tashi.interfaces import INodeLink
 from tashi.manager.cluster import Cluster
@@ -52,8 +52,10 @@ class Admission:
             try:
                 _check_identity(host, login, self._cluster.hosts)
             except YourMistake as mistake:
+                if host is None:
+                    raise
                 self._tell(host, "" if login.identity is None else login.identity.machine, mistake.message)
-                raise
+                raise RefusedAgent(mistake.code, mistake.message) from None
             rival = None if host is None else self._links.get(host.id)
             if host is None or rival is None:
                 return host
@@ -63,7 +65,7 @@ class Admission:
                     "this one's state directory was copied, remove node.secret there and give it its own [NodeManagerService] name"
                 )
                 self._tell(host, "second agent", words)
-                raise YourMistake(CONFLICT, words)
+                raise RefusedAgent(CONFLICT, words)
             if self._links.get(host.id) is rival and self._host(login.name) == host:
                 return host
 
@@ -87,9 +89,9 @@ class Admission:
                 f"host {login.name} is pinned to another secret; if its agent was reinstalled, `tashi unregisterHost` it first",
             )
 
-    def _tell(self, host: Host | None, what: str, words: str) -> None:
+    def _tell(self, host: Host, what: str, words: str) -> None:
         """Log and publish a refusal, once for each host and machine: an agent that is refused tries again for ever."""
-        if host is None or (host.id, what) in self._told:
+        if (host.id, what) in self._told:
             return
         if len(self._told) >= MOST_TOLD:
             self._told.clear()

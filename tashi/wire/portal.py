@@ -9,14 +9,14 @@ Nobody else can call anything.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.spread import pb
 from zope.interface import implementer
 
-from tashi.errors import FORBIDDEN, INTERNAL, OurFault, TashiError, YourMistake
+from tashi.errors import FORBIDDEN, INTERNAL, OurFault, RefusedAgent, TashiError, YourMistake
 from tashi.interfaces import INodeDoor
 from tashi.model.orders import NodeLogin
 from tashi.model.user import Principal, User
@@ -25,8 +25,6 @@ from tashi.wire.avatars import NodeAvatar, UserAvatar, VerbTable
 from tashi.wire.broker import BoundedBroker
 from tashi.wire.codec import decode, encode
 from tashi.wire.nodelink import NodeLink
-
-MOST_REMEMBERED: Final = 100
 
 
 @implementer(pb.IPBRoot)
@@ -38,23 +36,6 @@ class Door:
         self.hosts = hosts
         self.verbs = verbs
         self.users = users
-        self._refused: dict[str, set[str]] = {}
-
-    def is_news(self, peer: str, refusal: str) -> bool:
-        """Whether an agent at this address was not refused in these words since one was let in: it tries again for ever."""
-        if len(self._refused) >= MOST_REMEMBERED:
-            self._refused.clear()
-        known = self._refused.setdefault(peer, set())
-        if refusal in known:
-            return False
-        if len(known) >= MOST_REMEMBERED:
-            known.clear()
-        known.add(refusal)
-        return True
-
-    def admitted(self, peer: str) -> None:
-        """An agent at this address was let in."""
-        self._refused.pop(peer, None)
 
     def rootObject(self, broker: Any) -> pb.Referenceable:
         """Called by PB for each new connection."""
@@ -98,7 +79,7 @@ class Threshold(pb.Referenceable):
             welcome = await self._door.hosts.login(login, link)
             self._enter(as_user=False)
         except TashiError as error:
-            if self._door.is_news(self._broker.source, error.message):
+            if not isinstance(error, RefusedAgent):
                 self._note(error)
             return None, error_answer(error)
         except Exception:
@@ -108,7 +89,6 @@ class Threshold(pb.Referenceable):
         if self._broker.disconnected:  # while another agent of the host was asked whether it lives
             avatar.logout()
             return None, b""
-        self._door.admitted(self._broker.source)
         self._broker.notifyOnDisconnect(avatar.logout)
         return avatar, encode(welcome)
 

@@ -19,6 +19,10 @@ class Link:
     def send(self, orders: Any) -> None:
         """See INodeLink."""
 
+    async def answers(self) -> bool:
+        """See INodeLink."""
+        return False
+
     def close(self) -> None:
         """See INodeLink."""
 
