@@ -216,6 +216,8 @@ def _why_paused(instance: Instance, observation: Observation) -> tuple[str, Caus
     asked = instance.state is InstanceState.Pausing or instance.cause is Cause.OWNER
     if asked and observation.cause in (None, Cause.ADMINISTRATOR):
         return "", Cause.OWNER
+    if instance.state is InstanceState.Paused and instance.cause is not None and observation.cause in PASSING:
+        return instance.reason, instance.cause  # what is under way on it says nothing new
     return observation.reason, observation.cause
 
 

@@ -62,7 +62,7 @@ WORDS: Final[dict[Cause, str]] = {
     Cause.POSTCOPY: "paused by its host: a post-copy migration has not finished",
     Cause.REVERTED_PAUSED: "reverted to a snapshot by an administrator of its host; unpauseVm continues it",
     Cause.STARTING: "paused while it is being started",
-    Cause.MIGRATING: "paused while it is being migrated",
+    Cause.MIGRATING: "paused while its memory is being transferred",
     Cause.SAVING: "paused while it is being saved by its host",
     Cause.DUMPING: "paused while its memory is being dumped by its host",
     Cause.SNAPSHOT: "paused while a snapshot of it is being taken",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -33,6 +34,8 @@ from tashi.model.statistics import Counters, Sample
 from tashi.node.domain.xml import kilobytes, nics_of
 from tashi.node.faults import HypervisorAway
 from tashi.node.network.cards import Card
+
+_IMMOVABLE: Final = OFF | {Cause.NO_SPACE, Cause.IO_ERROR}
 
 
 class _Domain(msgspec.Struct, kw_only=True):
@@ -182,6 +185,8 @@ class FakeHypervisor:
         if self.refuses:
             raise OurFault(INTERNAL, self.refuses)
         match deed:
+            case Depart() | Migrate() if domain.cause in _IMMOVABLE:
+                raise OurFault(CONFLICT, "an I/O error has paused it")
             case Pause() if domain.cause is Cause.NO_SPACE:
                 raise OurFault(CONFLICT, in_words(Cause.NO_SPACE))
             case Pause() if domain.seen is Seen.RUNNING:
@@ -222,7 +227,7 @@ class FakeHypervisor:
         """Let the domain be on its way: its target has it, too, and it stands still there until the deed is at its end. Begun again,
         it goes on."""
         domain, target = self._domains.get(deed.uuid), self._shared.machines[deed.address]
-        if domain is None or domain.seen is Seen.GONE or deed.uuid in self._leaving:
+        if domain is None or domain.seen is Seen.GONE or domain.cause in _IMMOVABLE or deed.uuid in self._leaving:
             return
         generation = target._expected.pop(deed.uuid, None)
         if generation is None or target.away:

@@ -19,7 +19,7 @@ from twisted.internet.task import deferLater
 from tashi.errors import OurFault
 from tashi.model.causes import Cause
 from tashi.model.instance import Disk, Resources
-from tashi.model.orders import Adapt, Destroy, Observation, Pause, Seen, Shutdown, Suspend, Unpause
+from tashi.model.orders import Adapt, Depart, Destroy, Observation, Pause, Seen, Shutdown, Suspend, Unpause
 from tashi.node.executor import Executor
 from tashi.node.libvirt.connection import LibvirtConnection
 from tashi.node.libvirt.guest import LibvirtHypervisor
@@ -207,6 +207,8 @@ class FullDiskTests(PauseCase):
         self.executor.give([a_deed(Pause)])
         told = await self.until(lambda told: told.done)
         self.assertIn("no space left", told.refused)
+        with self.assertRaisesRegex(OurFault, "no space left"):  # nor is it moved: its rest here could continue by itself
+            self.hypervisor.do(CELL, a_deed(Depart, generation=5))
 
     async def test_a_new_agent(self) -> None:
         """An agent that starts finds why the guest is paused, and has it continue when there is room."""

@@ -83,6 +83,20 @@ def test_another_cause_is_told() -> None:
     assert "saved by its host" in cell.instance().reason
 
 
+def test_what_passes_is_no_news() -> None:
+    """While a saved instance is being restored it is not told as paused for another cause."""
+    cell, agent = a_cell()
+    agent.pause(1, Cause.SAVED_BY_HOST)
+    cell.settle()
+    count = len(cell.events)
+    agent.pause(1, Cause.MIGRATING)
+    cell.settle()
+    assert (cell.instance().cause, len(cell.events)) == (Cause.SAVED_BY_HOST, count)
+    agent.go_on(1)
+    cell.settle()
+    assert (cell.state(), len(cell.events)) == ("Running", count + 1)
+
+
 def test_unpause_without_room() -> None:
     """H6: unpauseVm on a full disk ends in Paused with the reason, as often as it is asked, and in Running when there is room."""
     cell, agent = a_cell()

@@ -91,6 +91,13 @@ class Machine(FakeHypervisor):
                 self._world.lost.add(self._domains[domain].order.name)
             self.change(domain, Seen.GONE, Cause.CRASHED)
 
+    def pause_one(self) -> None:
+        """One domain is paused, saved or reverted by its host or by an administrator."""
+        free = [domain for domain in self.active() if domain not in self._leaving]
+        if free:
+            causes = (Cause.ADMINISTRATOR, Cause.NO_SPACE, Cause.SAVED_BY_HOST, Cause.REVERTED)
+            self.change(self._world.chance.choice(free), Seen.PAUSED, self._world.chance.choice(causes))
+
     def vanish_for_a_while(self) -> None:
         """libvirt does not answer."""
         if not self.away:

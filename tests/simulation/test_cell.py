@@ -84,6 +84,8 @@ def _make_trouble(world: World, cell: Cell, sender: Sender, operator: Operator) 
             agent.power_cut()
         if world.happens(0.003):
             agent.machine.lose_one()
+        if world.happens(0.005):
+            agent.machine.pause_one()
         if world.happens(0.003):
             agent.machine.vanish_for_a_while()
 

@@ -54,7 +54,7 @@ from tashi.node.libvirt.events import Listener
 from tashi.node.libvirt.host import HostReader
 from tashi.node.libvirt.jobs import Jobs
 from tashi.node.libvirt.migrate import NOWHERE, Moves, Way
-from tashi.node.libvirt.pauses import go_on_if_room
+from tashi.node.libvirt.pauses import go_on_if_room, refuse_move
 from tashi.node.libvirt.removal import Removal, undefine
 from tashi.node.libvirt.save import SavedDomains
 from tashi.node.libvirt.statistics import read_statistics
@@ -208,6 +208,8 @@ class LibvirtHypervisor:
                     self._bridges.arrived(domain.XMLDesc)
                     renewed(domain, mark, deed.generation)
                 return None
+            if isinstance(deed, Depart | Migrate):
+                refuse_move(domain, mark)
             if isinstance(deed, Migrate):  # its mark is not renewed: a domain that is moving already would not take it
                 self._moves.migrate(domain, deed)
                 self._clear_moved(find(connection, canonical(deed.uuid)), deed)

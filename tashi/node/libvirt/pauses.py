@@ -58,6 +58,13 @@ def pause(domain: Any, mark: Mark) -> None:
         domain.suspend()
 
 
+def refuse_move(domain: Any, mark: Mark) -> None:
+    """OurFault when an I/O error has paused the domain: what may be left of it here after a move must never be continued by itself."""
+    observation = seen_of(domain, mark)
+    if observation.cause in (Cause.NO_SPACE, Cause.IO_ERROR):
+        raise OurFault(CONFLICT, observation.reason)
+
+
 def go_on_if_room(domain: Any, mark: Mark) -> None:
     """Let a domain that its host has paused for want of space run again, when there is some."""
     if seen_of(domain, mark).cause is Cause.NO_SPACE and not _full_places(domain):
