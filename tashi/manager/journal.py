@@ -7,6 +7,7 @@ again until it can, and until then nobody is told anything: what is in memory is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,12 +15,14 @@ from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from tashi.errors import TashiError
+from tashi.errors import BUSY, OurFault, TashiError
 from tashi.interfaces import Change, IStore
 from tashi.model.store_status import StoreStatus
 
 RETRY_SECONDS = 1.0
 SOON_SECONDS = 0.2
+PATIENCE_SECONDS = 5.0
+"""How long a caller waits for a store that takes no changes before it is told so."""
 LOG_SECONDS = 60.0
 """How often a commit that goes on failing for one reason is logged."""
 
@@ -39,6 +42,9 @@ class Journal:
         self._writing = False
         self._scheduled = False
         self._soon: DelayedCall | None = None
+        self.when_back: list[Callable[[str, float], None]] = []
+        """Called when commits that had failed for PATIENCE_SECONDS are made again: with the reason, and the seconds."""
+        self._impatient: set[Deferred[None]] = set()
         self._failing_since: float | None = None
         self._why = ""
         self._log_again_at = 0.0
@@ -85,6 +91,25 @@ class Journal:
         self.when_written(lambda: waiter.callback(None))
         return waiter
 
+    @property
+    def away(self) -> str:
+        """Why commits have failed for PATIENCE_SECONDS; empty while they do not, or only just do."""
+        long = self._failing_since is not None and self._reactor.seconds() - self._failing_since >= PATIENCE_SECONDS
+        return self._why if long else ""
+
+    def written_in_time(self) -> Deferred[None]:
+        """As `written`, but fails with OurFault(busy) when the store has taken no changes for PATIENCE_SECONDS."""
+        waiter = self.written()
+        told: Deferred[None] = Deferred()
+        self._impatient.add(told)
+        waiter.addCallback(lambda _: self._tell(told))
+        return told
+
+    def _tell(self, waiter: Deferred[None]) -> None:
+        if waiter in self._impatient:
+            self._impatient.discard(waiter)
+            waiter.callback(None)
+
     def _flush(self) -> None:
         self._scheduled = False
         self._writing = True
@@ -100,12 +125,12 @@ class Journal:
             self._note_failure(error, len(changes))
             self._reactor.callLater(RETRY_SECONDS, lambda: Deferred.fromCoroutine(self._commit(changes, then)).addErrback(self._broken))
             return
-        self._note_success()
+        back = self._note_success()
         self._writing = False
         if self._changes or self._then:
             self._scheduled = True
             self._reactor.callLater(0, self._flush)
-        for call in (*then, *self.after_batch):
+        for call in (*then, *back, *self.after_batch):
             try:
                 call()
             except Exception:
@@ -116,6 +141,12 @@ class Journal:
         now, why = self._reactor.seconds(), str(error) or type(error).__name__
         if self._failing_since is None:
             self._failing_since = now
+        if now - self._failing_since >= PATIENCE_SECONDS:
+            impatient, self._impatient = self._impatient, set()
+            remedy = "the request is kept in memory and carried out when it can be stored"
+            words = f"the store takes no changes: {why}; {remedy}"
+            for waiter in impatient:
+                waiter.errback(OurFault(BUSY, words))
         if why == self._why and now < self._log_again_at:
             return
         self._why, self._log_again_at = why, now + LOG_SECONDS
@@ -125,10 +156,14 @@ class Journal:
         else:
             self.log.failure(words, count=count, why=why)
 
-    def _note_success(self) -> None:
-        if self._failing_since is not None:
-            self.log.warn("the store takes changes again after {seconds:.0f} s", seconds=self._reactor.seconds() - self._failing_since)
-            self._failing_since, self._why = None, ""
+    def _note_success(self) -> list[Callable[[], None]]:
+        """Return what is to be called because commits are made again."""
+        if self._failing_since is None:
+            return []
+        seconds, why = self._reactor.seconds() - self._failing_since, self._why
+        self.log.warn("the store takes changes again after {seconds:.0f} s", seconds=seconds)
+        self._failing_since, self._why = None, ""
+        return [partial(call, why, seconds) for call in self.when_back if seconds >= PATIENCE_SECONDS]
 
     def _broken(self, failure: Any) -> None:
         self.log.failure("the journal itself failed", failure=failure)

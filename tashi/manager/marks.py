@@ -79,3 +79,10 @@ class Marks:
             tx.remove_setting(LOSS)
         self.log.warn("records were lost: {reason}; new numbers begin above the old ones", reason=loss.reason)
         self.warnings = (*self.warnings, f"records were lost: {loss.reason}")[-3:]
+
+
+def tell_of_absence(cluster: Cluster, why: str, seconds: float) -> None:
+    """Publish that the store took no changes for a while; before it takes them again nothing can be published."""
+    with cluster.transaction("tell_of_absence") as tx:
+        tx.tell(cell_action("storeAway", f"the store took no changes for {seconds:.0f} s: {why}"))
+        tx.tell(cell_action("storeBack", "the store takes changes again"))

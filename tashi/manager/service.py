@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ from tashi.manager.images import Directory, Images
 from tashi.manager.journal import Journal
 from tashi.manager.layout import Layout
 from tashi.manager.lookup import Lookup
-from tashi.manager.marks import Marks
+from tashi.manager.marks import Marks, tell_of_absence
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.outbox import Outbox
 from tashi.manager.picture import Picture
@@ -131,6 +132,7 @@ class ClusterManager(Service):
         cluster.source = f"tashi-{cell.hex[:8]}"
         marks = self.marks = Marks(cluster, self._store, str(cell))
         marks.begin()
+        self.journal.when_back.append(partial(tell_of_absence, cluster))
         if 0 not in cluster.users:
             with cluster.transaction("register_root") as tx:
                 tx.put_user(User(id=0, name="root"))

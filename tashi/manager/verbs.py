@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tashi.errors import AMBIGUOUS, BAD_ARGUMENT, FORBIDDEN, UNKNOWN_ID, UNKNOWN_VERB, YourMistake
+from tashi.errors import AMBIGUOUS, BAD_ARGUMENT, BUSY, FORBIDDEN, UNKNOWN_ID, UNKNOWN_VERB, OurFault, YourMistake
 from tashi.manager.adaptations import ADAPTATIONS, wished_by
 from tashi.manager.arguments import Arguments, check_bounds, reference, text
 from tashi.manager.cluster import Cluster
@@ -133,6 +133,9 @@ class Verbs:
         method = self._table.get(verb)
         if method is None:
             raise YourMistake(UNKNOWN_VERB, f"there is no verb {shown(verb)}; there are {', '.join(sorted(self._table))}")
+        if verb in _CHANGES and self._cluster.journal.away:
+            words = f"the store takes no changes: {self._cluster.journal.away}; nothing was changed, try again later"
+            raise OurFault(BUSY, words)
         try:
             check_bounds(arguments)
             result = method(who, arguments)
@@ -144,7 +147,7 @@ class Verbs:
         if isinstance(result, Awaitable):
             result = await result
         if verb in _CHANGES or verb == "waitfor":
-            await self._cluster.journal.written()
+            await self._cluster.journal.written_in_time()
         return result
 
     def _create_vm(self, who: Principal, arguments: Arguments) -> Any:
@@ -158,7 +161,7 @@ class Verbs:
 
     async def _told(self, who: Principal, instances: Sequence[Instance]) -> list[dict[str, Any]]:
         """The rows of what was made, when that is durable: of a thousand they take their time, and not in the same turn of the reactor."""
-        await self._cluster.journal.written()
+        await self._cluster.journal.written_in_time()
         return [self._row(who, instance) for instance in instances]
 
     def _create(self, who: Principal, wanted: Sequence[Any], verb: str) -> list[Instance]:

@@ -8,10 +8,11 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
+from tashi.errors import OurFault
 from tashi.interfaces import Change
 from tashi.store.memory import MemoryStore
 from tests.builders import ADMIN, a_spec
-from tests.small_cell import FakeAgent, SmallCell
+from tests.small_cell import FakeAgent, SmallCell, result_of
 
 
 class Disk(MemoryStore):
@@ -227,6 +228,32 @@ def test_a_full_disk_holds_everything_up_and_loses_nothing() -> None:
     cell.settle(2)
     cell.work()
     assert [reply["status"] for reply in cell.replies] == ["OK"]
+    actions = [event["action"] for event in cell.events if event["type"] == "cellAction"]
+    assert actions == ["storeAway", "storeBack"]
+
+
+def test_h12_whoever_waits_for_a_full_disk_is_told() -> None:
+    """H12: a verb that waits is answered busy within seconds, one that comes later at once, and what was asked for is done in the end."""
+    disk, agent = Disk(), FakeAgent("h1")
+    cell = SmallCell(disk, hosts=[agent])
+    disk.full = True
+    wanted = {"userId": 1000, "disks": [{"uri": "tashi"}]}
+    waiting = Deferred.fromCoroutine(cell.manager.verbs.call(ADMIN, "createVm", {"name": "vm1", **wanted}))
+    cell.settle(4)
+    assert not waiting.called
+    cell.settle(3)
+    with pytest.raises(OurFault, match="the store takes no changes: disk full; the request is kept in memory"):
+        result_of(waiting)
+    late = Deferred.fromCoroutine(cell.manager.verbs.call(ADMIN, "createVm", {"name": "vm2", **wanted}))
+    with pytest.raises(OurFault, match="the store takes no changes: disk full; nothing was changed, try again later"):
+        result_of(late)
+    assert cell.manager.store_status().state == "away"
+    assert cell.call(ADMIN, "getInstances"), "reads are answered from memory"
+    disk.full = False
+    cell.settle(2)
+    cell.work()
+    assert (cell.state("vm1"), cell.state("vm2")) == ("Running", "none")
+    assert cell.manager.store_status().state == "ok"
 
 
 def test_one_turn_is_one_commit() -> None:
