@@ -14,7 +14,7 @@ from tashi.model.host_identity import HostIdentity
 from tashi.model.instance import InstanceSpec, InstanceUpdate, Resources
 from tashi.model.marks import Mark
 from tashi.model.orders import Deed, NodeLogin, NodeWelcome, Observation, Offer, Order, PrepareDisks, Report, Seen, Start
-from tashi.model.questions import Answer, Question
+from tashi.model.questions import Answer, DomainDescription, Question
 from tashi.model.request import Origin, Outgoing
 from tashi.model.statistics import Sample
 from tashi.model.store_status import StoreStatus
@@ -228,8 +228,11 @@ class IHypervisor(Protocol):
         """Continue this domain if it is paused because there was no space for its disks, and there is some again."""
 
     def domains(self, cell: str) -> Sequence[Observation]:
-        """One observation for every domain of the cell on this machine; GONE for one that has ended and is not settled yet, with
-        no reason where nothing is known of its ever having run."""
+        """One observation for every domain of the cell on this machine, with the size of one that is alive; GONE for one that has ended
+        and is not settled yet, with no reason where nothing is known of its ever having run."""
+
+    def look(self, cell: str, domain_uuid: str) -> Observation | None:
+        """What is seen of this domain, of whatever incarnation, which is left as it is. None: the cell has no such domain here."""
 
     def cards(self, cell: str) -> Mapping[int, tuple[Card, ...]]:
         """The network cards of each instance of the cell that runs here, where they have wires that can be listened to."""
@@ -278,6 +281,9 @@ class IGuestAccess(Protocol):
         incarnation: str = "",
     ) -> IConsole:
         """Connect to the serial console; ``force`` turns out who is connected. The callbacks come from a thread that is not to wait."""
+
+    def describe(self, cell: str, domain_uuid: str, incarnation: str = "") -> DomainDescription:
+        """What the domain is, so that a record of it can be made; it need not run. OurFault when there is no such domain."""
 
     def read_log(self, name: str, offset: int) -> bytes:
         """What the console of the domain of this name has said, from this byte on: a page of it, empty where it ends."""

@@ -6,6 +6,8 @@ import socket
 from collections.abc import Callable
 
 from tashi.errors import BUSY, CONFLICT, INTERNAL, UNKNOWN_IMAGE, OurFault
+from tashi.model.instance import Disk
+from tashi.model.questions import DomainDescription
 
 
 class FakeConsole:
@@ -77,6 +79,11 @@ class FakeAccess:
         self._check(cell, domain_uuid, incarnation)
         self.consoles.append(FakeConsole(received, ended))
         return self.consoles[-1]
+
+    def describe(self, cell: str, domain_uuid: str, incarnation: str = "") -> DomainDescription:
+        """See IGuestAccess."""
+        self._check(cell, domain_uuid, incarnation)
+        return DomainDescription(instance_id=7, incarnation=incarnation, name="vm7", cores=1, memory=32, disks=(Disk(uri="boot.img"),))
 
     def read_log(self, name: str, offset: int) -> bytes:
         """See IGuestAccess."""

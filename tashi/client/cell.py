@@ -200,7 +200,7 @@ class Cell:
 
     async def getVmLayout(self) -> list[Row]:
         """The hosts, each with the names of its instances and what they use of it; usedCpu: MHz in use or reserved."""
-        hosts = {row["id"]: {**row, "instances": [], "usedMemory": 0, "usedCores": 0, "usedCpu": 0} for row in await self.getHosts()}
+        hosts = {row["id"]: {**row, "instances": [], **_taken_by_strays(row), "usedCpu": 0} for row in await self.getHosts()}
         for instance in await self.getInstances():
             host = hosts.get(instance["hostId"])
             if host is not None:
@@ -210,6 +210,22 @@ class Cell:
                 used = (instance.get("stats") or {}).get("cpuUsage") or 0
                 host["usedCpu"] += max(used, instance["cores"] * (instance.get("cpuSpeed") or 0))
         return list(hosts.values())
+
+    async def getStrays(self) -> list[Row]:
+        """The domains on hosts of the cell that no record accounts for, sorted by id; for administrators."""
+        return list(await self._call("getStrays"))
+
+    async def adoptVm(
+        self, host: str | int, instance: int, name: str | None = None, user: str | int | None = None
+    ) -> list[Row]:
+        """Make a record of a stray, under the id that it has; ``name`` and ``user`` in place of what its host says."""
+        owner = None if user is None else arguments.reference(user)
+        where = arguments.reference(host)
+        return [await self._call("adoptVm", host=where, instance=instance, name=name, user=owner)]
+
+    async def destroyStray(self, host: str | int, instance: int) -> list[Row]:
+        """End a stray and remove its throw-away disks."""
+        return [await self._call("destroyStray", host=arguments.reference(host), instance=instance)]
 
     async def setHostConfig(self, hostId: str | int, elemName: str, value: str) -> list[Row]:
         """Set one element of a host's configuration, such as its location."""
@@ -276,6 +292,11 @@ class Cell:
             part, left = wanted[start : start + MOST_WAITED], max(0.0, end - time.monotonic()) if start else timeout
             rows += await self._call("waitFor", CALL_SECONDS + left, ids=part, until=until, timeout=left)
         return rows
+
+
+def _taken_by_strays(host: Row) -> Row:
+    strays = host.get("strays") or {}
+    return {"usedMemory": strays.get("memory", 0), "usedCores": strays.get("cores", 0)}
 
 
 def many_names(basename: str, count: int) -> list[str]:

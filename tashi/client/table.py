@@ -52,8 +52,12 @@ _HOST_COLUMNS = (
 _LAYOUT_COLUMNS = ("id", "name", "state", "instances", "usedMemory", "memory", "usedCores", "cores")
 
 INSTANCES: Final = Shape(_INSTANCE_COLUMNS, _INSTANCE_COLUMNS[:8], derived={"disk": _first_disk, "disks": _disks, "nics": _nics})
-HOSTS: Final = Shape((*_HOST_COLUMNS, "stats", "mac"), _HOST_COLUMNS)
+HOSTS: Final = Shape((*_HOST_COLUMNS, "stats", "mac", "strays"), _HOST_COLUMNS)
 LAYOUT: Final = Shape((*_LAYOUT_COLUMNS, "usedCpu", *(c for c in HOSTS.columns if c not in _LAYOUT_COLUMNS)), _LAYOUT_COLUMNS)
+STRAYS: Final = Shape(
+    ("id", "name", "host", "state", "user", "cores", "memory", "since", "reason", "hostId", "userId", "incarnation"),
+    ("id", "name", "host", "state", "user", "cores", "memory", "since", "reason"),
+)
 USERS: Final = Shape(("id", "name", "priority", "jid"), ("id", "name", "priority", "jid"))
 _IMAGE_COLUMNS = ("id", "imageName", "imageSize")
 IMAGES: Final = Shape(

@@ -10,7 +10,7 @@ import msgspec
 from tashi.client import arguments as convert
 from tashi.client.arguments import Converter
 from tashi.client.cell import Cell, Row
-from tashi.client.table import CALLER, HOSTS, IMAGES, INSTANCES, LAYOUT, SLOTS, USERS, WORDS, Shape
+from tashi.client.table import CALLER, HOSTS, IMAGES, INSTANCES, LAYOUT, SLOTS, STRAYS, USERS, WORDS, Shape
 from tashi.model.names import CPU_SHARES, DISK_WEIGHTS, MAX_DISK_BYTES, MAX_DISK_IOPS, MAX_KILOBITS
 
 Values = Mapping[str, Any]
@@ -225,6 +225,29 @@ VERBS: Final = (
         "setHostState", "Normal: a host takes instances; Drained: it takes none (administrators)", Cell.setHostState,
         (_required("host", "the host, by id or name", convert.typed_reference, "getHosts"), _required("state", "Normal or Drained")),
         HOSTS, ("--host node3 --state Normal",), lambda rows, values: f"Host state set to {rows[0]['state']}.",
+    ),
+    Verb(
+        "getStrays", "List domains on hosts that the records do not account for (administrators)", Cell.getStrays,
+        shape=STRAYS, examples=("", "-o json"),
+    ),
+    Verb(
+        "adoptVm", "Make a record of a stray, which runs on under its id (administrators)", Cell.adoptVm,
+        (
+            _required("host", "the host that reports it, by id or name", convert.reference, "getHosts"),
+            _required("instance", "the id of the stray, as getStrays shows it", convert.whole("instance", 1)),
+            Argument("name", "its name (default: the one that its host reports)"),
+            Argument("user", "its owner, by id or name (default: the one that its host reports)", convert.reference, completes="getUsers"),
+        ),
+        examples=("--host node1 --instance 14", "--host node1 --instance 14 --name web2 --user alice"),
+    ),
+    Verb(
+        "destroyStray", "End a stray and remove its throw-away disks (administrators)", Cell.destroyStray,
+        (
+            _required("host", "the host that reports it, by id or name", convert.reference, "getHosts"),
+            _required("instance", "the id of the stray, as getStrays shows it", convert.whole("instance", 1)),
+        ),
+        STRAYS, ("--host node1 --instance 14",),
+        lambda rows, values: f"Stray {rows[0]['id']} on host {rows[0]['host']} is being destroyed.",
     ),
     Verb(
         "powerOff", "Switches an empty host off (administrators)", Cell.powerOff,

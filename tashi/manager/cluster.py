@@ -192,6 +192,10 @@ class Transaction:
         """The instance as this transaction has it."""
         return self._changes.get(("instances", instance_id), self.cluster.instances.get(instance_id))
 
+    def host(self, host_id: int) -> Host | None:
+        """The host as this transaction has it."""
+        return self._changes.get(("hosts", host_id), self.cluster.hosts.get(host_id))
+
     def request(self, request_id: int) -> Request | None:
         """The request as this transaction has it."""
         return self._changes.get(("requests", request_id), self.cluster.requests.get(request_id))
@@ -202,7 +206,7 @@ class Transaction:
 
     def next_id(self, kind: str, least: int = 1) -> int:
         """The next number of its kind, at least so high; it is never given again, whatever becomes of what it is given to."""
-        number = max(least, self._next.get(kind, self.cluster.counters.get(kind, 0)) + 1)
+        number = max(least, self.last_id(kind) + 1)
         self._next[kind] = number
         return number
 
@@ -213,6 +217,15 @@ class Transaction:
     def remove_setting(self, name: str) -> None:
         """Forget a setting."""
         self._removed_settings.append(name)
+
+    def last_id(self, kind: str) -> int:
+        """The last number of its kind that was given."""
+        return self._next.get(kind, self.cluster.counters.get(kind, 0))
+
+    def reserve(self, kind: str, number: int) -> None:
+        """Never give this number of its kind, nor any below it."""
+        if number > self.last_id(kind):
+            self._next[kind] = number
 
     def put_instance(self, instance: Instance) -> None:
         self._changes["instances", instance.id] = instance

@@ -24,6 +24,7 @@ from tashi.manager.powering import Powering
 from tashi.manager.rebalancing import Rebalancing
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.squeezing import grow, shrink
+from tashi.manager.strays import generation_after
 from tashi.model.disks import copies_needed
 from tashi.model.states import Happening, InstanceState
 from tashi.scheduling.check import check
@@ -198,7 +199,7 @@ class Convergence:
         instance = tx.instance(action.instance_id)
         if instance is None:
             return
-        generation = instance.generation + 1
+        generation = generation_after(tx.cluster, instance)
         changes: dict[str, Any] = {
             "host_id": action.host_id,
             "generation": generation,

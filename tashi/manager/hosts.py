@@ -26,12 +26,13 @@ from tashi.manager.network_cards import NetworkCards
 from tashi.manager.powering import arrived
 from tashi.manager.reconcile import Step, addresses_in, ends_task, is_alive, is_missed, missing_in, step_after, step_for
 from tashi.manager.settings import ManagerSettings
+from tashi.manager.strays import Strays, generation_after
 from tashi.manager.usage import Usage
 from tashi.manager.wishes import end_task
 from tashi.model.events import host_action, vm_action
 from tashi.model.host import Host, reach_of
 from tashi.model.instance import Instance
-from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report, Seen
+from tashi.model.orders import NodeLogin, NodeWelcome, Observation, Report
 from tashi.model.states import TABLE, Happening, HostState, InstanceState, is_legal
 
 PROGRESS_SECONDS = 0.5
@@ -57,6 +58,7 @@ class Hosts:
         marks: Marks,
         limited: LimitedLog,
         may_be_saved: Callable[[str], bool],
+        strays: Strays,
     ) -> None:
         """``may_be_saved`` tells whether the memory of an instance may be kept under this name."""
         self._may_be_saved = may_be_saved
@@ -75,6 +77,7 @@ class Hosts:
         self._heard: dict[int, float] = {}
         self._admission = Admission(cluster, join_secret, self._links)
         self._lists: dict[int, HostLists] = {}
+        self._strays = strays
 
     def begin(self) -> None:
         """After a restart nothing is known of any host: each has a lease to come back in before its instances are Orphaned."""
@@ -130,9 +133,9 @@ class Hosts:
                 tx.put_host(after)
                 if after.unconfirmed and after.unconfirmed != host.unconfirmed:
                     self._limited.warn(f"host {host.name}", "unconfirmed addresses", "{source}: {words}", words=after.unconfirmed)
-            for observation in report.observations:
+            for observation in self._strays.sift(tx, host_id, report.observations):
                 self._note_boot(tx, host, observation)
-                instance = _same_incarnation(tx.instance(observation.instance_id), observation)
+                instance = tx.instance(observation.instance_id)
                 if instance is not None and observation.progress is not None and instance.host_id == host_id:
                     self._tell_progress(tx, instance, observation.progress)
                 if instance is not None and (moved := migrations.take(tx, instance, host_id, observation)) is not None:
@@ -144,20 +147,14 @@ class Hosts:
                     _mark_stuck(tx, instance)
                     continue
                 if instance is not None and is_missed(instance, host_id, observation):
-                    miss(tx, instance, host)
+                    if not self._strays.follow(tx, instance):
+                        miss(tx, instance, host)
                     continue
                 step = step_for(instance, host_id, observation)
                 if step is not None:
                     self._take(tx, step)
                     if step.happening is Happening.FAILED:
                         self._take_pause(tx, tx.instance(step.instance_id), host_id, observation)
-                elif instance is None and observation.seen in (Seen.RUNNING, Seen.PAUSED):
-                    self._limited.warn(
-                        f"host {host.name}",
-                        "unknown instances",
-                        "{source} has a domain of instance {instance}, which is not in the records; it is left alone",
-                        instance=observation.instance_id,
-                    )
                 self._learn(tx, host_id, observation)
             if listed is not None:
                 self._take_list(tx, host, listed)
@@ -249,6 +246,8 @@ class Hosts:
             return
         if step.happening is Happening.SEEN_GONE and migrations.is_leaving(instance):
             migrations.leave(tx, instance)
+        elif step.happening is Happening.SEEN_GONE and self._strays.follow(tx, instance):
+            pass  # another host has it
         elif step.happening is Happening.SEEN_GONE and instance.state is InstanceState.Restarting:
             restarts.begin_again(tx, instance, self._settings.scheduling)
         elif step.happening is Happening.SEEN_GONE:
@@ -257,11 +256,13 @@ class Hosts:
             # another host may still take it; the planner says so when none does
             advance(tx, instance, Happening.RETRIED, reason=step.reason, refused_by=(*instance.refused_by, instance.host_id))
         elif step.happening is Happening.DISK_READY:
-            generation = instance.generation + 1
+            generation = generation_after(tx.cluster, instance)
             advance(tx, instance, step.happening, decayed=False, generation=generation, started=generation)
         elif step.happening is Happening.MOVED_AWAY:
             migration = instance.migration if instance.migration is not None and instance.migration.received else None
-            advance(tx, instance, step.happening, reason=step.reason, cause=step.cause, decayed=True, migration=migration)
+            instance = advance(tx, instance, step.happening, reason=step.reason, cause=step.cause, decayed=True, migration=migration)
+            if migration is None:
+                self._strays.follow(tx, instance)
         else:
             if instance.decayed:
                 instance = msgspec.structs.replace(instance, reason="")  # it was about the doubt that ends here
@@ -274,24 +275,27 @@ class Hosts:
             self._take(tx, step)
 
     def _take_list(self, tx: Transaction, host: Host, listed: frozenset[int]) -> None:
-        """Find out what has become of the instances that the host's complete list lacks."""
+        """Find out what has become of the instances and strays that the host's complete list lacks."""
+        self._strays.keep_listed(tx, host.id, self._lists[host.id].keys)
         ours = [tx.instance(number) for number in sorted(self._cluster.on_host.get(host.id, ()))]
         missing = missing_in([one for one in ours if one is not None and one.host_id == host.id], listed)
         proven = self._lists[host.id].lack([one.id for one in missing], self._cluster.clock.seconds())
         for instance in missing:
+            if self._strays.follow(tx, instance):
+                continue  # another host has it
             kept = bool(instance.saved) and self._may_be_saved(instance.saved)
             miss(tx, instance, host, proven=instance.id in proven and not kept)
 
     def _note_boot(self, tx: Transaction, host: Host, observation: Observation) -> None:
         """Record on which boot of which machine a domain was last seen."""
-        instance = _same_incarnation(tx.instance(observation.instance_id), observation)
+        instance = tx.instance(observation.instance_id)
         boot = "" if host.identity is None else host.identity.boot
         if instance is not None and instance.boot != boot and is_alive(instance, host.id, observation):
             tx.put_instance(msgspec.structs.replace(instance, boot=boot))
 
     def _learn(self, tx: Transaction, host_id: int, observation: Observation) -> None:
         """Note the addresses that an instance's cards use, but for those that are another's: who came first has them."""
-        instance = _same_incarnation(tx.instance(observation.instance_id), observation) if observation.nics else None
+        instance = tx.instance(observation.instance_id) if observation.nics else None
         found = {} if instance is None else addresses_in(instance, host_id, observation)
         if instance is not None and found:
             nics = tuple(
@@ -305,7 +309,8 @@ class Hosts:
 
     def _is_known(self, observation: Observation) -> bool:
         """Whether the observation is of a domain in the records."""
-        return _same_incarnation(self._cluster.instances.get(observation.instance_id), observation) is not None
+        instance = self._cluster.instances.get(observation.instance_id)
+        return instance is not None and instance.incarnation == observation.incarnation
 
     def _ready(self, host_id: int, link: INodeLink) -> None:
         if self._links.get(host_id) is link and self._dispatch.link_to(host_id) is not link:
@@ -322,11 +327,6 @@ def _with_version(host: Host, *, matching: bool) -> Host:
     if matching and host.state is HostState.VersionMismatch:
         return msgspec.structs.replace(host, state=host.state_when_on, state_when_on=HostState.Normal)
     return host
-
-
-def _same_incarnation(instance: Instance | None, observation: Observation) -> Instance | None:
-    """The instance, if the observation is of its domain and not of another incarnation's."""
-    return instance if instance is not None and instance.incarnation == observation.incarnation else None
 
 
 def _mark_stuck(tx: Transaction, instance: Instance) -> None:

@@ -22,6 +22,8 @@ class HostLists:
         self._page = 0
         self._pages = 0  # of the list that is being sent; 0: none is
         self._listed: set[int] = set()
+        self.keys: set[tuple[int, str]] = set()
+        """The ids and incarnations of all that the last list named, whether in the records or not."""
         self._missing: dict[int, float] = {}  # since which list, in the clock's seconds
 
     def take(self, report: Report, is_known: Callable[[Observation], bool]) -> frozenset[int] | None:
@@ -31,7 +33,7 @@ class HostLists:
         """
         known = [observation for observation in report.observations if is_known(observation)]
         if report.full and report.page == 1:
-            self._page, self._pages, self._listed = 0, report.pages, set()
+            self._page, self._pages, self._listed, self.keys = 0, report.pages, set(), set()
         if report.full and self._pages:
             self._page += 1
             if (report.page, report.pages) != (self._page, self._pages):
@@ -41,6 +43,7 @@ class HostLists:
                 self._missing.pop(observation.instance_id, None)
         if not self._pages:
             return None
+        self.keys.update((one.instance_id, one.incarnation) for one in report.observations)
         self._listed.update(one.instance_id for one in known if one.seen is not Seen.MISSING)
         if not report.full or self._page != self._pages:
             return None

@@ -99,7 +99,7 @@ class Picture:
             load, host = cluster.loads.get(host_id), cluster.hosts.get(host_id)
             if load is not None:
                 self._loads[host_id] = load.copy()
-            if host is not None and host.up and not (load and load.count):
+            if host is not None and host.up and not host.strays and not (load and load.count):
                 self._empty_since.setdefault(host_id, now)
             else:
                 self._empty_since.pop(host_id, None)

@@ -16,7 +16,7 @@ from tashi.manager.wishes import wrong_state
 from tashi.model.events import audit_record
 from tashi.model.host import Host
 from tashi.model.instance import Instance, domain_uuid
-from tashi.model.questions import Answer, Question, ShutDownHost
+from tashi.model.questions import Answer, DescribeDomain, DomainDescription, Question, ShutDownHost
 from tashi.model.states import InstanceState
 from tashi.model.user import Principal
 
@@ -39,6 +39,17 @@ class Questions:
             raise OurFault(INTERNAL, f"host {host} of {instance.name} is away; try again when `tashi getHosts` shows it up")
         domain = str(domain_uuid(self._cell, instance.id))
         return await link.ask(kind(uuid=domain, incarnation=instance.incarnation, **content))
+
+    async def describe(self, host: Host, instance_id: int, incarnation: str) -> DomainDescription:
+        """What this host says of a domain without a record. OurFault when the host is away, TashiError when it refuses."""
+        link = self._link_to(host.id)
+        if link is None:
+            raise OurFault(INTERNAL, f"host {host.name} is away; try again when `tashi getHosts` shows it up")
+        domain = str(domain_uuid(self._cell, instance_id))
+        answer = await link.ask(DescribeDomain(uuid=domain, incarnation=incarnation))
+        if not isinstance(answer, DomainDescription):
+            raise OurFault(INTERNAL, f"host {host.name} did not describe the domain")
+        return answer
 
     async def shut_down(self, host: Host) -> None:
         """Have the agent of this host shut its machine down. OurFault when it is away, TashiError when it refuses."""

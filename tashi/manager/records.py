@@ -57,6 +57,8 @@ class Records:
         self.shrunk: set[int] = set()
         self.by_disk: dict[str, set[int]] = defaultdict(set)
         """Who has, or asks for, each persistent disk."""
+        self.stray_on: dict[int, set[int]] = defaultdict(set)
+        """By instance id, the hosts that have a stray with it."""
         self.by_jid: dict[str, User] = {}
         self.open_requests: dict[int, set[int]] = defaultdict(set)
         self.request_since: dict[int, float] = {}
@@ -74,6 +76,7 @@ class Records:
                 _put(self.instances, key, record)
             case "hosts":
                 self.touched.add(key)
+                self._index_strays(self.hosts.get(key), record)
                 _put(self.hosts, key, record)
             case "users":
                 self._index_user(self.users.get(key), record)
@@ -85,6 +88,12 @@ class Records:
                 _put(self.outbox, key, record)
             case "disks":
                 _put(self.disks, key, record)
+
+    def _index_strays(self, old: Host | None, new: Host | None) -> None:
+        for stray in old.strays if old is not None else ():
+            _discard(self.stray_on, stray.instance_id, old.id if old is not None else 0)
+        for stray in new.strays if new is not None else ():
+            self.stray_on[stray.instance_id].add(new.id if new is not None else 0)
 
     def _index_instance(self, old: Instance | None, new: Instance | None) -> None:
         if old is not None:

@@ -12,6 +12,7 @@ from tashi.errors import BUSY, NO_SUITABLE_HOST, YourMistake
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.creation import Creation
 from tashi.manager.lifecycle import advance, born_again
+from tashi.manager.strays import generation_after
 from tashi.manager.wishes import recorded, wrong_state
 from tashi.model.host import Host
 from tashi.model.instance import Becoming, Instance, Resources
@@ -63,7 +64,7 @@ def begin_again(tx: Transaction, instance: Instance, settings: SchedulingSetting
     fits = host is not None and _objection(tx.cluster, instance, after, host, settings) is None
     if not fits:
         return advance(tx, after, Happening.SEEN_GONE, reason=after.reason)
-    generation = after.generation + 1
+    generation = generation_after(tx.cluster, after)
     changes = {"generation": generation, "started": generation} | born_again(tx, after)
     return advance(tx, after, Happening.PLACED, reason=after.reason, **changes)
 

@@ -46,6 +46,8 @@ from tashi.manager.sla_warnings import SlaWarnings
 from tashi.manager.snapshots import Snapshots
 from tashi.manager.specific import SpecificCalls
 from tashi.manager.status import Status, hosts_part, instances_part, outbox_part, queues_part, store_part
+from tashi.manager.stray_verbs import StrayVerbs
+from tashi.manager.strays import Strays
 from tashi.manager.usage import Usage
 from tashi.manager.verbs import Verbs
 from tashi.manager.waiting import Waiting
@@ -149,7 +151,8 @@ class ClusterManager(Service):
         self.layout = Layout(reactor, cluster, settings.layout_interval, settings.ratings, usage)
         self.outbox = Outbox(cluster, self.layout.limit_parts)
         limited = self._limited = LimitedLog(reactor, Logger("tashi.manager"))
-        others = (planning.kick, usage, cards, marks, limited, self._images.may_be_saved)
+        strays = Strays(cluster, limited)
+        others = (planning.kick, usage, cards, marks, limited, self._images.may_be_saved, strays)
         self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, *others)
         self.node_door = RefusedLogins(self.hosts, cluster)
         power = self._make_power(questions.shut_down)
@@ -169,6 +172,15 @@ class ClusterManager(Service):
         parts = (
             status,
             Consoles(cluster, lookup, questions),
+            StrayVerbs(
+                cluster,
+                strays,
+                questions,
+                dispatch,
+                cell,
+                planning.kick,
+                allow_duplicate_names=settings.allow_duplicate_names,
+            ),
             PowerVerbs(cluster, self.powering, settings.ratings),
             Proposals(cluster, convergence, self._planner, planning.kick),
             Snapshots(cluster, picture.whole, self._planner.apart),

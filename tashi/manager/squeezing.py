@@ -42,7 +42,7 @@ def grow(tx: Transaction, instance: Instance, action: Grow) -> Instance | None:
     if host is None or host.facts is None or not can_move(instance) or not min(now + 1, most) <= action.memory <= most:
         return None
     more = instance.taking(action.memory) - instance.taken_memory
-    if tx.cluster.loads[host.id].memory + more > host.facts.memory:
+    if tx.cluster.loads[host.id].memory + more > host.facts.memory - host.stray_memory:
         return None
     return _ask(tx, instance, GROW, action.memory)
 

@@ -39,7 +39,7 @@ _CHANGES = frozenset(
         "createvm", "createmany", "destroyvm", "destroymany", "pausevm", "unpausevm", "shutdownvm", "shutdownmany", "vmmspecificcall",
         "suspendvm", "resumevm", "migratevm", "drainhost", "sethoststate", "unregisterhost",
         "adaptcpushare", "adaptmemorylimit", "adaptdiskbandwidth", "adaptnetworkbandwidth", "sethostconfig", "registeruser",
-        "unregisteruser", "openconsole", "poweron", "poweroff",
+        "unregisteruser", "openconsole", "poweron", "poweroff", "adoptvm", "destroystray",
     }
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ import msgspec
 from tashi.model.bounds import Cores, Items, Megahertz, Memory, Name, Network, Text
 from tashi.model.host_identity import HostIdentity
 from tashi.model.states import HostState
+from tashi.model.stray import Stray
 
 ADDRESS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,252}")
 """A name or an address as a power command may have it: never an option, a user or a path."""
@@ -56,6 +57,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     notes: str = ""
     reserved: tuple[int, ...] = ()  # user ids; empty: for everybody
     config: dict[str, str] = {}  # location, auditability, ...: set by setHostConfig
+    strays: tuple[Stray, ...] = ()  # domains of this cell there that no record accounts for; they take room
     secret_hash: str = ""  # of the secret pinned at the agent's first login
     identity: HostIdentity | None = None  # of the machine that is pinned with it, and the boot that logged in last
     reach: Reach | None = None  # None: its agent has joined and not said yet
@@ -81,6 +83,17 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             for name, new, old in said
             if new and new.lower() not in (old.lower(), self.name.lower())
         )
+
+    @property
+    def stray_memory(self) -> int:
+        """MB that strays take."""
+        return sum(stray.memory for stray in self.strays)
+
+    @property
+    def stray_cores(self) -> int:
+        """Cores that strays take."""
+        return sum(stray.cores for stray in self.strays)
+
 
 
 def reach_of(facts: HostFacts, name: str, others: Collection[Host]) -> Reach:

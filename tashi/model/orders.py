@@ -20,6 +20,7 @@ from tashi.model.host import HostFacts
 from tashi.model.host_identity import HostIdentity
 from tashi.model.instance import Disk, Nic, Resources
 from tashi.model.statistics import Statistics
+from tashi.model.stray import DomainSummary
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="start"):
@@ -179,6 +180,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     instance_id: Id
     generation: Id
     incarnation: Name = ""
+    domain: DomainSummary | None = None  # of one that is alive, where the host has just looked at it
     seen: Seen
     reason: Text = ""
     cause: Cause | None = None

@@ -10,7 +10,8 @@ from typing import Annotated, Final
 
 import msgspec
 
-from tashi.model.bounds import Amount, Name, Port, Text
+from tashi.model.bounds import Amount, Id, Items, Name, Port, Text
+from tashi.model.instance import Disk, Nic
 
 LOG_PAGE_BYTES: Final = 96 * 1024
 """Most bytes of a console's log in one answer."""
@@ -73,11 +74,17 @@ class ReadLog(_Asked, frozen=True, kw_only=True, rename="camel", tag="readLog"):
     offset: Amount = 0
 
 
+class DescribeDomain(_Asked, frozen=True, kw_only=True, rename="camel", tag="describeDomain"):
+    """Describe the domain, so that a record of it can be made. Answered DomainDescription."""
+
+
 class ShutDownHost(msgspec.Struct, frozen=True, tag="shutDownHost"):
     """Shut the machine down, if nothing of the cell runs on it. Answered Done when it has begun to."""
 
 
-Question = StartVnc | StopVnc | ChangeCdrom | OpenConsole | ReadConsole | WriteConsole | CloseConsole | ReadLog | ShutDownHost
+Question = (
+    StartVnc | StopVnc | ChangeCdrom | OpenConsole | ReadConsole | WriteConsole | CloseConsole | ReadLog | DescribeDomain | ShutDownHost
+)
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -112,6 +119,21 @@ class LogPage(msgspec.Struct, frozen=True, kw_only=True, tag="logPage"):
     data: Annotated[bytes, msgspec.Meta(max_length=LOG_PAGE_BYTES)]
 
 
+class DomainDescription(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="domainDescription"):
+    """A domain by its mark and its definition, in the units of InstanceSpec. Nothing of it is believed unchecked."""
+
+    instance_id: Id
+    incarnation: Name = ""
+    name: Text
+    user_id: Id | None = None
+    cores: Amount
+    memory: Amount
+    memory_limit: Amount | None = None
+    cpu_share: Amount = 1024
+    disks: Annotated[tuple[Disk, ...], Items] = ()
+    nics: Annotated[tuple[Nic, ...], Items] = ()
+
+
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """There is no answer, and why: the code and words of an error."""
 
@@ -119,4 +141,4 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     message: Text
 
 
-Answer = Done | VncOpen | ConsoleOpened | ConsoleOutput | LogPage | Refused
+Answer = Done | DomainDescription | VncOpen | ConsoleOpened | ConsoleOutput | LogPage | Refused

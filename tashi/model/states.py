@@ -81,6 +81,7 @@ class Happening(enum.Enum):
     MIGRATION_FAILED = "migration failed"
     LEFT = "left its host"
     ARRIVED = "arrived"
+    FOUND = "found on a host"
 
 
 class IllegalHappening(ValueError):
@@ -174,6 +175,14 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     (_S.Restarting, _H.HOST_LOST): _S.Restarting,
     (_S.Restarting, _H.PLACED): _S.Activating,  # gone, and begun again where it was
     (_S.Restarting, _H.SEEN_GONE): _S.Pending,  # its host has no room for what it has become
+    # its own host does not have it, and another reports its domain: somebody else moved it, or the records are older than it
+    **{
+        (state, _H.FOUND): _S.Running
+        for state in (
+            _S.Pending, _S.Held, _S.Suspended, _S.Activating, _S.Resuming, _S.Running, _S.Pausing, _S.Paused, _S.Unpausing,
+            _S.Suspending, _S.MigratePrep, _S.ShuttingDown, _S.Orphaned,
+        )
+    },
     # a host falls silent, and comes back
     (_S.Orphaned, _H.HOST_LOST): _S.Orphaned,
     (_S.Orphaned, _H.SEEN_RUNNING): _S.Running,

@@ -72,6 +72,7 @@ def host_row(host: Host, priority: int = 0) -> dict[str, Any]:
         "reserved": list(host.reserved),
         "config": host.config,
         "priority": priority,
+        "strays": {"count": len(host.strays), "memory": host.stray_memory, "cores": host.stray_cores},
     }
 
 

@@ -99,9 +99,19 @@ class Executor:
         if domain is None:
             self._wait_for_hypervisor()
             return
-        for life in self._lives.of_domain(domain):
+        for life in (lives := self._lives.of_domain(domain)):
             life.notice(seen, cause)
             self._proceed(life)
+        if not lives and seen in ALIVE and self._cell and not self._stopped:
+            looked = self._run(self._hypervisor.look, self._cell, domain).addCallback(self._meet, domain)
+            looked.addErrback(lambda failure: failure.trap(CancelledError, OurFault))  # the next list will have it
+
+    def _meet(self, observation: Observation | None, domain: str) -> None:
+        """A domain that nobody ordered, such as one that was moved here by hand: if it is the cell's, that is told."""
+        if observation is not None and observation.seen in ALIVE and not self._lives.of_domain(domain):
+            life = self._lives.begin((observation.instance_id, observation.incarnation), domain)
+            life.generation = observation.generation
+            self._note(life, observation)
 
     async def survey(self) -> list[Observation]:
         """What is seen of every instance now; waits until libvirt can be asked. What has ended is cleared away and told by itself, too."""
@@ -173,8 +183,8 @@ class Executor:
             ).addErrback(self._broken)
         elif life.look or is_news(life):
             life.busy, life.look, life.hint = True, False, None
-            known = life.generation, life.known_cause, life.incarnation
-            self._run(self._hypervisor.settle, self._cell, life.domain, *known).addCallbacks(
+            known = (life.domain, life.generation, life.known_cause, life.incarnation)
+            self._run(self._hypervisor.settle, self._cell, *known).addCallbacks(
                 self._looked_at, self._failed, callbackArgs=(life,), errbackArgs=(life, None)
             ).addErrback(self._broken)
         else:

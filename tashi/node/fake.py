@@ -31,6 +31,7 @@ from tashi.model.orders import (
     Unpause,
 )
 from tashi.model.statistics import Counters, Sample
+from tashi.model.stray import DomainSummary
 from tashi.node.domain.xml import kilobytes, nics_of
 from tashi.node.faults import HypervisorAway
 from tashi.node.network.cards import Card
@@ -282,7 +283,13 @@ class FakeHypervisor:
     def domains(self, cell: str) -> Sequence[Observation]:
         """See IHypervisor."""
         self._answer()
-        return [_observation(domain) for domain in self._domains.values() if domain.cell == cell]
+        return [_sized(domain) for domain in self._domains.values() if domain.cell == cell]
+
+    def look(self, cell: str, domain_uuid: str) -> Observation | None:
+        """See IHypervisor."""
+        self._answer()
+        domain = self._domains.get(domain_uuid)
+        return _sized(domain) if domain is not None and domain.cell == cell else None
 
     def cards(self, cell: str) -> Mapping[int, tuple[Card, ...]]:
         """See IHypervisor: what is only in memory has no wires."""
@@ -339,6 +346,15 @@ def _observation(domain: _Domain) -> Observation:
         reason="" if domain.cause is None else in_words(domain.cause),
         cause=domain.cause,
     )
+
+
+def _sized(domain: _Domain) -> Observation:
+    """What is seen of the domain, with its size if it is alive."""
+    order, observation = domain.order, _observation(domain)
+    if observation.seen is Seen.GONE:
+        return observation
+    summary = DomainSummary(name=order.name, user_id=order.user_id, cores=order.cores, memory=order.memory)
+    return msgspec.structs.replace(observation, domain=summary)
 
 
 def _check_own(domain: _Domain, cell: str, incarnation: str | None = None) -> None:

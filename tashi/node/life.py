@@ -81,7 +81,8 @@ def is_forgotten(known: Observation, observation: Observation) -> bool:
 
 
 def same(known: Observation | None, observation: Observation | None) -> bool:
-    """Whether both tell the same, at whatever time; one without network cards says nothing of them."""
+    """Whether both tell the same, at whatever time; one without network cards says nothing of them, and the size is no news."""
     if known is None or observation is None:
         return False
-    return msgspec.structs.replace(known, at=0.0) == msgspec.structs.replace(observation, at=0.0, nics=observation.nics or known.nics)
+    nics = observation.nics or known.nics
+    return msgspec.structs.replace(known, at=0.0, domain=None) == msgspec.structs.replace(observation, at=0.0, domain=None, nics=nics)

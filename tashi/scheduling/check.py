@@ -159,7 +159,8 @@ class _Trial:
         if not is_ready(room.host):
             return f"{room.host.name} is switched off, and is not up and in service"
         # those that this plan moves away, or on from a stop-over, are still there when it is carried out
-        if room.load.count or room.residents or self._snapshot.placed.get(room.host.id) or room.host.id in self._moved_to:
+        placed = self._snapshot.placed.get(room.host.id)
+        if room.load.count or room.residents or room.host.strays or placed or room.host.id in self._moved_to:
             return f"{room.host.name} is switched off, and is in use"
         settings, since = self._snapshot.settings, self._snapshot.empty_since.get(room.host.id)
         if since is None or self._snapshot.time - since < settings.power_off_delay:

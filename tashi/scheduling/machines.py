@@ -33,6 +33,10 @@ class Machines:
         offered = np.array(facts, dtype=np.int64).reshape(-1, 3)
         self.memory, self.largest, self.megahertz = (np.ascontiguousarray(offered[:, row]) for row in range(3))
         self.cores = self.largest * settings.cpu_cores_over_rate
+        if any(host.strays for host in self.hosts):
+            known = np.array([host.facts is not None for host in self.hosts])
+            self.memory = self.memory - known * np.array([host.stray_memory for host in self.hosts], dtype=np.int64)
+            self.cores = self.cores - known * np.array([host.stray_cores for host in self.hosts], dtype=np.int64)
         self.speed = self.largest * self.megahertz * settings.cpu_speed_over_rate
         self.reserved = any(host.reserved for host in self.hosts)
         sorts: dict[Hashable, int] = {}

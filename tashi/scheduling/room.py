@@ -2,8 +2,8 @@
 
 | resource | a host offers | an instance takes |
 |---|---|---|
-| memory (MB) | what its agent offers | memory; never over-committed |
-| cores | cores x cpuCoresOverRate | cores; and no instance has more cores than its host |
+| memory (MB) | what its agent offers, less what strays take | memory; never over-committed |
+| cores | cores x cpuCoresOverRate, less those of strays | cores; and no instance has more cores than its host |
 | speed (MHz) | cores x cpuSpeed x cpuSpeedOverRate | cores x reserved cpu_speed, 0 when none is asked |
 """
 
@@ -53,8 +53,8 @@ class Room:
     ) -> None:
         facts = host.facts
         self.host = host
-        self.memory = facts.memory if facts else 0
-        self.cores = facts.cores * settings.cpu_cores_over_rate if facts else 0.0
+        self.memory = facts.memory - host.stray_memory if facts else 0
+        self.cores = facts.cores * settings.cpu_cores_over_rate - host.stray_cores if facts else 0.0
         self.speed = facts.cores * facts.cpu_speed * settings.cpu_speed_over_rate if facts else 0.0
         self.largest = facts.cores if facts else 0
         self.residents = list(residents)

@@ -6,12 +6,15 @@ import queue
 import uuid
 from typing import Any, cast
 
+import msgspec
+
 from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
 from tashi.model.causes import Cause
 from tashi.model.disks import DiskCopy
 from tashi.model.instance import Disk, Resources, domain_uuid
 from tashi.model.orders import Adapt, Deed, Observation, Pause, PrepareDisks, Reset, Seen, Start, Unpause
+from tashi.model.stray import DomainSummary
 
 CELL = "6f1e2f1c-7b5e-4b57-8a52-0a6b1c8a2a11"
 OTHER_CELL = "0c9a0f0e-1111-4222-8333-444455556666"
@@ -47,6 +50,12 @@ def an_order_to_copy(*templates: str) -> PrepareDisks:
     return PrepareDisks(instance_id=7, generation=2, uuid=an_order().uuid, copies=copies)
 
 
+def without_size(seen: Observation | None) -> Observation:
+    """What was seen, but for the size of the domain."""
+    assert seen is not None
+    return msgspec.structs.replace(seen, domain=None)
+
+
 class HypervisorContract:
     """The promises of `tashi.interfaces.IHypervisor`; ``boot.img`` is an image of the host."""
 
@@ -68,7 +77,7 @@ class HypervisorContract:
 
     def listed(self, cell: str = CELL) -> dict[int, Observation]:
         """What is seen now, by instance."""
-        return {seen.instance_id: seen for seen in self.hypervisor.domains(cell)}
+        return {seen.instance_id: without_size(seen) for seen in self.hypervisor.domains(cell)}
 
     def test_facts(self) -> None:
         """A host has memory, cores and a version."""
@@ -87,7 +96,17 @@ class HypervisorContract:
         started = self.hypervisor.start(CELL, order)
         assert (started.instance_id, started.generation, started.seen) == (7, 3, Seen.RUNNING)
         assert self.listed() == {7: Observation(instance_id=7, generation=3, seen=Seen.RUNNING)}
-        assert self.hypervisor.settle(CELL, order.uuid, order.generation) == self.listed()[7]
+        assert without_size(self.hypervisor.settle(CELL, order.uuid, order.generation)) == self.listed()[7]
+
+    def test_size(self) -> None:
+        """O1: a domain that is listed, or looked at without a word of its order, tells its size, its name and its owner."""
+        order = an_order(incarnation="a" * 32, user_id=1000)
+        self.hypervisor.start(CELL, order)
+        (listed,) = self.hypervisor.domains(CELL)
+        assert listed.domain == DomainSummary(name="vm7", user_id=1000, cores=1, memory=32)
+        assert self.hypervisor.look(CELL, order.uuid) == listed
+        assert self.hypervisor.look(OTHER_CELL, order.uuid) is None
+        assert self.hypervisor.look(CELL, an_order(8).uuid) is None
 
     def test_start_again(self) -> None:
         """A domain that runs is not started again, but answers to the newer order."""
@@ -209,7 +228,7 @@ class HypervisorContract:
         self.hypervisor.destroy(CELL, ours.uuid, 3, incarnation="b" * 32)
         assert self.hypervisor.settle(CELL, ours.uuid, 3, incarnation="b" * 32) is None
         seen = Observation(instance_id=7, generation=3, incarnation="a" * 32, seen=Seen.RUNNING)
-        assert self.listed() == {7: seen} and self.hypervisor.settle(CELL, ours.uuid, 3, incarnation="a" * 32) == seen
+        assert self.listed() == {7: seen} == {7: without_size(self.hypervisor.settle(CELL, ours.uuid, 3, incarnation="a" * 32))}
         self.hypervisor.destroy(CELL, ours.uuid, 3, incarnation="a" * 32)
         assert self.listed() == {}
 
@@ -217,7 +236,7 @@ class HypervisorContract:
         """A domain that an older version made belongs to a record without an incarnation, and to no other."""
         self.hypervisor.start(CELL, an_order())
         assert self.hypervisor.settle(CELL, an_order().uuid, 3, incarnation="b" * 32) is None
-        assert self.hypervisor.settle(CELL, an_order().uuid, 3) == self.listed()[7]
+        assert without_size(self.hypervisor.settle(CELL, an_order().uuid, 3)) == self.listed()[7]
 
     def test_ended(self) -> None:
         """A domain that ended is told gone, with how, and then nothing of it is left."""

@@ -154,7 +154,6 @@ def test_who_is_not_believed() -> None:
     create(cell, "web", {})
     cell.work()
     tell(cell, "web", "10.0.0.7", generation=0)
-    tell(cell, "web", "10.0.0.7", generation=9)
     tell(cell, "web", "no address")
     instance = cell.instance("web")
     strange = Observation(instance_id=instance.id, generation=1, seen=Seen.RUNNING, nics=(Nic(mac=MAC, ip="10.0.0.7"),))

@@ -212,7 +212,7 @@ class ExecutorTests(ExecutorCase):
         self.assertEqual(self.told[-1].reason, "crashed")
         executor.give([start(1, 5), start(1, 4), start(2, 6)])
         self.assertNotIn("start 1", self.host.begun[2:])
-        self.assertEqual(list(self.host.domains(CELL)), [Observation(instance_id=1, generation=5, seen=Seen.RUNNING)])
+        self.assertEqual([(seen.instance_id, seen.generation, seen.seen) for seen in self.host.domains(CELL)], [(1, 5, Seen.RUNNING)])
 
     def test_survey_and_a_start_meanwhile(self) -> None:
         """An instance that was started while the list was made is on it."""
@@ -227,12 +227,33 @@ class ExecutorTests(ExecutorCase):
 
     def test_never_begun(self) -> None:
         """A domain that an agent left half made is cleared away without a word, and its order starts it."""
+        listeners, self.host._listeners = self.host._listeners, []  # this agent was not there yet
         self.host.start(CELL, start())
         self.host.change(uuid_of(1), Seen.GONE)
+        self.host._listeners = listeners
         self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.executor.survey())), [])
         self.assertEqual(self.seen(), [])
         self.executor.give([start()])
         self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING)])
+
+    def test_a_domain_that_nobody_ordered(self) -> None:
+        """H1: a domain of the cell that appears here, as by a migration by hand, is told at once; another cell's is not."""
+        self.host.start("0c9a0f0e-1111-4222-8333-444455556666", start(2))
+        self.host.start(CELL, msgspec.structs.replace(start(1, 5), incarnation="a" * 32))
+        (told,) = self.told
+        self.assertEqual((told.instance_id, told.generation, told.incarnation, told.seen), (1, 5, "a" * 32, Seen.RUNNING))
+        self.assertIsNotNone(told.domain)
+
+    def test_two_incarnations_of_one_id(self) -> None:
+        """O1: orders about one incarnation are answered for it alone, and the domain of the other one stays what it is."""
+        theirs, ours = (msgspec.structs.replace(start(1, age), incarnation=mark * 32) for age, mark in ((5, "a"), (1, "b")))
+        self.executor.give([theirs])
+        self.executor.give([ours])
+        self.executor.give([msgspec.structs.replace(destroy(1, 2), incarnation="b" * 32)])
+        told = [(seen.incarnation[0], seen.generation, seen.seen) for seen in self.told]
+        self.assertEqual(told, [("a", 5, Seen.RUNNING), ("b", 1, Seen.FAILED), ("b", 2, Seen.GONE)])
+        listed = self.successResultOf(Deferred.fromCoroutine(self.executor.survey()))
+        self.assertEqual([(seen.incarnation[0], seen.seen) for seen in listed if seen.seen is Seen.RUNNING], [("a", Seen.RUNNING)])
 
     def test_vanished(self) -> None:
         """An instance that is no longer there when everything is listed is told missing: nobody saw it end."""

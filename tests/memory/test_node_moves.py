@@ -131,11 +131,11 @@ class MoveTests(SynchronousTestCase):
         self.assertEqual(self.here.give(order).seen, Seen.MISSING)
 
     def test_the_target_begins_again(self) -> None:
-        """A target whose agent was killed does not know what arrives, and tells it when it is asked."""
+        """A target whose agent was killed looks at what arrives, and tells it unasked and when it is asked."""
         order = self.prepare()
         self.there.restart()
         self.here.give(order)
-        self.assertEqual(self.there.told, [])
+        self.assertEqual(self.there.told[-1].seen, Seen.RUNNING)
         told = self.there.give(deed(Look, generation=5))
         self.assertEqual((told.seen, told.generation), (Seen.RUNNING, 5))
 

@@ -15,6 +15,7 @@ from tashi.model.questions import (
     ChangeCdrom,
     CloseConsole,
     ConsoleOpened,
+    DescribeDomain,
     Done,
     LogPage,
     OpenConsole,
@@ -84,6 +85,8 @@ class Answers:
                 self._consoles.close(question)
             case ReadLog():
                 return LogPage(data=await self._run(self._access.read_log, question.name, question.offset))
+            case DescribeDomain():
+                return await self._run(self._access.describe, cell, question.uuid, question.incarnation)
             case ShutDownHost():
                 if self._shut_down is None:
                     raise OurFault(INTERNAL, "this host does not shut down when it is asked to")

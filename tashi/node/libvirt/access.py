@@ -13,10 +13,12 @@ from xml.etree import ElementTree
 import libvirt
 
 from tashi.errors import CONFLICT, OurFault
+from tashi.model.questions import DomainDescription
 from tashi.node.access.logs import ConsoleLogs
+from tashi.node.domain.description import described
 from tashi.node.libvirt.connection import LibvirtConnection
 from tashi.node.libvirt.console import LibvirtConsole
-from tashi.node.libvirt.domain import running_domain
+from tashi.node.libvirt.domain import canonical, find, own_mark, running_domain
 from tashi.node.storage.disks import Disks
 
 
@@ -69,6 +71,15 @@ class LibvirtAccess:
         """See IGuestAccess."""
         with self._connection.talking("its console cannot be opened") as connection:
             return LibvirtConsole(running_domain(connection, cell, domain_uuid, incarnation), force, received, ended)
+
+    def describe(self, cell: str, domain_uuid: str, incarnation: str = "") -> DomainDescription:
+        """See IGuestAccess."""
+        with self._connection.talking("the domain cannot be described") as connection:
+            domain = find(connection, canonical(domain_uuid))
+            if domain is None:
+                raise OurFault(CONFLICT, "the domain is not on this host any more")
+            own_mark(domain, cell, incarnation)
+            return described(domain.XMLDesc(), canonical(domain_uuid))
 
     def read_log(self, name: str, offset: int) -> bytes:
         """See IGuestAccess."""

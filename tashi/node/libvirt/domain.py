@@ -13,6 +13,7 @@ from tashi.errors import CONFLICT, INTERNAL, OurFault
 from tashi.model.causes import OFF, Cause, in_words
 from tashi.model.instance import domain_uuid
 from tashi.model.orders import Observation, Seen
+from tashi.model.stray import DomainSummary
 from tashi.node.domain.xml import NAMESPACE, PREFIX, Mark, mark_xml, read_mark
 from tashi.node.libvirt.causes import STATES, cause_of
 from tashi.node.libvirt.connection import gone_meanwhile
@@ -103,6 +104,15 @@ def seen_of(domain: Any, mark: Mark) -> Observation:
         reason=reason,
         cause=cause,
     )
+
+
+def sized(domain: Any, mark: Mark, observation: Observation) -> Observation:
+    """The observation with the size of the domain, if that is alive."""
+    if observation.seen not in (Seen.RUNNING, Seen.PAUSED):
+        return observation
+    _, most, _, cores, _ = domain.info()
+    summary = DomainSummary(name=mark.name[:63], user_id=mark.user_id, cores=int(cores), memory=-(-int(most) // 1024))
+    return msgspec.structs.replace(observation, domain=summary)
 
 
 def observed_as(observation: Observation, cause: Cause) -> Observation:

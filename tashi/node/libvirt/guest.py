@@ -49,7 +49,7 @@ from tashi.node.libvirt.cards import CardReader
 from tashi.node.libvirt.causes import cause_of
 from tashi.node.libvirt.connection import LibvirtConnection, gone_meanwhile, is_alive
 from tashi.node.libvirt.deeds import do_live, do_while_off
-from tashi.node.libvirt.domain import ENDED, canonical, find, has_run, mark_of, observed_as, own_mark, renewed, seen_of
+from tashi.node.libvirt.domain import ENDED, canonical, find, has_run, mark_of, observed_as, own_mark, renewed, seen_of, sized
 from tashi.node.libvirt.events import Listener
 from tashi.node.libvirt.host import HostReader
 from tashi.node.libvirt.jobs import Jobs
@@ -296,13 +296,20 @@ class LibvirtHypervisor:
                         found.append(self._look_at(domain, mark))
         return found
 
+    def look(self, cell: str, domain_uuid: str) -> Observation | None:
+        """See IHypervisor."""
+        with self._connection.talking("the domain could not be looked at") as connection:
+            domain = find(connection, canonical(domain_uuid))
+            mark = None if domain is None else mark_of(domain)
+            return self._look_at(domain, mark) if mark is not None and mark.cell == cell else None
+
     def statistics(self, cell: str) -> Sample:
         """See IHypervisor."""
         with self._measuring.talking("what the domains use could not be read") as connection:
             return read_statistics(connection, cell)
 
     def _look_at(self, domain: Any, mark: Mark) -> Observation:
-        observation = seen_of(domain, mark)
+        observation = sized(domain, mark, seen_of(domain, mark))
         ended = observation.seen is Seen.GONE or observation.cause is Cause.SAVED_TO_FILE
         if ended and self._saved.is_memory_saved(saved_name(mark.instance_id, mark.name)):
             return msgspec.structs.replace(observation, seen=Seen.SAVED, reason="", cause=None)
@@ -319,15 +326,9 @@ class LibvirtHypervisor:
             disks = self._disks.check(order.disks) if simulated else self._prepare(order)
             megahertz = connection.getInfo()[3] if order.cpu_speed else 0
             xml = domain_xml(
-                order,
-                cell=cell,
-                kind=kind,
-                disks=disks,
-                bridges=bridges,
-                console=str(console),
-                secret=secrets.token_urlsafe(6),
-                megahertz=megahertz,
-            )
+                order, cell=cell, kind=kind, disks=disks, bridges=bridges,
+                console=str(console), secret=secrets.token_urlsafe(6), megahertz=megahertz,
+            )  # fmt: skip
             if simulated:
                 connection.createXML(xml)
             else:

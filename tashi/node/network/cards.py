@@ -27,6 +27,12 @@ def alias_of(network: int, place: int) -> str:
     return f"ua-network-{network}-{place}"
 
 
+def network_of(alias: str) -> int | None:
+    """The network of the card of this alias; None when the card is not ours."""
+    found = _ALIAS.fullmatch(alias)
+    return None if found is None else int(found[1])
+
+
 def cards_of(domain: ElementTree.Element) -> tuple[Card, ...]:
     """The cards of a domain by its live XML; those that are not ours, or have no tap, are not among them."""
     found = []

@@ -58,7 +58,7 @@ def _host(host: Host, snapshot: Snapshot) -> Iterator[str]:
     yield f"host {host.id} {_name(host.name)}"
     facts = host.facts
     if facts is not None:
-        yield f"{facts.cores}c {_megabytes(facts.memory)} {facts.cpu_speed}MHz"
+        yield f"{facts.cores}c {_megabytes(max(0, facts.memory - host.stray_memory))} {facts.cpu_speed}MHz"
         if facts.hypervisor:
             yield f"hypervisor={quoted(facts.hypervisor)}"
         if facts.networks != (0,):
