@@ -18,7 +18,9 @@ import msgspec
 
 from tashi.errors import UNKNOWN_IMAGE, TashiError, YourMistake
 from tashi.model.image_header import HEADER_BYTES, sniff
+from tashi.model.instance import is_former_name
 from tashi.model.names import check_image
+from tashi.model.saved import HEAD_BYTES, xml_of_saved
 
 _SUFFIXES = ("", ".img", ".qcow2")
 
@@ -88,11 +90,14 @@ class ImageDirectory:
         path = Path(self.path).parent / saved
         return path.exists() or path.with_name(f"{path.name}.part").exists() or not os.path.isdir(self.path)
 
-    def forget_saved(self, saved: str) -> None:
-        """Remove what a suspended instance has left beside the images, in a thread: the files may be large."""
+    def forget_saved(self, saved: str, cell: str) -> None:
+        """Remove what a suspended instance has left beside the images, in a thread: the files may be large. What does not say by its
+        name whose it is stays unless its content says that it is of this cell."""
         path = Path(self.path).parent / saved
 
         def remove() -> None:
+            if is_former_name(saved) and not _is_of_cell(path, cell):
+                return
             for file in (path, path.with_name(f"{path.name}.part")):
                 with contextlib.suppress(OSError):  # nothing is lost but room
                     file.unlink(missing_ok=True)
@@ -122,3 +127,12 @@ def _in_words(size: float) -> str:
             break
         size /= 1024
     return f"{size:.1f}B" if unit == "B" else f"{size:.2f}{unit}"
+
+
+def _is_of_cell(path: Path, cell: str) -> bool:
+    """Whether the memory in this file is of a domain that names this cell."""
+    try:
+        with path.open("rb") as file:
+            return bool(cell) and cell in xml_of_saved(file.read(HEAD_BYTES))
+    except OSError:
+        return False

@@ -10,6 +10,7 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -18,7 +19,7 @@ from tashi.manager.arguments import Arguments, reference, text
 from tashi.manager.cluster import Cluster
 from tashi.manager.lookup import Lookup, living_instance
 from tashi.manager.questions import Questions, must_run
-from tashi.model.instance import Instance, domain_name
+from tashi.model.instance import Instance, console_name
 from tashi.model.questions import (
     CloseConsole,
     ConsoleOpened,
@@ -95,9 +96,13 @@ class Consoles:
         if type(offset) is not int or not 0 <= offset < 2**63:
             raise YourMistake(BAD_ARGUMENT, "offset is not a number of bytes")
         instance = await self._lookup.typed(who, asked)
-        page = await self._questions.ask(instance, ReadLog, name=domain_name(instance.id, instance.name), offset=offset)
+        page = await self._questions.ask(instance, ReadLog, name=self._log_of(instance), offset=offset)
         assert isinstance(page, LogPage)
         return {"data": _encoded(page.data), "next": offset + len(page.data)}
+
+    def _log_of(self, instance: Instance) -> str:
+        cell = UUID(self._cluster.settings["cell"])
+        return console_name(cell, instance.id, instance.incarnation, instance.name)
 
     def _why(self, before: Instance, words: str) -> str:
         """Why the host says that the console has closed, with what is known here."""

@@ -224,7 +224,7 @@ class ClusterManager(Service):
 
     def _forget_saved(self, record: Instance | Host) -> None:
         if isinstance(record, Instance) and record.saved and record.state is InstanceState.Exited:
-            self.cluster.journal.when_written(lambda: self._images.forget_saved(record.saved))
+            self.cluster.journal.when_written(lambda: self._images.forget_saved(record.saved, self.cluster.settings["cell"]))
 
     def store_status(self) -> StoreStatus:
         """Return how the store is, with warnings for the operator; it waits for nothing."""

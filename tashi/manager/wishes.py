@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -43,7 +44,7 @@ def wish(tx: Transaction, instance: Instance, happening: Happening, *, reason: s
         changes["grace_until"] = tx.now + grace
     elif happening is Happening.SUSPEND_ASKED:
         squeezing.refuse_suspension(instance)
-        changes["saved"] = saved_name(instance.id, instance.name)
+        changes["saved"] = saved_name(UUID(tx.cluster.settings["cell"]), instance.id, instance.incarnation)
     return advance(tx, instance, happening, reason=reason, **changes)
 
 

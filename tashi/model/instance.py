@@ -208,9 +208,24 @@ def domain_uuid(cell: uuid.UUID, instance_id: int) -> uuid.UUID:
     return uuid.uuid5(cell, f"instance/{instance_id}")
 
 
-def saved_name(instance_id: int, name: str) -> str:
-    """Where the memory of a suspended instance is kept, below the shared directory."""
+def saved_name(cell: uuid.UUID, instance_id: int, incarnation: str) -> str:
+    """Where the memory of a suspended instance is kept, below the shared directory: hosts of several cells may share that."""
+    return f"suspend/{domain_uuid(cell, instance_id)}" + (f".{incarnation}" if incarnation else "")
+
+
+def former_saved_name(instance_id: int, name: str) -> str:
+    """Where versions before incarnations kept it. Another cell may have such a file, too: its content tells whose it is."""
     return f"suspend/{instance_id}_{name}"
+
+
+def is_former_name(saved: str) -> bool:
+    """Return whether this is the name of a saved memory that does not say whose it is."""
+    return "_" in saved
+
+
+def console_name(cell: uuid.UUID, instance_id: int, incarnation: str, name: str) -> str:
+    """The name of an instance's console log: a later instance of the same id and name has another one."""
+    return f"{domain_uuid(cell, instance_id)}.{incarnation}" if incarnation else domain_name(instance_id, name)
 
 
 def domain_name(instance_id: int, name: str) -> str:

@@ -33,7 +33,8 @@ class Guest:
         self.cell = cell
         self.name = name
         row = json.loads(cell.cli("createVm", "--name", name, "--disks", "tashi.img", "--memory", "128", "--wait", "-o", "json", *words))[0]
-        self.log = next(cell.state_dir.rglob(f"console/tashi-{row['id']}-{name}.log"))
+        domain = cell.virsh(row["host"], "domuuid", f"tashi-{row['id']}-{name}").strip()
+        self.log = next(cell.state_dir.rglob(f"console/{domain}.*.log"))
         self.wait_for("GUEST-UP")
 
     def wait_for(self, text: str, after: int = 0, seconds: float = BOOT_SECONDS) -> None:

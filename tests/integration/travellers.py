@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -77,8 +78,14 @@ class Traveller:
         return set(range(beats[0], beats[-1] + 1)) - set(beats)
 
     def _consoles(self) -> list[str]:
-        logs = self.cell.state_dir.glob(f"nodes/*/state/console/tashi-{self.id}-{self.name}.log")
+        logs = self.cell.state_dir.glob(f"nodes/*/state/console/{self._uuid}.*.log")
         return [log.read_bytes().decode(errors="replace").replace("\r", "") for log in logs]
+
+    @functools.cached_property
+    def _uuid(self) -> str:
+        name = f"tashi-{self.id}-{self.name}"
+        host = next(one["name"] for one in self.cell.description["hosts"] if name in self._domains(one["name"]))
+        return self._virsh(host, "domuuid", name).strip()
 
     def _domains(self, host: str) -> str:
         try:

@@ -210,7 +210,8 @@ def test_log_of_the_gone() -> None:
     for reference in (1, "web"):
         page = cell.call(ALICE, "readConsoleLog", instance=reference, offset=4)
         assert (base64.b64decode(page["data"]), page["next"]) == (b"\r\n\xff", 7)
-    assert agent.questions[-1] == ReadLog(uuid=agent.questions[-1].uuid, incarnation=agent.incarnations[1], name="tashi-1-web", offset=4)
+    asked, incarnation = agent.questions[-1], agent.incarnations[1]
+    assert asked == ReadLog(uuid=asked.uuid, incarnation=incarnation, name=f"{asked.uuid}.{incarnation}", offset=4)
     assert _refused(cell, BOB, "readConsoleLog", instance=1)[0] == "forbidden"
     assert _refused(cell, ALICE, "readConsoleLog", instance="other")[0] == "unknown-id"
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from twisted.internet.defer import Deferred
 
 from tashi.errors import YourMistake
+from tashi.model.instance import saved_name
 from tashi.model.orders import Observation, Seen, Start, Suspend
 from tashi.model.user import Principal
 from tests.builders import ADMIN, a_spec, some_facts
@@ -17,6 +19,12 @@ from tests.small_cell import FakeAgent, SmallCell, result_of
 ALICE = Principal(name="alice", user_id=1000)
 BOB = Principal(name="bob", user_id=1001)
 STEPS = range(6)
+
+
+def saved(cell: SmallCell) -> str:
+    """Where the memory of the first instance is kept, which is told by its cell, its id and its incarnation."""
+    instance = next(iter(cell.manager.cluster.instances.values()))
+    return saved_name(UUID(cell.manager.cluster.settings["cell"]), instance.id, instance.incarnation)
 
 
 def a_cell(hosts: int = 2) -> tuple[SmallCell, FakeAgent, FakeAgent]:
@@ -150,7 +158,7 @@ def test_it_outlives_a_restart() -> None:
     cell.call(ADMIN, "setHostState", host="h1", state="Normal")
     cell.settle()
     (order,) = h1.orders
-    assert isinstance(order, Start) and order.saved == "suspend/1_vm1"
+    assert isinstance(order, Start) and order.saved == saved(cell)
     cell.work()
     assert cell.state() == "Running"
 
@@ -183,7 +191,7 @@ def test_a_silent_host_while_it_suspends(fate: str) -> None:
     if fate != "runs":
         h1.domains.clear()
     if fate == "saved":
-        cell.saved.add("suspend/1_vm1")
+        cell.saved.add(saved(cell))
     cell.live(60)
     assert (cell.state(), cell.instance().decayed) == ("Suspending", True)
     h1.login(cell)
@@ -218,7 +226,7 @@ def test_gone_while_it_suspends() -> None:
     cell, h1, _ = a_cell()
     cell.call(ALICE, "suspendVm", instance="vm1")
     generation = h1.domains.pop(1)
-    cell.saved.add("suspend/1_vm1")
+    cell.saved.add(saved(cell))
     h1.tell(Observation(instance_id=1, generation=generation, seen=Seen.GONE, reason="saved"))
     cell.settle()
     assert cell.state() == "Suspending"
@@ -242,7 +250,7 @@ def test_a_restart_at_any_step(who: str, step: int) -> None:
 
     cell.call(ALICE, "suspendVm", instance="vm1")
     play(cell, step, restart)
-    assert (cell.state(), h1.domains, cell.saved) == ("Suspended", {}, {"suspend/1_vm1"})
+    assert (cell.state(), h1.domains, cell.saved) == ("Suspended", {}, {saved(cell)})
     cell.call(ALICE, "resumeVm", instance="vm1")
     play(cell, step, restart)
     assert (cell.state(), cell.saved, len(h1.domains) + len(h2.domains)) == ("Running", set(), 1)

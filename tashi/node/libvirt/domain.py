@@ -11,7 +11,7 @@ import msgspec
 
 from tashi.errors import CONFLICT, INTERNAL, OurFault
 from tashi.model.causes import OFF, Cause, in_words
-from tashi.model.instance import domain_uuid
+from tashi.model.instance import console_name, domain_uuid
 from tashi.model.orders import Observation, Seen
 from tashi.model.stray import DomainSummary
 from tashi.node.domain.xml import NAMESPACE, PREFIX, Mark, mark_xml, read_mark
@@ -104,6 +104,15 @@ def seen_of(domain: Any, mark: Mark) -> Observation:
         reason=reason,
         cause=cause,
     )
+
+
+def console_of(domain: Any) -> str:
+    """The name of the log of this domain's console."""
+    with gone_meanwhile():
+        mark = mark_of(domain)
+        if mark is not None:
+            return console_name(uuid.UUID(mark.cell), mark.instance_id, mark.incarnation, mark.name)
+    return str(domain.name())
 
 
 def sized(domain: Any, mark: Mark, observation: Observation) -> Observation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import secrets
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,7 @@ from tashi.errors import INTERNAL, OurFault
 from tashi.model.causes import ENDED as CAUSES_OF_AN_END
 from tashi.model.causes import OFF, Cause
 from tashi.model.host import HostFacts
-from tashi.model.instance import Resources, domain_name, saved_name
+from tashi.model.instance import Resources, console_name, domain_name
 from tashi.model.orders import (
     Adapt,
     Deed,
@@ -49,7 +50,7 @@ from tashi.node.libvirt.cards import CardReader
 from tashi.node.libvirt.causes import cause_of
 from tashi.node.libvirt.connection import LibvirtConnection, gone_meanwhile, is_alive
 from tashi.node.libvirt.deeds import do_live, do_while_off
-from tashi.node.libvirt.domain import ENDED, canonical, find, has_run, mark_of, observed_as, own_mark, renewed, seen_of, sized
+from tashi.node.libvirt.domain import ENDED, canonical, console_of, find, has_run, mark_of, observed_as, own_mark, renewed, seen_of, sized
 from tashi.node.libvirt.events import Listener
 from tashi.node.libvirt.host import HostReader
 from tashi.node.libvirt.jobs import Jobs
@@ -123,7 +124,7 @@ class LibvirtHypervisor:
                 if domain.state()[0] not in ENDED:
                     self._disks.keep(canonical(order.uuid), order.generation, order.disks)
                     if order.saved:
-                        self._saved.forget(order.saved)
+                        self._saved.forget(order.saved, cell)
                     self._bridges.arrived(domain.XMLDesc)  # whoever started it may not have got to that
                     where = libvirt.VIR_DOMAIN_AFFECT_LIVE | (libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else 0)
                     return seen_of(domain, renewed(domain, mark, order.generation, where))
@@ -153,7 +154,7 @@ class LibvirtHypervisor:
         """See IHypervisor."""
         domain_uuid = canonical(domain_uuid)
         if saved:
-            self._saved.forget(saved)
+            self._saved.forget(saved, cell)
         with self._connection.talking("the domain was not destroyed") as connection:
             domain = find(connection, domain_uuid)
             if domain is None:
@@ -264,7 +265,7 @@ class LibvirtHypervisor:
             if observation.seen is Seen.GONE and observation.cause is None and cause in NOT_ENDED:
                 observation = observed_as(observation, cause)  # libvirt has forgotten it since
             if observation.seen is Seen.RUNNING:
-                self._saved.forget(saved_name(mark.instance_id, mark.name))
+                self._saved.forget_all(mark)
                 self._disks.take(domain_uuid, lambda: files_of(domain.XMLDesc()))
                 if self._moves.has_arrived(domain_uuid):
                     self._bridges.arrived(domain.XMLDesc)
@@ -311,7 +312,7 @@ class LibvirtHypervisor:
     def _look_at(self, domain: Any, mark: Mark) -> Observation:
         observation = sized(domain, mark, seen_of(domain, mark))
         ended = observation.seen is Seen.GONE or observation.cause is Cause.SAVED_TO_FILE
-        if ended and self._saved.is_memory_saved(saved_name(mark.instance_id, mark.name)):
+        if ended and self._saved.is_memory_of(mark):
             return msgspec.structs.replace(observation, seen=Seen.SAVED, reason="", cause=None)
         return observation
 
@@ -319,7 +320,7 @@ class LibvirtHypervisor:
         domain_uuid = canonical(order.uuid)
         kind = self._host.domain_kind(connection)
         simulated = kind == "test"
-        console = self._logs.path(domain_name(order.instance_id, order.name))
+        console = self._logs.path(console_name(uuid.UUID(cell), order.instance_id, order.incarnation, order.name))
         domain = None
         try:
             bridges = self._bridges.ready((nic.network for nic in order.nics), simulated)
@@ -351,4 +352,5 @@ class LibvirtHypervisor:
         return self._disks.prepare(canonical(order.uuid), order.generation, order.disks, scratch_of(order))
 
     def _prune_logs(self, connection: Any) -> None:
-        self._logs.prune({domain.name() for domain in connection.listAllDomains()})
+        living = connection.listAllDomains()
+        self._logs.prune({domain.name() for domain in living} | {console_of(domain) for domain in living})

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import libvirt
 import msgspec
 
 from tashi.errors import INTERNAL, OurFault
-from tashi.model.instance import domain_name
+from tashi.model.instance import console_name
 from tashi.model.orders import Deed, Migrate, Offer, Receive, Start
 from tashi.node.domain.arrival import arrival, cdrom_of
 from tashi.node.domain.landing import check_identity, files_of, mark_of_described, needs_of, without_secrets
@@ -113,7 +114,7 @@ class Moves:
             kind=kind,
             disks=disks,
             bridges=self._bridges.ready((nic.network for nic in order.nics), simulated),
-            console=str(self._consoles / f"{domain_name(order.instance_id, order.name)}.log"),
+            console=str(self._consoles / f"{console_name(UUID(cell), order.instance_id, order.incarnation, order.name)}.log"),
             secret=secrets.token_urlsafe(6),
             megahertz=connection.getInfo()[3] if order.cpu_speed else 0,
         )

@@ -8,7 +8,7 @@ import libvirt
 
 from tashi.node.access.logs import ConsoleLogs
 from tashi.node.libvirt.connection import gone_meanwhile
-from tashi.node.libvirt.domain import mark_of
+from tashi.node.libvirt.domain import console_of, mark_of
 from tashi.node.storage.disks import Disks
 
 _UNDEFINE: Final = (
@@ -30,7 +30,7 @@ class Removal:
     def remove(self, domain: Any, generation: int, keep_console: bool = False) -> None:
         """End the domain if need be, and remove its definition and its throw-away disks up to this generation, or to that which it
         answers to. The log of its console goes, too, unless it is kept for whoever asks why the domain has ended."""
-        name, domain_uuid = domain.name(), domain.UUIDString()
+        console, domain_uuid = console_of(domain), domain.UUIDString()
         with gone_meanwhile():
             mark = mark_of(domain)
             if mark is not None:
@@ -42,7 +42,7 @@ class Removal:
                 undefine(domain)
         self._disks.discard(domain_uuid, generation)
         if not keep_console:
-            self._logs.forget(name)
+            self._logs.forget(console)
 
 
 def undefine(domain: Any) -> None:

@@ -1,8 +1,8 @@
 """Suspended domains: their memory in a file below the shared directory, their throw-away disks beside it, nothing left on this host.
 
--> suspend/ID_NAME.part     libvirt writes it, and marks it whole when it is
-   suspend/ID_NAME.disks/   then the disks are moved there, with a note which images they need
-   suspend/ID_NAME          and the file gets its name: from here on any host that shares the directory can let the domain go on
+-> suspend/UUID.INCARNATION.part     libvirt writes it, and marks it whole when it is
+   suspend/UUID.INCARNATION.disks/   then the disks are moved there, with a note which images they need
+   suspend/UUID.INCARNATION          and the file gets its name: any host that shares the directory can now let the domain go on
 Each step is done when its outcome is there, so whoever dies in the middle is followed by somebody who goes on from there. Resuming goes
 the same way back; the file is removed when the domain runs.
 """
@@ -15,12 +15,16 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import libvirt
 
 from tashi.errors import INTERNAL, OurFault
+from tashi.model.instance import former_saved_name, is_former_name, saved_name
 from tashi.model.orders import Suspend
-from tashi.node.domain.landing import files_of
+from tashi.model.saved import HEAD_BYTES
+from tashi.node.domain.landing import files_of, mark_of_described
+from tashi.node.domain.saved import mark_of_saved
 from tashi.node.domain.xml import Mark
 from tashi.node.libvirt.deeds import do_while_off
 from tashi.node.libvirt.domain import ENDED, canonical, renewed
@@ -51,22 +55,44 @@ class SavedDomains:
         """Whether at least its memory is, so that the domain here is one that is being suspended."""
         return _is_whole(self._share / saved) or _is_whole(_part(self._share / saved))
 
+    def is_memory_of(self, mark: Mark) -> bool:
+        """The same for the domain of this mark, whose order is not known."""
+        return any(map(self.is_memory_saved, self._names(mark)))
+
+    def forget_all(self, mark: Mark) -> None:
+        """Remove what is kept of the domain of this mark."""
+        for saved in self._names(mark):
+            self.forget(saved, mark.cell)
+
+    def _names(self, mark: Mark) -> tuple[str, ...]:
+        """Under which names this domain may be kept. One without an incarnation may have been suspended by an older version."""
+        names = (saved_name(UUID(mark.cell), mark.instance_id, mark.incarnation),)
+        former = former_saved_name(mark.instance_id, mark.name)
+        if mark.incarnation or not self._is_of(former, mark.cell):
+            return names
+        return (*names, former)
+
+    def _is_of(self, saved: str, cell: str) -> bool:
+        """Whether what is kept under this name is of this cell, by its name or by its content."""
+        path = self._share / saved
+        return not is_former_name(saved) or any(_cell_of(file) == cell for file in (path, _part(path)))
+
     def suspend(self, domain: Any, mark: Mark, deed: Suspend) -> bool:
         """Keep all of the domain under the deed's name; return False when it is off and none of its memory is there to keep."""
         domain_uuid = canonical(deed.uuid)
         if domain.state()[0] not in ENDED:
             check_movable(domain, domain_uuid, self._disks)
             renewed(domain, mark, deed.generation)
-            self.save(domain, domain_uuid, deed.saved)
+            self.save(domain, domain_uuid, deed.saved, mark.cell)
         elif not self.is_memory_saved(deed.saved):
             do_while_off(domain, mark, deed)
             return False
         self.finish(domain_uuid, list(files_of(domain.XMLDesc())), deed.saved)
         return True
 
-    def save(self, domain: Any, domain_uuid: str, saved: str) -> None:
+    def save(self, domain: Any, domain_uuid: str, saved: str, cell: str) -> None:
         """Keep the memory of a domain that runs; it ends with that. OurFault when it could not be kept: then it runs on."""
-        self.forget(saved)
+        self.forget(saved, cell)
         path = _part(self._share / saved)
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._jobs.under_way(domain_uuid) as job:
@@ -114,7 +140,7 @@ class SavedDomains:
                     _move_all(directory, _disks_of(path))
                     self._disks.discard(domain_uuid, generation)
             raise
-        self.forget(saved)
+        self.forget(saved, mark_of_described(described).cell)
 
     def _take_back(self, domain_uuid: str, generation: int, path: Path, files: Iterable[str]) -> Path:
         """Move the disks into the directory of this generation, those that an earlier try on this host has moved among them."""
@@ -131,12 +157,24 @@ class SavedDomains:
                         _move(earlier / name, directory / name)
         return directory
 
-    def forget(self, saved: str) -> None:
-        """Remove what is kept under this name."""
+    def forget(self, saved: str, cell: str) -> None:
+        """Remove what is kept under this name, if it is of this cell."""
         path = self._share / saved
+        if not self._is_of(saved, cell):
+            return
         for file in (path, _part(path)):
             file.unlink(missing_ok=True)
         shutil.rmtree(_disks_of(path), ignore_errors=True)
+
+
+def _cell_of(path: Path) -> str:
+    """The cell of the domain whose memory is in this file; '' where there is none."""
+    try:
+        with path.open("rb") as file:
+            mark = mark_of_saved(file.read(HEAD_BYTES))
+    except OSError:
+        return ""
+    return "" if mark is None else mark.cell
 
 
 def _part(path: Path) -> Path:
