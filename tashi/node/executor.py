@@ -166,7 +166,7 @@ class Executor:
 
     def _proceed(self, life: Life) -> None:
         """Begin what is next for this instance, if anything is, and nothing is under way for its domain."""
-        if self._stopped or self._returning is not None or self._is_busy(life):
+        if self._stopped or self._returning is not None or self._lives.is_busy(life.domain):
             return
         if life.waiting is not None:
             order, life.waiting = life.waiting, None
@@ -213,7 +213,7 @@ class Executor:
         if life.at is order and life.waiting is None and percent is not None and percent != life.percent:
             life.percent = percent
             seen = life.last.seen if life.last is not None and life.last.seen in ALIVE else Seen.EXPECTED
-            self._tell(self._observed(life, seen, generation=order.generation, progress=percent))
+            self._tell(life.observed(seen, generation=order.generation, progress=percent))
 
     def _finished(self, observation: Observation | None, life: Life) -> None:
         life.busy, life.at = False, None
@@ -235,20 +235,13 @@ class Executor:
             generation = life.order.generation if done and life.order is not None else life.generation
             cause = life.cause if life.cause in AT_AN_END else None
             seen, reason = (Seen.MISSING, "") if cause is None else (Seen.GONE, in_words(cause))
-            self._note(life, self._observed(life, seen, generation=generation, reason=reason, cause=cause, done=done))
+            self._note(life, life.observed(seen, generation=generation, reason=reason, cause=cause, done=done))
         self._proceed_all(life)
-
-    def _is_busy(self, life: Life) -> bool:
-        """Whether something is under way for the life's domain, be it for another incarnation."""
-        return any(one.busy for one in self._lives.of_domain(life.domain))
 
     def _proceed_all(self, life: Life) -> None:
         """Begin what is next for the instance, or else for another incarnation that waits for the domain."""
         for one in (life, *self._lives.of_domain(life.domain)):
             self._proceed(one)
-
-    def _observed(self, life: Life, seen: Seen, **fields: Any) -> Observation:
-        return Observation(instance_id=life.instance_id, incarnation=life.incarnation, seen=seen, **fields)
 
     def _answering(self, life: Life, observation: Observation) -> Observation:
         """A domain that was to be destroyed and is still there is seen in answer to that order; after a deed, in answer to it."""
@@ -301,7 +294,7 @@ class Executor:
         life = self._lives.of(key)
         if life is None or life.last is None or life.last.cause is not Cause.NO_SPACE:
             return
-        if self._is_busy(life) or life.waiting is not None or self._returning is not None:
+        if self._lives.is_busy(life.domain) or life.waiting is not None or self._returning is not None:
             self._room.wait(key)
             return
         life.busy = True

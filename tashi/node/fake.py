@@ -29,6 +29,7 @@ from tashi.model.orders import (
     Start,
     Suspend,
     Unpause,
+    answer,
 )
 from tashi.model.statistics import Counters, Sample
 from tashi.model.stray import DomainSummary
@@ -338,14 +339,8 @@ def _whole(wished: Resources) -> Resources:
 
 
 def _observation(domain: _Domain) -> Observation:
-    return Observation(
-        instance_id=domain.order.instance_id,
-        generation=domain.order.generation,
-        incarnation=domain.order.incarnation,
-        seen=domain.seen,
-        reason="" if domain.cause is None else in_words(domain.cause),
-        cause=domain.cause,
-    )
+    reason = "" if domain.cause is None else in_words(domain.cause)
+    return answer(domain.order, domain.seen, reason, cause=domain.cause)
 
 
 def _sized(domain: _Domain) -> Observation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -49,6 +49,10 @@ class Life:
     def known_cause(self) -> Cause | None:
         """Why the domain does not run, as the hypervisor said last, or had told before it was restarted."""
         return self.cause or (self.last.cause if self.last is not None else None)
+
+    def observed(self, seen: Seen, **fields: Any) -> Observation:
+        """Return an observation of this incarnation."""
+        return Observation(instance_id=self.instance_id, incarnation=self.incarnation, seen=seen, **fields)
 
     def has_begun(self, order: Order) -> bool:
         """Return whether this order, or a newer one, was begun here: then its outcome is known or still to come."""

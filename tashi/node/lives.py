@@ -42,6 +42,10 @@ class Lives:
         """The lives that share the UUID of this domain."""
         return tuple(self._by_domain.get(domain, ()))
 
+    def is_busy(self, domain: str) -> bool:
+        """Return whether something is under way for this domain, for whatever incarnation."""
+        return any(life.busy for life in self.of_domain(domain))
+
     def of_instance(self, instance_id: int) -> list[Life]:
         """The lives of this instance id."""
         return [life for life in self._lives.values() if life.instance_id == instance_id]

@@ -213,11 +213,11 @@ def test_a_saved_memory_that_its_host_does_not_see() -> None:
     (order,) = h1.orders
     h1.domains.clear()
     h1.work()
-    cell.saved.add("suspend/1_vm1")
+    cell.saved.add(saved(cell))
     for _ in range(3):
         h1.tell(full=True)
         cell.live(11)
-    assert (cell.state(), cell.instance().reason, cell.saved) == ("Orphaned", "missing on h1, end not seen", {"suspend/1_vm1"})
+    assert (cell.state(), cell.instance().reason, cell.saved) == ("Orphaned", "missing on h1, end not seen", {saved(cell)})
     assert isinstance(order, Suspend)
 
 
