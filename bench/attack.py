@@ -1,4 +1,4 @@
-"""Attackers without a login, on both ports at full speed: what the control plane grows by, and whether it serves others meanwhile.
+"""Attackers on both ports at full speed: what the control plane grows by, and whether it serves others meanwhile.
 
 ``python -m bench.attack [SECONDS]``: 60 s for each kind of attack by default.
 """
@@ -15,9 +15,10 @@ from tests.integration.cells import RunningCell, running_cell
 
 ATTACKS = (
     ("lists", NOBODY, "127.0.0.2"), ("lists", 0, "127.0.0.1"), ("idle", NOBODY, "127.0.0.2"), ("idle", 0, "127.0.0.1"),
-    ("slow", NOBODY, "127.0.0.2"), ("slow", 0, "127.0.0.1"),
+    ("slow", NOBODY, "127.0.0.2"), ("slow", 0, "127.0.0.1"), ("calls", NOBODY, "127.0.0.2"),
 )  # fmt: skip
-"""Each kind of `tests.integration.attackers`, by another user and address than the honest peers', and by the same."""
+"""Each kind of `tests.integration.attackers`, by another user and address than the honest peers', and by the same. Calls at full speed
+only by another user: those of root are not slowed down."""
 
 
 def resident(cell: RunningCell) -> float:

@@ -40,6 +40,7 @@ from tashi.manager.power_verbs import PowerVerbs
 from tashi.manager.powering import Powering
 from tashi.manager.proposals import Proposals
 from tashi.manager.questions import Questions
+from tashi.manager.refused_calls import RefusedCalls
 from tashi.manager.refused_logins import RefusedLogins
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.sla_warnings import SlaWarnings
@@ -186,8 +187,9 @@ class ClusterManager(Service):
             Snapshots(cluster, picture.whole, self._planner.apart),
         )
         kicks = (planning.kick, convergence.empty_hosts)
+        refused = RefusedCalls(cluster)
         self.verbs = Verbs(
-            cluster, creation, images, explanation, waiting, settings, *kicks, usage, specific, parts, self._first_free_uid
+            cluster, creation, images, explanation, waiting, settings, *kicks, usage, specific, parts, self._first_free_uid, refused
         )
         deadlines, warnings = Deadlines(cluster, settings), SlaWarnings(cluster, settings)
         self.hosts.begin()
@@ -207,6 +209,7 @@ class ClusterManager(Service):
             self.commands.tell_strangers()
             self.hosts.send_marks()
             self.node_door.tell()
+            refused.tell()
 
         self._loops = [
             planning,

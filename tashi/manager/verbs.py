@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -19,6 +20,7 @@ from tashi.manager.lookup import check_owner, living_instance, the_host, the_use
 from tashi.manager.migrations import migrate
 from tashi.manager.operations import the_user_who_asks
 from tashi.manager.operator_verbs import OperatorVerbs
+from tashi.manager.refused_calls import RefusedCalls
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.specific import SpecificCalls
 from tashi.manager.usage import Usage
@@ -34,6 +36,9 @@ from tashi.model.views import host_row, instance_row, plain, user_row
 
 Method = Callable[[Principal, Arguments], Any | Awaitable[Any]]
 LONGEST_WAIT = 7 * 24 * 3600
+MOST_IN_PLANNING_THREAD: Final = 4
+"""Open calls of one user that take the scheduler's time, which plans for all; administrators have no limit."""
+_IN_PLANNING_THREAD = frozenset({"plan", "explain"})
 _CHANGES = frozenset(
     {
         "createvm", "createmany", "destroyvm", "destroymany", "pausevm", "unpausevm", "shutdownvm", "shutdownmany", "vmmspecificcall",
@@ -92,8 +97,11 @@ class Verbs:
         specific: SpecificCalls,
         parts: Sequence[Part],
         first_free_uid: Callable[[int], int],
+        refused: RefusedCalls,
     ) -> None:
         self._cluster = cluster
+        self._refused = refused
+        self._planning: Counter[str] = Counter()  # open calls that wait for the planning thread, by user
         self._creation = creation
         self._images = images
         self._explanation = explanation
@@ -136,13 +144,25 @@ class Verbs:
         if verb in _CHANGES and self._cluster.journal.away:
             words = f"the store takes no changes: {self._cluster.journal.away}; nothing was changed, try again later"
             raise OurFault(BUSY, words)
+        if verb not in _IN_PLANNING_THREAD or who.admin:
+            return await self._call(who, verb, method, arguments)
+        if self._planning[who.name] >= MOST_IN_PLANNING_THREAD:
+            raise YourMistake(BUSY, f"{MOST_IN_PLANNING_THREAD} calls of yours ask the scheduler already; wait for their answers")
+        self._planning[who.name] += 1
+        try:
+            return await self._call(who, verb, method, arguments)
+        finally:
+            self._planning[who.name] -= 1
+            if not self._planning[who.name]:
+                del self._planning[who.name]
+
+    async def _call(self, who: Principal, verb: str, method: Method, arguments: Arguments) -> Any:
         try:
             check_bounds(arguments)
             result = method(who, arguments)
         except YourMistake as mistake:
             if verb in _CHANGES or mistake.code == FORBIDDEN:
-                with self._cluster.transaction("audit_refusal") as tx:
-                    tx.tell(audit_record(who.name, verb, _target(arguments), mistake.code))
+                self._refused.note(who.name, verb, _target(arguments), mistake.code)
             raise
         if isinstance(result, Awaitable):
             result = await result
@@ -290,7 +310,7 @@ class Verbs:
             raise YourMistake(BAD_ARGUMENT, f"timeout is {shown(timeout)}; use seconds from 0 to {LONGEST_WAIT}")
         if until not in UNTIL:
             raise YourMistake(BAD_ARGUMENT, f"until is {shown(until)}; use one of {', '.join(UNTIL)}")
-        return self._waiting.wait(who.user_id, ids, until, float(timeout))
+        return self._waiting.wait(who.uid if who.user_id is None else who.user_id, ids, until, float(timeout))
 
     def _row(self, who: Principal, instance: Instance) -> dict[str, Any]:
         row = instance_row(instance, self._cluster.users, self._cluster.hosts, own=who.may_act_for(instance.user_id))

@@ -40,8 +40,18 @@ class Account(Protocol):
     def exhausted(self) -> bool:
         """Whether more is kept than may be."""
 
+    @property
+    def resting(self) -> bool:
+        """Whether no call of the user is served at the moment."""
+
     def charge(self, more: int) -> None:
         """So many bytes more (or fewer) are kept."""
+
+    def spend(self, seconds: float) -> None:
+        """A call of the user has taken so many seconds of this process."""
+
+    def wait(self, broker: BoundedBroker) -> None:
+        """Let the broker go on when the rest is over, after those that wait already."""
 
 
 class Connection(Protocol):
@@ -65,6 +75,12 @@ class Connection(Protocol):
     def charge(self, held: int) -> str | None:
         """Note how many bytes of an incomplete message are held; why that is too much, or None."""
 
+    def rest(self) -> None:
+        """Read nothing for now: the user's calls rest."""
+
+    def go_on(self) -> None:
+        """Read again."""
+
 
 class BoundedBroker(pb.Broker):
     """One connection of a peer. ``gate`` is set by whoever accepts connections."""
@@ -78,6 +94,7 @@ class BoundedBroker(pb.Broker):
         super().__init__(isClient, security)
         self._reader = Reader(BEFORE_LOGIN, self.incomingVocabulary)
         self._held = False  # what came is left where it is, for the peer does not read its answers
+        self._resting = False  # the same, because the user's calls have taken their share of the time
         self._ended = False
         self._late: Any = None
 
@@ -118,13 +135,37 @@ class BoundedBroker(pb.Broker):
         self._watch(0)
         super().connectionLost(reason)
 
+    def go_on_after_rest(self) -> None:
+        """Go on with what has come, now that the user's calls have rested."""
+        self._resting = False
+        if not self._ended and self.gate is not None:
+            self.gate.go_on()
+            self._go_on()
+
+    def _rests(self) -> bool:
+        """Whether this connection waits until the user's calls have rested."""
+        account = self.gate.account if self.gate is not None else None
+        if self.gate is not None and account is not None and account.resting and not self._resting:
+            self._resting = True
+            self.gate.rest()
+            account.wait(self)
+        return self._resting
+
+    def _take(self, message: Any) -> None:
+        """Serve one message, and charge the user with the time that it takes."""
+        account = self.gate.account if self.gate is not None else None
+        began = self.factory.reactor.seconds()
+        self.callExpressionReceived(message)
+        if account is not None:
+            account.spend(self.factory.reactor.seconds() - began)
+
     def _go_on(self) -> None:
         try:
-            while not (self._held or self._ended):
+            while not (self._held or self._ended or self._rests()):
                 message = self._reader.next()
                 if message is NOTHING:
                     break
-                self.callExpressionReceived(message)
+                self._take(message)
         except OutOfBounds as error:
             self.end(str(error))
         except Exception as error:
@@ -137,9 +178,10 @@ class BoundedBroker(pb.Broker):
         why = self.gate.charge(held) if self.gate is not None else None
         if why is not None and not self._ended:
             self.end(why)
-        if held and not self._held and self._late is None:
+        waits = self._held or self._resting
+        if held and not waits and self._late is None:
             self._late = LastResort(self.factory.reactor, MESSAGE_SECONDS, self._too_late)
-        elif (not held or self._held) and self._late is not None:
+        elif (not held or waits) and self._late is not None:
             self._late.cancel()
             self._late = None
 

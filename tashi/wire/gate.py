@@ -1,7 +1,8 @@
 """The outermost layer of every connection to the control plane, below TLS: who is at the other end, and how much of us it may use.
 
 Before the login: at most 8 KiB received in all, the TLS handshake included, and a place in `Admission`. After it: a limit of connections
-and of bytes for each user of this machine. A peer that does not read what it is sent is not read from, and is closed after a minute.
+and of bytes for each user of this machine, and a share of the time. A peer that does not read what it is sent is not read from, and is
+closed after a minute.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import resource
 import socket
 import struct
+from collections import deque
 from typing import Any, Final
 
 from twisted.internet.interfaces import IPushProducer
@@ -31,16 +33,48 @@ BYTES_A_USER: Final = 64 * 2**20
 UNREAD_SECONDS: Final = 60.0
 UNREAD_BYTES: Final = 64 * 2**20
 MOST_DESCRIPTORS: Final = 65_536
+REST_FACTOR: Final = 2.0
+"""How long a user's calls wait after one was served, in multiples of the time that it took: they take a third of the time at most."""
+LEAST_REST: Final = 0.005
+"""Seconds; shorter rests are added up."""
 
 
 class Account:
-    """What one user of this machine has open: `open_one` and `close_one` for each connection, `charge` for bytes."""
+    """What one user of this machine has open and takes: `open_one` and `close_one` for each connection, `charge` for bytes, `spend`
+    for time. ``most``: connections; ``rests``: whether the user's calls give way to other peers after each (root's do not)."""
 
-    def __init__(self, source: str, most: int) -> None:
+    def __init__(self, reactor: Any, source: str, most: int, *, rests: bool) -> None:
+        self._reactor = reactor
         self._source = source
         self._most = most
+        self._rests = rests
+        self._owed = 0.0  # seconds of rest
+        self._timer: Any = None
+        self._waiting: deque[BoundedBroker] = deque()
         self.connections = 0
         self.bytes = 0
+
+    @property
+    def resting(self) -> bool:
+        """Whether no call of the user is served at the moment."""
+        return self._timer is not None
+
+    def spend(self, seconds: float) -> None:
+        """A call of the user has taken so many seconds of this process."""
+        if self._rests:
+            self._owed += REST_FACTOR * seconds
+            if self._timer is None and self._owed >= LEAST_REST:
+                self._timer = self._reactor.callLater(self._owed, self._rested)
+                self._owed = 0.0
+
+    def wait(self, broker: BoundedBroker) -> None:
+        """Let the broker go on when the rest is over, after those that wait already."""
+        self._waiting.append(broker)
+
+    def _rested(self) -> None:
+        self._timer = None
+        while self._waiting and not self.resting:
+            self._waiting.popleft().go_on_after_rest()
 
     def open_one(self) -> None:
         """One more connection is logged in; YourMistake(busy) when there are too many."""
@@ -77,7 +111,7 @@ class Gate(ProtocolWrapper):
         self.source = "?"
         self.account: Account | None = None  # once a user is logged in
         self._received = 0
-        self._begun = self._inside = self._ended = False
+        self._begun = self._inside = self._ended = self._resting = False
         self._charged = 0
         self._unread: int | None = None  # bytes written since the peer stopped reading
         self._patience: Any = None
@@ -154,6 +188,17 @@ class Gate(ProtocolWrapper):
                 return
         super().write(data)
 
+    def rest(self) -> None:
+        """See Connection."""
+        self._resting = True
+        self.transport.pauseProducing()
+
+    def go_on(self) -> None:
+        """See Connection."""
+        self._resting = False
+        if self._unread is None:
+            self.transport.resumeProducing()
+
     def unread(self) -> None:
         """The peer does not read: take nothing more from it."""
         if self._unread is None:
@@ -168,7 +213,8 @@ class Gate(ProtocolWrapper):
         if self._unread is not None:
             self._unread = None
             self._patience.cancel()
-            self.transport.resumeProducing()
+            if not self._resting:
+                self.transport.resumeProducing()
             self.broker.release()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -230,9 +276,13 @@ class GateFactory(WrappingFactory):  # type: ignore[type-arg]
 
     def account(self, uid: int) -> Account:
         """The account of this user; those that have nothing open are forgotten."""
-        for other in [other for other, account in self._accounts.items() if not account.connections and other != uid]:
-            del self._accounts[other]
-        return self._accounts.setdefault(uid, Account(f"uid {uid}", CONNECTIONS_A_USER if uid else self._limit))
+        accounts = self._accounts
+        for other in [other for other, one in accounts.items() if not (one.connections or one.resting or other == uid)]:
+            del accounts[other]
+        if uid not in accounts:
+            most = CONNECTIONS_A_USER if uid else self._limit
+            accounts[uid] = Account(self.reactor, f"uid {uid}", most, rests=uid != 0)
+        return accounts[uid]
 
 
 def peer_uid(transport: Any) -> int | None:

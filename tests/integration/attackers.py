@@ -163,7 +163,27 @@ def _log_in_slowly(connect: Callable[[], socket.socket], number: int) -> None:
             time.sleep(1)
 
 
-KINDS: Final = {"lists": _send_lists, "idle": _stay_idle, "slow": _log_in_slowly}
+def _call(connect: Callable[[], socket.socket], number: int) -> None:
+    """A3: a user's calls, each refused, at full speed, with every answer read."""
+    login = banana.encode([b"message", 1, b"root", b"login_user", 1, [b"tuple"], [b"dictionary"]])
+    text = json.dumps({"verb": "destroyMany", "arguments": {"basename": "nothing"}}).encode()
+    call = banana.encode([b"message", 2, 1, b"call", 1, [b"tuple", text], [b"dictionary"]])
+    with connect() as connection:
+        connection.sendall(DIALECT + login)
+        connection.recv(65536)
+        reader = threading.Thread(target=_read_all, args=(connection,), daemon=True)
+        reader.start()
+        while True:
+            connection.sendall(call * 400)
+
+
+def _read_all(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while connection.recv(65536):
+            pass
+
+
+KINDS: Final = {"lists": _send_lists, "idle": _stay_idle, "slow": _log_in_slowly, "calls": _call}
 
 
 def main(kind: str, target: Target) -> None:

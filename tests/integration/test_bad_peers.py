@@ -286,6 +286,27 @@ class Attackers(TestCase):
             assert "Traceback" not in text
             assert len(text.splitlines()) < 400
 
+    def test_a_users_calls_at_full_speed_keep_nobody_out(self) -> None:
+        """A3: a user who calls at full speed over many connections costs agents and other users no second, and no megabytes."""
+        with running_cell("--hypervisor", "test") as cell:
+            cell.cli("createMany", "--basename", "web", "--count", "200", "--disks", "tashi", "--memory", "1")
+            target = target_of(cell.state_dir)
+            user_call(target)
+            before = resident_megabytes(cell)
+            audit = cell.state_dir / "manager" / "audit.log"
+            size = audit.stat().st_size
+            with attack(("calls",), target):
+                end = time.monotonic() + 6
+                answers, logins = [], []
+                while time.monotonic() < end:
+                    answers.append(user_call(target))
+                    logins.append(agent_login(target))
+                    time.sleep(0.2)
+            assert max(answers) < 2, answers
+            assert max(logins) < 5, logins
+            assert resident_megabytes(cell) - before < 20
+            assert audit.stat().st_size - size < 100_000
+
     def test_a_user_s_wrong_calls_are_ten_lines(self) -> None:
         """A12: thousands of wrong logins and calls of no method leave a few lines in the log, and no traceback."""
         with running_cell("--hypervisor", "test") as cell:

@@ -9,7 +9,10 @@ import pytest
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from tashi.errors import YourMistake
+from tashi.manager.refused_calls import ONE_BY_ONE
+from tashi.model.user import Principal
 from tests.builders import ADMIN, ALICE, a_login, a_spec
+from tests.fake_agent import result_of
 from tests.small_cell import FakeAgent, SmallCell
 
 
@@ -93,6 +96,30 @@ def test_o6_refused_agents_are_audited_by_the_minute() -> None:
     assert json.loads(cell.lines[0])["count"] == 50
     cell.live(61)
     assert len(cell.lines) == 1
+
+
+def test_o6_a_users_refusals_are_a_hundred_lines_a_minute() -> None:
+    """A12: of a user's refused calls a hundred a minute have a line and an event each; the rest are one with the count."""
+    cell = Audited()
+    stranger = Principal(name="uid 4711", uid=4711)
+
+    def refused(who: Principal, verb: str, **arguments: Any) -> None:
+        with pytest.raises(YourMistake):
+            result_of(cell.manager.verbs.call(who, verb, arguments))
+
+    for number in range(1000):
+        refused(stranger, "createVm", name=f"v{number}", disks=[{"uri": "tashi"}])
+        refused(stranger, "destroyMany", basename="nothing")
+    refused(ALICE, "registerUser", name="mallory")
+    cell.settle()
+    assert [record[1] for record in cell.records] == ["uid 4711"] * ONE_BY_ONE + [ALICE.name]
+    cell.live(61)
+    counts = {record[2]: json.loads(line)["count"] for record, line in zip(cell.records, cell.lines, strict=True) if "count" in line}
+    assert counts == {"createvm": 1000 - ONE_BY_ONE // 2, "destroymany": 1000 - ONE_BY_ONE // 2}
+    assert len(cell.lines) == ONE_BY_ONE + 3
+    refused(stranger, "destroyMany", basename="nothing")
+    cell.settle()
+    assert len(cell.lines) == ONE_BY_ONE + 4
 
 
 def test_o6_many_names_fill_nothing() -> None:

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
 
-from tashi.errors import YourMistake
+from tashi.errors import BUSY, YourMistake
 from tashi.manager.waiting import MOST_IDS, MOST_WAITED
 from tashi.model.instance import Instance
 from tashi.model.orders import Seen
-from tests.builders import ALICE, BOB, a_report, an_instance, seen
+from tashi.model.user import Principal
+from tashi.scheduling.policies import POLICIES
+from tests.builders import ADMIN, ALICE, BOB, a_report, an_instance, seen
 from tests.small_cell import FakeAgent, SmallCell
 
 
@@ -161,3 +164,54 @@ def test_progress_is_told_twice_a_second_at_most() -> None:
         cell.manager.hosts.report(1, link, a_report(seen(instance, progress=percent % 100)))
     cell.settle()
     assert len(cell.events) - before <= 2
+
+
+def test_users_without_a_record_do_not_share_their_waits() -> None:
+    """A3: a user of the machine who is not registered takes nothing of what another such user may wait for."""
+    cell = cell_with(MOST_IDS)
+    calls = [waiting(cell, list(range(1, MOST_IDS + 1)), who=Principal(name="uid 1", uid=1)) for _ in range(MOST_WAITED // MOST_IDS)]
+    other = waiting(cell, [1], who=Principal(name="uid 2", uid=2))
+    assert not other.called
+    for call in (*calls, other):
+        call.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+
+
+def test_a_user_takes_a_share_of_the_scheduler() -> None:
+    """A3: of one user four plans and explanations are open at a time, so that nobody queues up before the scheduler."""
+    threads: list[Deferred[Any]] = []
+
+    def in_thread(work: Any) -> Deferred[Any]:
+        threads.append(Deferred())
+        return threads[-1].addCallback(lambda _: work())
+
+    cell = SmallCell(hosts=[FakeAgent("h1")], in_thread=in_thread, policy=lambda snapshot: POLICIES["Primitive"](snapshot))
+
+    def go_on() -> None:
+        for _ in range(100):
+            cell.settle(0.02)
+            for thread in [one for one in threads if not one.called]:
+                thread.callback(None)
+
+    cell.create()
+    go_on()
+
+    def ask(who: Principal, verb: str, **arguments: Any) -> Deferred[Any]:
+        return Deferred.fromCoroutine(cell.manager.verbs.call(who, verb, arguments))
+
+    alice = [ask(ALICE, "plan") for _ in range(6)]
+    assert [_code(call) for call in alice if call.called] == [BUSY, BUSY]
+    assert _code(ask(ALICE, "explain", instance=1)) == BUSY
+    others = [ask(ADMIN, "plan") for _ in range(6)] + [ask(BOB, "plan")]
+    assert not any(call.called for call in others)
+    go_on()
+    assert all(call.called for call in (*alice, *others))
+    told: list[str] = []
+    ask(ALICE, "explain", instance=1).addCallback(told.append)
+    assert "h1" in told[0]
+
+
+def _code(call: Deferred[Any]) -> str:
+    """The code of what the call has failed by."""
+    failed: list[Failure] = []
+    call.addErrback(failed.append)
+    return str(failed[0].value.code)

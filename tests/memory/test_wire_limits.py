@@ -108,6 +108,65 @@ def test_open_calls_are_bounded() -> None:
     assert peers.cell.manager.verbs._waiting._waiters == {}
 
 
+def test_a_users_calls_leave_time_for_others() -> None:
+    """A3: after each call a user's next one, over whatever connection, waits twice as long as it took; root's does not."""
+    peers = Peers()
+    gates = [peers.log_in(1000), peers.log_in(1000)]
+    root = peers.log_in(0)
+    served: list[str] = []
+    took = 0.01
+
+    def slow(who: Any, arguments: Any) -> str:
+        served.append(who.name)
+        peers.cell.clock.rightNow += took  # the time that the call takes, in which nothing else is done
+        return "ok"
+
+    peers.cell.manager.verbs._table["gethosts"] = slow
+    for gate in gates:
+        gate.dataReceived(call("getHosts") * 20)
+    assert len(served) == 1
+    assert [gate.transport.producerState for gate in gates] == ["paused", "paused"]
+    root.dataReceived(call("getHosts") * 2)
+    assert served[1:] == ["root", "root"]
+    del served[:]
+    peers.cell.clock.advance(0.019)  # beside the 0.02 that root's calls took
+    assert len(served) == 1
+    for _ in range(5):
+        peers.cell.clock.advance(0.021)
+    assert len(served) == 6
+    assert [answers(gate).count(b"ok") for gate in gates] == [4, 3], "by turns"
+    peers.hang_up(gates[0])
+    peers.cell.clock.pump([0.02] * 40)
+    assert answers(gates[1]).count(b"ok") > 10
+    assert gates[1].transport.producerState == "producing"
+    took = 1.0
+    again = peers.log_in(1000)
+    again.dataReceived(call("getHosts") * 2)
+    peers.hang_up(again)
+    peers.hang_up(gates[1])
+    peers.hang_up(peers.log_in(1001))
+    assert peers.factory.account(1000).resting, "hanging up does not end the rest"
+    peers.hang_up(root)
+
+
+def test_a_call_that_rests_is_not_late() -> None:
+    """What waits in a connection's buffer because its user's calls rest is not taken for a message without an end."""
+    peers = Peers()
+    gate = peers.log_in(1000)
+
+    def slow(who: Any, arguments: Any) -> str:
+        peers.cell.clock.rightNow += MESSAGE_SECONDS
+        return "ok"
+
+    peers.cell.manager.verbs._table["gethosts"] = slow
+    gate.dataReceived(call("getHosts") * 3)
+    for _ in range(8):
+        peers.cell.clock.advance(MESSAGE_SECONDS)
+    assert answers(gate).count(b"ok") == 3
+    assert not ended(gate)
+    peers.hang_up(gate)
+
+
 def test_a_message_has_its_time() -> None:
     """A2: a call whose end does not come is cut off, and what was kept of it is given back to its user."""
     peers = Peers()
