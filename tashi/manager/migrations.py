@@ -22,7 +22,7 @@ from tashi.manager.neighbours import CellRooms
 from tashi.manager.reboots import hold
 from tashi.manager.settings import ManagerSettings
 from tashi.manager.wishes import wrong_state
-from tashi.model.causes import Cause
+from tashi.model.causes import PASSING, Cause
 from tashi.model.events import vm_action
 from tashi.model.host import Host
 from tashi.model.instance import Instance, Migration, Residue
@@ -174,10 +174,11 @@ def _from_target(tx: Transaction, instance: Instance, migration: Migration, obse
     if instance.state is InstanceState.MigrateTrans and migration.doubt and observation.generation == instance.generation:
         if observation.done or observation.seen in _ABSENT:
             return advance(tx, fail(tx, instance, migration.doubt), Happening.SEEN_PAUSED, reason=f"not moved: {migration.doubt}")
-    elif instance.state is InstanceState.Orphaned and observation.seen in _ABSENT and observation.generation == instance.generation:
-        source = tx.cluster.hosts.get(instance.host_id or 0)
-        if source is not None and source.identity is not None and source.identity.was_rebooted_since(instance.boot):
+    elif instance.state is InstanceState.Orphaned and (source := _rebooted_source(tx, instance)) is not None:
+        if observation.seen in _ABSENT and observation.generation == instance.generation:
             return hold(tx, instance, source)
+        if observation.seen is Seen.PAUSED and observation.cause is not None and observation.cause not in PASSING:
+            return advance(tx, instance, Happening.ARRIVED, **_at_target(tx, instance, migration))
     elif instance.state is InstanceState.MigratePrep and _is_outcome(instance, observation):
         offer = observation.offer
         if observation.refused or offer is None:
@@ -214,6 +215,13 @@ def _from_source(tx: Transaction, instance: Instance, migration: Migration, obse
                 return advance(tx, instance, Happening.MIGRATION_STARTED, reason=instance.reason, decayed=False)
             return instance
     return None
+
+
+def _rebooted_source(tx: Transaction, instance: Instance) -> Host | None:
+    """Return the host that the instance was leaving if it has been rebooted meanwhile: nothing of the instance is left there."""
+    source = tx.cluster.hosts.get(instance.host_id or 0)
+    rebooted = source is not None and source.identity is not None and source.identity.was_rebooted_since(instance.boot)
+    return source if rebooted else None
 
 
 def _ends(instance: Instance) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tashi.errors import YourMistake
+from tashi.model.causes import Cause
 from tashi.model.instance import Disk
 from tashi.model.orders import Destroy, Migrate, Observation, Seen, Suspend
 from tests.builders import ALICE, BOB, a_spec
@@ -23,6 +24,16 @@ def a_cell(**spec: Any) -> tuple[SmallCell, FakeAgent, FakeAgent]:
     cell.work()
     assert cell.state() == "Running"
     return cell, h1, h2
+
+
+def move_until_ordered(cell: SmallCell, h1: FakeAgent) -> None:
+    """Have vm1 move to h2 until its host has been told to send it."""
+    cell.call(ALICE, "migrateVm", instance="vm1", dst="h2")
+    while not any(isinstance(order, Migrate) for order in h1.orders):
+        cell.settle()
+        for agent in cell.agents:
+            if not any(isinstance(order, Migrate) for order in agent.orders):
+                agent.work()
 
 
 def reboot(cell: SmallCell, agent: FakeAgent, silence: float = 0.0) -> None:
@@ -189,12 +200,7 @@ def test_a_source_that_is_rebooted_before_a_move(begun: bool) -> None:
 def test_a_source_that_is_rebooted_during_a_move(arrived: bool, silence: float) -> None:
     """The target is asked: where it has the instance that runs there, else it is Held; never both."""
     cell, h1, h2 = a_cell(hints={})
-    cell.call(ALICE, "migrateVm", instance="vm1", dst="h2")
-    while not any(isinstance(order, Migrate) for order in h1.orders):
-        cell.settle()
-        for agent in cell.agents:
-            if not any(isinstance(order, Migrate) for order in agent.orders):
-                agent.work()
+    move_until_ordered(cell, h1)
     if arrived:
         h2.domains[1] = h2.expected.pop(1)
     reboot(cell, h1, silence)
@@ -209,6 +215,27 @@ def test_a_source_that_is_rebooted_during_a_move(arrived: bool, silence: float) 
         cell.work()
         assert (cell.state(), len(h1.domains) + len(h2.domains)) == ("Running", 1)
     assert cell.instance().residue == ()
+
+
+@pytest.mark.parametrize("cause", [Cause.ADMINISTRATOR, Cause.REVERTED, Cause.MIGRATING])
+def test_an_instance_that_was_moved_while_paused_belongs_to_its_target(cause: Cause) -> None:
+    """A target whose domain is paused for good has it, although it never ran there, when its source has lost all; one that is only
+    on its way is still waited for."""
+    cell, h1, h2 = a_cell(hints={})
+    move_until_ordered(cell, h1)
+    h2.domains[1] = h2.expected.pop(1)
+    h2.paused.add(1)
+    h2.causes[1] = cause
+    reboot(cell, h1)
+    cell.work()
+    if cause is Cause.MIGRATING:
+        assert (cell.state(), cell.manager.cluster.host_name(cell.instance().host_id)) == ("Orphaned", "h1")
+        return
+    assert (cell.state(), cell.manager.cluster.host_name(cell.instance().host_id)) == ("Paused", "h2")
+    assert (cell.instance().cause, cell.instance().residue) == (cause, ())
+    cell.call(ALICE, "unpauseVm", instance="vm1")
+    cell.work()
+    assert cell.state() == "Running"
 
 
 def test_a_target_that_is_rebooted_after_a_move() -> None:

@@ -28,6 +28,8 @@ class Cell:
         self.store = SlowStore(world)
         self.told: dict[str, dict[str, set[str]]] = {}
         """For each command, by its thread: the bodies told, by stanza id."""
+        self.told_at: dict[str, float] = {}
+        """When each command was first told its outcome."""
         self.events: dict[int, set[str]] = {}
         self.up = False
         for agent in agents:
@@ -92,6 +94,7 @@ class Cell:
         rows = self.manager.outbox.pending()
         for row in rows:
             if row.to:
+                self.told_at.setdefault(str(row.thread), self._world.clock.seconds())
                 self.told.setdefault(str(row.thread), {}).setdefault(row.stanza_id, set()).add(row.body)
             elif row.seq is not None:
                 self.events.setdefault(row.seq, set()).add(row.body)

@@ -17,6 +17,9 @@ from tests.simulation.world import World
 
 _RETURNS = {InstanceState.Suspended: "resumeVm", InstanceState.Paused: "unpauseVm"}
 
+CROSSING = 2.0
+"""Seconds that a command may be on its way before it is looked at."""
+
 
 class Sender:
     """Sends commands, some of them twice, and repeats what was not answered with the very same stanza."""
@@ -25,6 +28,8 @@ class Sender:
         self._world = world
         self._cell = cell
         self.commands: dict[str, Callable[[], None]] = {}
+        self.repeated_at: dict[str, float] = {}
+        """When each command was last repeated."""
         self.names: dict[str, tuple[str, ...]] = {}
         """What each create asked for."""
         self.unwanted: set[str] = set()
@@ -64,7 +69,13 @@ class Sender:
         if self._cell.up:
             for thread, command in self.commands.items():
                 if thread not in self._cell.told:
+                    self.repeated_at[thread] = self._world.clock.seconds()
                     command()
+
+    def is_crossed(self, thread: str) -> bool:
+        """Return whether a repetition of this command may have crossed its outcome, which is then told once more."""
+        told_at = self._cell.told_at[thread]
+        return 0.0 <= told_at - self.repeated_at.get(thread, -CROSSING) < CROSSING
 
     def _spec(self, name: str) -> InstanceSpec:
         chance = self._world.chance
@@ -91,8 +102,8 @@ class Sender:
 
 
 def outcome_of(bodies: dict[str, set[str]]) -> dict[str, Any]:
-    """The one outcome that a command was told."""
-    (body,) = {body for told in bodies.values() for body in told}
+    """Return the outcome that a command was told, the last one if it was told again."""
+    (body,) = list(bodies.values())[-1]
     found: dict[str, Any] = json.loads(body)
     return found
 

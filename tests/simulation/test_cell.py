@@ -30,7 +30,7 @@ MAKE_GOOD = (90, 120, 150)
 SEEDS = int(os.environ.get("TASHI_SEEDS", "50"))
 """Seeds to run, from 0; `TASHI_FIRST_SEED` moves the first."""
 FIRST_SEED = int(os.environ.get("TASHI_FIRST_SEED", "0"))
-FAILED_ONCE = (617, 837, 1216, 2317, 3714)
+FAILED_ONCE = (329, 375, 422, 617, 837, 1216, 2317, 3714)
 """Seeds that found a fault; they always run."""
 
 
@@ -118,9 +118,11 @@ def _always_true(cell: Cell) -> None:
 
 def _true_in_the_end(world: World, cell: Cell, sender: Sender) -> None:
     records = cell.manager.cluster
-    # every command has one outcome, told as one stanza however often
+    # every command has one outcome, told as one stanza however often, unless its repetition crossed it
     assert sender.commands.keys() == cell.told.keys()
-    assert {thread: len(stanzas) for thread, stanzas in cell.told.items() if len(stanzas) != 1} == {}
+    more_than_one = {thread: len(stanzas) for thread, stanzas in cell.told.items() if len(stanzas) != 1}
+    assert {thread: count for thread, count in more_than_one.items() if not (sender.is_crossed(thread) and count == 2)} == {}
+    assert [bodies for stanzas in cell.told.values() for bodies in stanzas.values() if len(bodies) != 1] == []
     outcomes = {thread: outcome_of(stanzas) for thread, stanzas in cell.told.items()}
     # what was told is so: nothing is left of what no command was told runs
     good = {name for thread, names in sender.names.items() if outcomes[thread]["status"] == "OK" for name in names}
