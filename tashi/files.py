@@ -67,8 +67,14 @@ def read_secret(path: Path, remedy: str, *, follow: bool = False) -> str:
 
 
 def hold(path: Path) -> IO[str] | None:
-    """Lock the file for as long as the result is open; None: another process holds it. The kernel ends the lock with its process."""
-    file = path.open("a")
+    """Lock the file for as long as the result is open; None: another process holds it. The kernel ends the lock with its process.
+
+    Only its owner may open the file, since whoever may open it may lock it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.fdopen(os.open(path, flags, 0o600), "r+")
+    if os.fstat(file.fileno()).st_mode & 0o077:
+        os.fchmod(file.fileno(), 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -134,6 +134,11 @@ class Verbs:
         }
         for part in (OperatorVerbs(cluster, kick, drain, self._row, self._host_row, first_free_uid), *parts):
             self._table.update(part.verbs)
+
+    @property
+    def names(self) -> Collection[str]:
+        """The verbs in lower case."""
+        return self._table.keys()
 
     async def call(self, who: Principal, verb: str, arguments: Arguments) -> Any:
         """The verb's result, told when what it tells of is durable; YourMistake when it cannot be had."""

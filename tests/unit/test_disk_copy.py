@@ -96,7 +96,14 @@ def test_a_copy_is_made_once(images: Path) -> None:
     assert (images / COPY.name).read_bytes() == b"used"
     assert (images / COPY.name).stat().st_ino == first.st_ino
     assert (images / "a.img").read_bytes() == CONTENT
-    assert first.st_mode & 0o600 == 0o600
+
+
+@pytest.mark.parametrize(("template", "copy"), [(0o644, 0o600), (0o400, 0o600), (0o664, 0o660), (0o640, 0o600), (0o666, 0o666)])
+def test_a_copy_is_its_owner_s(images: Path, template: int, copy: int) -> None:
+    """A1: who may only read a template does not read a user's disk; whoever QEMU writes it as still does."""
+    (images / "a.img").chmod(template)
+    PersistentDisks(images).make(UUID, 2, [COPY])
+    assert (images / COPY.name).stat().st_mode & 0o777 == copy
 
 
 def test_what_was_never_used_is_given_up(images: Path) -> None:

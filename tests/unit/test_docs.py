@@ -2,18 +2,24 @@
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from occi.categories import Vocabulary
 from occi.parse import parse_create
+from occi.render import VERBS as MESSAGES
 from tashi.client.parse import parse
 from tashi.config import load
 from tashi.model.diagram import page
+from tests.small_cell import SmallCell
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+SECURITY = (ROOT / "docs/security.md").read_text()
+UNITS = {"": 1, "s": 1, "KiB": 2**10, "MiB": 2**20}
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
@@ -82,3 +88,42 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_the_page_of_states_is_the_table() -> None:
     """docs/reference/states.md is what the table of states makes of itself."""
     assert (ROOT / "docs/reference/states.md").read_text() == page()
+
+
+def section(title: str) -> str:
+    """The part of docs/security.md below this title."""
+    found = re.search(rf"^#+ {title}\n(.*?)(?=^#|\Z)", SECURITY, re.MULTILINE | re.DOTALL)
+    assert found is not None, title
+    return found[1]
+
+
+def verbs_in_the_table(title: str) -> list[str]:
+    """The verbs of each row of a table of docs/security.md."""
+    rows = re.findall(r"^\| \w+ \| ((?:`\w+` ?)+)\|", section(title), re.MULTILINE)
+    return [verb for row in rows for verb in re.findall(r"`(\w+)`", row)]
+
+
+def constant(path: str) -> Any:
+    """What a dotted path leads to: a constant of a module, or an attribute of one."""
+    parts = path.split(".")
+    cut = next(count for count in range(len(parts), 0, -1) if (ROOT.joinpath(*parts[:count]).with_suffix(".py")).exists())
+    value: Any = import_module(".".join(parts[:cut]))
+    for name in parts[cut:]:
+        value = getattr(value, name)
+    return value
+
+
+def test_every_verb_has_its_place_in_the_page_on_security() -> None:
+    """Each verb of the socket and each message stands in exactly one group of the tables of docs/security.md."""
+    at_the_socket = [verb.lower() for verb in verbs_in_the_table("Verbs at the unix socket")]
+    assert sorted(at_the_socket) == sorted(SmallCell().manager.verbs.names)
+    assert sorted(verbs_in_the_table("Verbs by message")) == sorted(MESSAGES)
+
+
+def test_the_bounds_of_the_page_on_security_are_the_code_s() -> None:
+    """Each number in the table of bounds is the constant that is named beside it."""
+    text = section("Bounds")
+    rows = re.findall(r"^\| [^|]+ \| ([\d,]+) ?(s|KiB|MiB|) \| `([\w.]+)` \|$", text, re.MULTILINE)
+    assert len(rows) == len(re.findall(r"^\| [^*|-].*`$|^\| [^*|-].*` \|$", text, re.MULTILINE)) > 30
+    for number, unit, path in rows:
+        assert int(number.replace(",", "")) * UNITS[unit] == constant(path), path

@@ -109,6 +109,12 @@ def test_a_start_begins_with_a_clean_directory(share: Path) -> None:
     assert _overlays(share) == ["5/0.qcow2"]
 
 
+def test_what_a_guest_writes_is_read_by_nobody_else(share: Path) -> None:
+    """A1: other users of the machine may not open throw-away disks and scratch space."""
+    attached = _host(share, "node1").prepare(UUID, 3, DISKS, Scratch(size=1))
+    assert [Path(one.path).stat().st_mode & 0o777 for one in attached] == [0o600, 0o600]
+
+
 def test_nothing_is_made_in_another_host_s_directory(share: Path) -> None:
     """Two hosts that were told the same generation do not write to one overlay: the second refuses, and says whose it is."""
     _host(share, "node1").prepare(UUID, 3, DISKS)

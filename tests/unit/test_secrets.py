@@ -104,3 +104,18 @@ def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
     again = hold(path)
     assert again is not None
     again.close()
+
+
+def test_a_lock_is_for_its_owner(tmp_path: Path) -> None:
+    """Nobody else opens the file, since whoever does could lock it and keep the program from starting; an older file is mended."""
+    path = tmp_path / "lock"
+    path.touch(0o644)
+    held = hold(path)
+    assert held is not None
+    assert path.stat().st_mode & 0o777 == 0o600
+    held.close()
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError):
+        hold(path)
+    assert not (tmp_path / "elsewhere").exists()

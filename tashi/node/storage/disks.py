@@ -170,6 +170,7 @@ class Disks:
             self.discard(uuid, generation, _copies(disks))
 
     def _overlay(self, image: DiskImage, path: Path) -> AttachedDisk:
+        path.touch(0o600)  # what the guest writes is for nobody else on this machine
         shutil.copyfile(self._blank(image), path)
         return _over(image, path)
 

@@ -118,7 +118,7 @@ class PersistentDisks:
             part.unlink(missing_ok=True)
             target = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
-                os.fchmod(target, os.fstat(source).st_mode & 0o666 | 0o600)
+                os.fchmod(target, _mode_of_copy(os.fstat(source).st_mode))
                 if reflink(source, target):
                     os.fsync(target)
                 else:
@@ -156,3 +156,15 @@ def _same_file(one: Path, other: Path) -> bool:
         return os.path.samestat(one.lstat(), other.lstat())
     except FileNotFoundError:
         return False
+
+
+def _mode_of_copy(template: int) -> int:
+    """The permissions of a user's disk: everybody reads a template, but a copy only who may also write the template.
+
+    Where libvirt cannot change the owner of files, QEMU writes a disk by these permissions.
+    """
+    mode = 0o600
+    for both in (0o060, 0o006):
+        if template & both == both:
+            mode |= both
+    return mode

@@ -88,7 +88,7 @@ def _make_file(directory: Path, scratch: Scratch) -> AttachedDisk:
     path = directory / SCRATCH_FILE
     require(directory, scratch.size * 2**20, "the scratch space")
     try:
-        with path.open("xb") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.truncate(scratch.size * 2**20)
     except OSError as error:
         raise fault(error, directory, "the scratch space") from error
