@@ -33,8 +33,8 @@ class Guest:
         self.cell = cell
         self.name = name
         row = json.loads(cell.cli("createVm", "--name", name, "--disks", "tashi.img", "--memory", "128", "--wait", "-o", "json", *words))[0]
-        domain = cell.virsh(row["host"], "domuuid", f"tashi-{row['id']}-{name}").strip()
-        self.log = next(cell.state_dir.rglob(f"console/{domain}.*.log"))
+        self.domain = cell.virsh(row["host"], "domuuid", f"tashi-{row['id']}-{name}").strip()
+        self.log = next(cell.state_dir.rglob(f"console/{self.domain}.*.log"))
         self.wait_for("GUEST-UP")
 
     def wait_for(self, text: str, after: int = 0, seconds: float = BOOT_SECONDS) -> None:
@@ -64,8 +64,9 @@ class Guest:
     def virsh(self, verb: str, *words: str) -> str:
         """What plain virsh on the host says of the domain."""
         uri = self.cell.description["hosts"][0]["uri"]
-        name = self.log.stem
-        return subprocess.run(["virsh", "-c", uri, verb, name, *words], capture_output=True, text=True, timeout=30, check=True).stdout
+        return subprocess.run(
+            ["virsh", "-c", uri, verb, self.domain, *words], capture_output=True, text=True, timeout=30, check=True
+        ).stdout
 
     def description(self, *words: str) -> ElementTree.Element:
         """The domain as libvirt has it."""

@@ -166,7 +166,7 @@ HOSTILE = {
         "<hostdev mode='subsystem' type='pci'><source><address bus='0x01' evil='1'/></source></hostdev>",
     ),
     "serial to a file": DESCRIBED.replace(
-        "<serial type='pty'>", "<serial type='file'><source path='/root/.ssh/evil'/>"
+        "<serial type='pty'>", "<serial type='file'><source path='/home/bob/.ssh/evil'/>"
     ),
     "another serial port": _with("devices", "<serial type='dev'><source path='/dev/evil'/></serial>"),
     "qemu:commandline": DESCRIBED.replace(
