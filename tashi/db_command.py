@@ -64,6 +64,9 @@ def _back_up(config: Config, arguments: argparse.Namespace) -> int:
     target: Path = arguments.file.absolute()
     now = WallClock().seconds()
     _expect_database(config.database)
+    if target.parent.exists() and target.parent.samefile(config.state_dir):
+        words = "choose another directory: a backup must survive the loss of this one"
+        raise YourMistake(CONFLICT, f"{config.state_dir} holds the control plane's own files; {words}")
     secrets = {}
     if arguments.with_secrets:
         secrets = {
@@ -74,9 +77,10 @@ def _back_up(config: Config, arguments: argparse.Namespace) -> int:
     manifest = back_up(
         config.database, target, version=__version__, now=now, secrets=secrets, replace=arguments.force
     )
-    backups.note(config.state_dir, backups.LastBackup(at=now, file=str(target)))
+    shown = str(target).encode(errors="backslashreplace").decode()  # a path need not be UTF-8
+    backups.note(config.state_dir, backups.LastBackup(at=now, file=shown))
     _hand_over(config)
-    print(f"{target}: cell {manifest.cell}, {manifest.commits} commits, {target.stat().st_size} bytes")
+    print(f"{shown}: cell {manifest.cell}, {manifest.commits} commits, {target.stat().st_size} bytes")
     if manifest.secrets:
         print(f"It holds secrets ({', '.join(manifest.secrets)}): keep it where only you can read it.")
     return DONE

@@ -23,6 +23,7 @@ from twisted.spread import banana, pb
 from tashi.client.unreachable import CannotReach
 from tashi.clocks import within
 from tashi.errors import BAD_ARGUMENT, INTERNAL, OurFault, TashiError, YourMistake
+from tashi.model.names import shown
 from tashi.wire.codec import decode, encode
 
 _GONE = (pb.DeadReferenceError, pb.PBConnectionLost, ConnectionDone, ConnectionLost)
@@ -63,7 +64,11 @@ class Link:
         return await _within(self._reactor, seconds, self._call(verb, content), f"{verb} at {self._path}")
 
     async def _call(self, verb: str, content: Mapping[str, Any]) -> Any:
-        text = encode({"verb": verb, "arguments": content})
+        try:
+            text = encode({"verb": verb, "arguments": content})
+        except UnicodeEncodeError as error:
+            words = f"expected text in UTF-8, got {shown(error.object)}; correct what you typed"
+            raise YourMistake(BAD_ARGUMENT, words) from None
         if len(text) > banana.SIZE_LIMIT:
             raise YourMistake(
                 BAD_ARGUMENT, f"{len(text)} bytes are more than one call carries ({banana.SIZE_LIMIT}); ask for less at a time"

@@ -92,6 +92,8 @@ class SQLiteStore:
         self._first = self._commits = self._checkpointed = 0
         self._numbers: dict[str, int] = {}
         self._runs: dict[str, int] = {}
+        self._files: dict[Path, tuple[int, int] | None] = {}
+        """Device and inode of the database file and its log, as this connection has them open."""
         self._checkpoint: DelayedCall | None = None
         self._pool = adbapi.ConnectionPool(
             "sqlite3",
@@ -232,10 +234,25 @@ class SQLiteStore:
         self._cell = str(tables["settings"].get(CELL, ""))
         self._reserve([Change("counters", kind, number) for kind, number in tables["counters"].items()])
         self._seal()
+        if self._path != ":memory:":
+            path = Path(self._path)
+            self._files = {file: _identity(file) for file in (path, log_of(path))}
         return tables
+
+    def _check_in_place(self) -> None:
+        """Raise OurFault when a file was replaced or removed under this connection: a commit would go to a file
+        that nobody finds again."""
+        for file, identity in self._files.items():
+            if _identity(file) != identity:
+                raise OurFault(
+                    INTERNAL,
+                    f"{file} was replaced or removed while it was in use; put it back, or stop the control plane "
+                    "and restore a backup with `tashi db restore FILE`",
+                )
 
     def _commit(self, connection: Any, changes: Sequence[Change]) -> None:
         """Write the changes. The numbers in them are reserved first, and the commit is counted in the marker before anybody is told."""
+        self._check_in_place()
         known = self._cell, self._numbers
         self._reserve(changes)
         if known != (self._cell, self._numbers):
@@ -287,6 +304,15 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # a commit that was answered survives a power cut
     connection.execute("PRAGMA busy_timeout = 5000")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return the device and the inode of a file, which is never opened here; None when it is missing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _size(path: Path) -> int:

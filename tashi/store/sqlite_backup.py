@@ -41,11 +41,10 @@ def back_up(
 ) -> Manifest:
     """Copy the database as it is now into ``target``, whole or not at all, readable by its owner only.
 
-    ``now``: seconds since the epoch. YourMistake when there is such a file and it is not to be replaced, OurFault when the database is
-    damaged. Raises sqlite3.Error and OSError.
+    ``now``: seconds since the epoch. YourMistake when the target is no place for a backup, or exists and is not to be replaced; OurFault
+    when the database is damaged. Raises sqlite3.Error and OSError.
     """
-    if target.exists() and not replace:
-        raise YourMistake(CONFLICT, f"{target} exists; choose another name, or replace it with --force")
+    _check_target(database, target, replace)
     temporary = _copy(database, target)
     try:
         wrong = problems(temporary)
@@ -69,6 +68,8 @@ def back_up(
         }
         connection = sqlite3.connect(temporary, isolation_level=None)
         try:
+            # the database may be a backup that was put there by hand
+            connection.execute("DROP TABLE IF EXISTS backup")
             connection.execute("CREATE TABLE backup (name TEXT PRIMARY KEY, content BLOB NOT NULL)")
             connection.executemany("INSERT INTO backup VALUES (?, ?)", rows.items())
         finally:
@@ -77,6 +78,18 @@ def back_up(
     finally:
         temporary.unlink(missing_ok=True)
     return manifest
+
+
+def _check_target(database: Path, target: Path, replace: bool) -> None:
+    """YourMistake unless a backup may be written here: never over a file of the database, and over another
+    plain file only with ``replace``."""
+    names = [path.name for path in with_companions(database)] + [f"{database.name}-journal"]
+    if target.name in names and target.parent.exists() and target.parent.samefile(database.parent):
+        raise YourMistake(CONFLICT, f"{target} is a file of the database itself; choose another name")
+    if target.is_symlink() or (target.exists() and not target.is_file()):
+        raise YourMistake(CONFLICT, f"{target}: expected a new or a regular file; choose another name")
+    if target.exists() and not replace:
+        raise YourMistake(CONFLICT, f"{target} exists; choose another name, or replace it with --force")
 
 
 def restore(database: Path, marker: Marker, source: Path, *, now: float) -> Restored:

@@ -7,6 +7,7 @@ a log to whatever file lies beside it, all without a word.
 from __future__ import annotations
 
 import enum
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -153,7 +154,7 @@ def reading(path: Path, look: Callable[[sqlite3.Connection], Result], option: st
     """Return what ``look`` returns of a connection that cannot write. Raises sqlite3.Error, also when there is no file."""
     if not option and not log_of(path).exists():
         option = "immutable=1"  # else SQLite would make an empty log, which stays
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro" + (f"&{option}" if option else "")
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro" + (f"&{option}" if option else "")
     connection = sqlite3.connect(uri, uri=True)
     try:
         connection.execute("PRAGMA busy_timeout = 5000")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import subprocess
@@ -179,9 +180,54 @@ class DatabaseCommandTest(TestCase):
         )
         self.assertEqual(file.read_text(), "precious")
         self.db("backup", file, "--force")
+        self.db("backup", self.top / os.fsdecode(b"not-utf-8-\xff"))
+        self.assertIn("not-utf-8-", backups.last(self.state).file)  # type: ignore[union-attr]
         self.assertIn("ok", self.db("check", file))
         self.assertIn("No such file or directory", self.db("backup", self.top / "nowhere" / "file", code=1))
         self.assertEqual([path.name for path in self.top.iterdir() if path.name.startswith(".")], [])
+
+    async def test_a_backup_never_replaces_what_the_control_plane_uses(self) -> None:
+        """--force replaces plain files only, and none of the state directory."""
+        store = await self.young()
+        (self.state / "ca.key").write_bytes(b"a key")
+        (self.top / "link").symlink_to(self.top / "elsewhere")
+        (self.top / "dangling").mkdir()
+        os.mkfifo(self.top / "pipe")
+        (self.top / "also").symlink_to(self.state)
+        before = {path.name: path.stat().st_ino for path in self.state.iterdir()}
+        ours = ("tashi.sqlite", "tashi.sqlite-wal", "tashi.sqlite-shm", "tashi.sqlite-journal")
+        names = (*ours, "tashi.mark", "ca.key", "lock", "new")
+        for directory in (self.state, self.top / "also", self.top / "dangling" / ".." / "state"):
+            for name in names:
+                said = self.db("backup", directory / name, "--force", code=1)
+                self.assertIn("holds the control plane's own files", said)
+        for name in ("link", "dangling", "pipe"):
+            said = self.db("backup", self.top / name, "--force", code=1)
+            self.assertIn("expected a new or a regular file", said)
+        self.assertEqual({path.name: path.stat().st_ino for path in self.state.iterdir()}, before)
+        await self.fill(store, 15, 15)
+
+    async def test_a_backup_beside_a_database_elsewhere_never_replaces_it(self) -> None:
+        """Where [SQL] uri names a file outside the state directory, that file and its log are safe, too."""
+        conf = self.top / "state.conf" / "Tashi.cfg"
+        conf.write_text(conf.read_text() + f"[SQL]\nuri = sqlite://{self.top}/records\n")
+        self.state.mkdir()
+        self.database = self.top / "records"
+        await self.young()
+        for name in ("records", "records-wal", "records-shm", "records-journal"):
+            said = self.db("backup", self.top / name, "--force", code=1)
+            self.assertIn("is a file of the database itself", said)
+        self.assertIn("16 commits", self.db("backup", self.top / "records.monday"))
+
+    async def test_a_backup_copied_by_hand_is_backed_up_again(self) -> None:
+        """A backup that somebody put in place with cp is a database like any other; its old manifest and secrets go."""
+        store = await self.young()
+        (self.state / "ca.key").write_bytes(b"a key")
+        self.db("backup", self.top / "file", "--with-secrets")
+        await store.close()
+        (self.top / "file").replace(self.database)
+        self.assertIn("16 commits", self.db("backup", self.top / "again"))
+        self.assertIn("secrets: none", self.db("check", self.top / "again"))
 
     async def test_a_restore_is_refused_while_a_control_plane_runs(self) -> None:
         """Two may not write; nothing is changed."""

@@ -361,6 +361,21 @@ class LossTest(TestCase):
         assert expected is not None
         self.assertEqual(expected.mark.numbers["instance"], 6000)
 
+    async def test_nothing_is_committed_to_a_file_that_was_taken_away(self) -> None:
+        """The database or its log is removed or replaced in use: no commit is told until it is back."""
+        store, here = await self.young(commits=3)
+        for file in (here.database, log_of(here.database)):
+            for replaced in (False, True):
+                aside = file.with_name(f"{file.name}.aside")
+                file.rename(aside)
+                if replaced:
+                    subprocess.run(["cp", "-a", str(aside), str(file)], check=True)
+                with self.assertRaisesRegex(OurFault, f"{file.name} was replaced or removed .*; put it back"):
+                    await store.commit([Change("instances", 4, an_instance(4))])
+                aside.rename(file)
+                await store.commit([Change("instances", 4, an_instance(4))])
+        self.assertEqual(store.mark().commits, 9)
+
     async def test_a_checkpoint_bounds_the_log(self) -> None:
         """What was committed is in the file itself after a checkpoint, and closing leaves no log."""
         store, here = await self.young()

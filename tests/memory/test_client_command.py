@@ -192,6 +192,13 @@ class VerbTests(ClientCase):
         self.assertIn("there is no user nobody", err)
         self.assertEqual(len(self.avatar.instances), 1)
 
+    async def test_a_word_that_is_not_utf_8_is_refused(self) -> None:
+        """A byte that the terminal sends and UTF-8 does not know is one sentence, and nothing is asked for."""
+        for words in (("--name", "\udcff", "--disks", "d"), ("--name", "a", "--disks", "d", "--hints", "b=\ud800")):
+            code, _, err = await self.tashi("createVm", *words)
+            self.assertEqual((code, self.avatar.asked), (1, []))
+            self.assertIn("expected text in UTF-8, got '", err)
+
     async def test_a_name_of_digits_goes_over_the_wire_as_a_name(self) -> None:
         """name:9 is the JSON string "9", and 9 the JSON integer, at the command line and in the Python interface (O11)."""
         for text, sent in (("name:9", "9"), ("9", 9), ("003", "003"), ("name:web", "web")):
