@@ -155,11 +155,11 @@ class Executor:
             if isinstance(order, Deed) and life.done is None:
                 life.waiting = order  # whoever ran here before us may not have got to it
                 self._proceed(life)
+            elif destroying and (life.last is None or life.last.seen is not Seen.GONE):
+                life.waiting = order  # the wish to be rid of it stands, whatever was seen of it since it failed
+                self._proceed(life)
             elif life.last is None or life.last.seen in ALIVE:
                 life.look = life.asked = True
-                self._proceed(life)
-            elif destroying and life.last.seen in (Seen.FAILED, Seen.MISSING):
-                life.waiting = order  # the wish to be rid of it stands
                 self._proceed(life)
             else:
                 self._tell(life.last)

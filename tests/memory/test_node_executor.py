@@ -286,6 +286,18 @@ class ExecutorTests(ExecutorCase):
         self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING)])
         self.assertEqual(len(self.host.domains(CELL)), 1)
 
+    def test_failed_destroy_is_tried_again_after_its_domain_was_seen(self) -> None:
+        """A destroy that failed is carried out when it is asked for again, also when the domain has been listed since."""
+        self.executor.give([start()])
+        works, self.host.destroy = self.host.destroy, self.refuse  # type: ignore[method-assign]
+        self.executor.give([destroy()])
+        self.successResultOf(Deferred.fromCoroutine(self.executor.survey()))
+        self.host.change(uuid_of(1), Seen.PAUSED, Cause.IO_ERROR)
+        self.host.destroy = works  # type: ignore[method-assign]
+        self.executor.give([destroy()])
+        self.assertEqual(self.told[-1].seen, Seen.GONE)
+        self.assertEqual(self.host.domains(CELL), [])
+
     def test_failed_destroy_is_tried_again(self) -> None:
         """A destroy that failed is carried out when it is asked for again."""
         self.executor.give([start()])

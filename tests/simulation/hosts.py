@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from tashi.errors import INTERNAL, OurFault
 from tashi.model.causes import Cause
 from tashi.model.instance import Resources
-from tashi.model.orders import Deed, Migrate, Observation, Offer, Order, PrepareDisks, Report, Seen, Start
+from tashi.model.orders import Deed, Migrate, Observation, Offer, Order, PrepareDisks, Receive, Report, Seen, Start, Suspend
 from tashi.node.executor import Executor
 from tashi.node.fake import FakeHypervisor
 from tashi.node.listing import Listing
@@ -38,20 +38,34 @@ class Machine(FakeHypervisor):
         self._world = world
         self.busy_until: dict[str, float] = {}
         """When what takes long on a domain is at its end."""
+        self.has_share = True
+        """Whether the directory that all hosts share is mounted here."""
 
     def start(self, cell: str, order: Start) -> Observation:
+        if order.uuid not in self._domains and not self.has_share:
+            self._world.left_behind.add(order.uuid)
+            self._need_share()
         if order.uuid not in self._domains and self._world.happens(0.15):
             self.give_up(order.uuid, [disk.uri for disk in order.disks if disk.template])
             raise OurFault(INTERNAL, "qemu does not start")
         return super().start(cell, order)
 
     def prepare_disks(self, cell: str, order: PrepareDisks) -> None:
+        if not self.has_share:
+            self._world.left_behind.add(order.uuid)
+            self._need_share()
         if self._world.happens(0.1):
             self.give_up(order.uuid, [copy.name for copy in order.copies])
             raise OurFault(INTERNAL, "/images is full")
         super().prepare_disks(cell, order)
 
+    def destroy(self, cell: str, domain_uuid: str, *arguments: Any, **named: Any) -> None:
+        self._need_share()
+        super().destroy(cell, domain_uuid, *arguments, **named)
+
     def do(self, cell: str, deed: Deed) -> Resources | Offer | Seen | None:
+        if isinstance(deed, Suspend | Receive):
+            self._need_share()
         if deed.uuid in self._domains and self._world.happens(0.1):
             self._come_back(deed.uuid)
             self._domains[deed.uuid].order = msgspec.structs.replace(self._domains[deed.uuid].order, generation=deed.generation)
@@ -85,8 +99,9 @@ class Machine(FakeHypervisor):
 
     def lose_one(self) -> None:
         """The qemu of one domain dies."""
-        if self._domains:
-            domain = self._world.chance.choice(list(self._domains))
+        here = [uuid for uuid, _ in self._here()]
+        if here:
+            domain = self._world.chance.choice(here)
             if not any(machine._leaving.get(domain) is self for machine in self._shared.machines.values()):
                 self._world.lost.add(self._domains[domain].order.name)
             self.change(domain, Seen.GONE, Cause.CRASHED)
@@ -97,6 +112,32 @@ class Machine(FakeHypervisor):
         if free:
             causes = (Cause.ADMINISTRATOR, Cause.NO_SPACE, Cause.SAVED_BY_HOST, Cause.REVERTED)
             self.change(self._world.chance.choice(free), Seen.PAUSED, self._world.chance.choice(causes))
+
+    def start_saved(self, domain: str) -> None:
+        """Start a domain again from its managed save, if it is still saved here (`virsh start`)."""
+        if domain in self._domains and self._domains[domain].cause is Cause.SAVED_BY_HOST:
+            self.change(domain, Seen.RUNNING)
+
+    def is_idle(self, domain: str) -> bool:
+        """Return whether nothing is under way at the domain, so that libvirt does not refuse another job on it."""
+        return domain not in self._leaving and self.busy_until.get(domain, 0.0) <= self._world.clock.seconds()
+
+    def lose_share_for_a_while(self) -> None:
+        """The shared directory is not mounted: domains are paused by I/O errors, and nothing that needs it can be done."""
+        if self.has_share:
+            self.has_share = False
+            chance = self._world.chance_of("share")
+            for domain in self.active():
+                if domain not in self._leaving and chance.random() < 0.5:
+                    self.change(domain, Seen.PAUSED, Cause.IO_ERROR)
+            self._world.clock.callLater(chance.uniform(0.0, 30.0), self._mount_share)
+
+    def _mount_share(self) -> None:
+        self.has_share = True
+
+    def _need_share(self) -> None:
+        if not self.has_share:
+            raise OurFault(INTERNAL, "the shared directory is not mounted")
 
     def vanish_for_a_while(self) -> None:
         """libvirt does not answer."""
@@ -112,9 +153,13 @@ class Machine(FakeHypervisor):
         return [uuid for uuid, domain in self._domains.items() if domain.seen is Seen.RUNNING]
 
     def running(self) -> list[Start]:
-        """The orders of all domains that run, or would if nobody had paused them."""
+        """The orders of all domains that run, or would if nobody had paused them or moved them away."""
         arriving = {uuid for machine in self._shared.machines.values() for uuid, target in machine._leaving.items() if target is self}
-        return [domain.order for uuid, domain in self._domains.items() if uuid not in arriving]
+        return [domain.order for uuid, domain in self._here() if uuid not in arriving]
+
+    def _here(self) -> list[tuple[str, Any]]:
+        """The domains by UUID, without those that run elsewhere and are only defined here."""
+        return [(uuid, domain) for uuid, domain in self._domains.items() if domain.cause is not Cause.MIGRATED_AWAY]
 
     def saved(self) -> list[Start]:
         """The orders of all domains whose memory is kept."""

@@ -15,7 +15,9 @@ from twisted.logger import globalLogPublisher
 from tashi.model.instance import domain_uuid
 from tashi.model.states import InstanceState
 from tashi.scheduling.load import load_of
+from tests.simulation.administrator import Administrator
 from tests.simulation.cell import Cell
+from tests.simulation.clones import ClonedAgent
 from tests.simulation.hosts import CORES, MEMORY, Agent
 from tests.simulation.sender import Operator, Sender, outcome_of
 from tests.simulation.world import World
@@ -36,18 +38,21 @@ FAILED_ONCE = (329, 375, 422, 617, 837, 1216, 2317, 3714)
 
 @pytest.mark.parametrize("seed", [*FAILED_ONCE, *range(FIRST_SEED, FIRST_SEED + SEEDS)])
 def test_whatever_happens_a_cell_keeps_its_promises(seed: int) -> None:
-    """Killed managers and agents, pulled plugs, lost links, full disks, clocks that jump, failing starts and moves, and commands that come
-    twice end well."""
+    """Killed managers and agents, cloned agents, pulled plugs, lost links, full disks, shares that vanish, clocks that jump, failing
+    starts and moves, domains saved by hand, and commands that come twice end well."""
     world = World(seed)
     agents = [Agent(world, f"h{number}") for number in (1, 2, 3)]
     cell = Cell(world, agents)
-    sender, operator = Sender(world, cell), Operator(world, cell)
+    sender, operator, administrator = Sender(world, cell), Operator(world, cell), Administrator(world, agents)
+    clones = [ClonedAgent(world, cell, agent.name) for agent in agents]
     with _unexpected_failures() as failures:
         for _ in range(round(TROUBLE / STEP)):
             world.clock.advance(STEP)
             _always_true(cell)
             world.set_time_of_day()
             _make_trouble(world, cell, sender, operator)
+            _make_trouble_on_hosts(world, administrator, agents)
+            _try_clones(world, clones)
         world.faulty = False
         for second in range(PEACE):
             for _ in range(round(1 / STEP)):
@@ -88,6 +93,23 @@ def _make_trouble(world: World, cell: Cell, sender: Sender, operator: Operator) 
             agent.machine.pause_one()
         if world.happens(0.003):
             agent.machine.vanish_for_a_while()
+
+
+def _make_trouble_on_hosts(world: World, administrator: Administrator, agents: list[Agent]) -> None:
+    """What somebody does on the hosts, and what happens to them, without a word to the control plane."""
+    if world.strikes("managed save", 0.01):
+        administrator.save_one()
+    for agent in agents:
+        if agent.process.alive and world.strikes("share", 0.002):
+            agent.machine.lose_share_for_a_while()
+
+
+def _try_clones(world: World, clones: list[ClonedAgent]) -> None:
+    """A clone is refused while its original lives and while it is silent, and its login changes nothing."""
+    for clone in clones:
+        if world.strikes("clone", 0.02):
+            clone.try_to_log_in()
+        assert clone.harm == []
 
 
 @contextmanager
@@ -141,9 +163,10 @@ def _true_in_the_end(world: World, cell: Cell, sender: Sender) -> None:
     assert (dict(records.queued), records.pending) == ({}, waiting)
     for host_id, load in records.loads.items():
         assert load == load_of(instance for instance in running if instance.host_id == host_id)
-    # what was copied for an instance that did not come to run is gone, and what runs has its copies; what was saved is somebody's
-    assert world.shared.unused == {}
+    # what was copied for an instance that did not come to run is gone, if its host could remove it; what runs has its copies
+    assert world.shared.unused.keys() <= world.left_behind
     assert {disk.uri for instance in records.instances.values() for disk in instance.disks} <= world.shared.images
+    # what was saved is somebody's
     assert world.shared.saved.keys() <= {instance.saved for instance in saved}
     # every event was told, under its own number, without a gap
     assert sorted(cell.events) == list(range(1, len(cell.events) + 1))

@@ -25,20 +25,30 @@ class World:
         self.incarnations = Random(f"incarnations {seed}")
         self.wall = Wall(self.clock)
         """The control plane's time of day, which jumps."""
-        self._jumps = Random(f"jumps {seed}")
+        self._chances: dict[str, Random] = {}
         self.faulty = True
         self.shared = SharedDirectory()
         self.lost: set[str] = set()
         """The names of those that were on a machine when its power was cut."""
+        self.left_behind: set[str] = set()
+        """The domains whose unused copies could not be removed, since their host did not have the shared directory."""
 
     def set_time_of_day(self) -> None:
         """Now and then let the time of day jump, by up to an hour either way."""
-        if self.faulty and self._jumps.random() < 0.01:
-            self.wall.offset += self._jumps.uniform(-3600.0, 3600.0)
+        if self.strikes("jumps", 0.01):
+            self.wall.offset += self.chance_of("jumps").uniform(-3600.0, 3600.0)
 
     def happens(self, probability: float) -> bool:
         """Whether this misfortune happens now."""
         return self.faulty and self.chance.random() < probability
+
+    def strikes(self, fault: str, probability: float) -> bool:
+        """Return whether this fault happens now. A new kind of fault leaves the chances of the others as they are."""
+        return self.faulty and self.chance_of(fault).random() < probability
+
+    def chance_of(self, fault: str) -> Random:
+        """Return the source of chance that belongs to this kind of fault."""
+        return self._chances.setdefault(fault, Random(f"{fault} {self.seed}"))
 
     def delay(self, most: float) -> float:
         """How long something takes, in seconds."""
