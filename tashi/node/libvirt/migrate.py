@@ -24,6 +24,7 @@ from tashi.model.instance import console_name
 from tashi.model.orders import Deed, Migrate, Offer, Receive, Start
 from tashi.node.domain.arrival import arrival, cdrom_of
 from tashi.node.domain.landing import check_identity, files_of, mark_of_described, needs_of, without_secrets
+from tashi.node.domain.target_address import check_target_address
 from tashi.node.domain.xen import xml_for_xen
 from tashi.node.domain.xml import domain_xml, mark_for
 from tashi.node.faults import HypervisorAway
@@ -130,6 +131,7 @@ class Moves:
                 if not _is_here(domain):
                     return
                 raise OurFault(INTERNAL, "a migration that was under way when the node agent was restarted has failed")
+            check_target_address(deed.address, self._way.address)
             _check_reachable(deed.address)
             files = list(files_of(domain.XMLDesc()))
             self._disks.check_bases(deed.uuid, files)
