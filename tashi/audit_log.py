@@ -66,7 +66,8 @@ class AuditLog:
                     return
                 self._rotate()
         self.reopen()
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        # O_NONBLOCK: a pipe that nobody reads is an error, and does not stop the cell.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         self._file = os.open(self._path, flags, MODE)
         if stat.S_ISREG(os.fstat(self._file).st_mode):
             os.fchmod(self._file, MODE)  # whatever the umask is

@@ -8,6 +8,7 @@ an old one at most.
 from __future__ import annotations
 
 import secrets
+from typing import Final
 
 import msgspec
 from twisted.logger import Logger
@@ -16,6 +17,9 @@ from tashi.interfaces import IStore
 from tashi.manager.cluster import Cluster
 from tashi.model.events import cell_action
 from tashi.model.marks import GENERATION_STEP, LOSS, Loss, Mark, sign, verify
+
+MOST_WARNINGS: Final = 3
+MOST_STRANGERS: Final = 1000
 
 
 class Marks:
@@ -28,8 +32,14 @@ class Marks:
         self._store = store
         self._cell = cell
         self._key = cluster.setting("markKey", lambda: secrets.token_hex(32))
-        self.warnings: tuple[str, ...] = ()
+        self._losses: tuple[str, ...] = ()
+        self._strangers: dict[str, str] = {}
+        """The hosts whose mark these records did not make, each with the warning about it."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
         """What an operator should know of losses since the start."""
+        return self._losses + tuple(self._strangers.values())[:MOST_WARNINGS]
 
     def begin(self) -> None:
         """Deal with a loss that the store knows of: after a restore, or when the operator has accepted one."""
@@ -48,9 +58,14 @@ class Marks:
             return
         mark = verify(text, self._key)
         if mark is None:
-            self.log.info(
-                "host {host} shows a mark that these records did not make; it is ignored", host=host
+            if host in self._strangers or len(self._strangers) >= MOST_STRANGERS:
+                return
+            words = (
+                f"host {host} shows a mark of other records: it was in another cell, or all records of this one "
+                "are lost, with the marker; if they are, stop the control plane and `tashi db restore FILE`"
             )
+            self._strangers[host] = words
+            self.log.warn("{words}", words=words)
         elif not self._store.contains(mark) and not self._has_stepped_over(mark):
             now = self._store.mark().commits
             reason = (
@@ -78,7 +93,7 @@ class Marks:
             tx.tell(cell_action("storeLost", loss.reason))
             tx.remove_setting(LOSS)
         self.log.warn("records were lost: {reason}; new numbers begin above the old ones", reason=loss.reason)
-        self.warnings = (*self.warnings, f"records were lost: {loss.reason}")[-3:]
+        self._losses = (*self._losses, f"records were lost: {loss.reason}")[-MOST_WARNINGS:]
 
 
 def tell_of_absence(cluster: Cluster, why: str, seconds: float) -> None:

@@ -108,6 +108,20 @@ def test_a_state_directory_that_went_back_is_noticed_by_an_agent_s_mark() -> Non
     assert len(_losses(cell)) == 1
 
 
+def test_a9_a_cell_that_begins_anew_is_noticed_by_an_agent_s_mark() -> None:
+    """A9: database and marker are both gone; hosts that show the marks of the lost records are a warning, three at most."""
+    cell = SmallCell(hosts=[FakeAgent("h1")])
+    assert cell.manager.store_status().warnings == ()
+    for number in range(2, 7):
+        agent = FakeAgent(f"h{number}")
+        agent.mark = sign(Mark(run="lost", commits=5), "the key of the lost records")
+        for _ in range(2):
+            agent.login(cell, a_login(agent.name, mark=agent.mark))
+    first, second, third = cell.manager.store_status().warnings
+    assert "host h2 shows a mark of other records" in first and "tashi db restore FILE" in first
+    assert "host h3" in second and "host h4" in third
+
+
 def test_a_hostile_agent_cannot_make_a_mark() -> None:
     """A mark that this cell did not sign, or no mark at all, neither stops the cell nor moves its numbers."""
     cell = SmallCell(hosts=[FakeAgent("h1")])

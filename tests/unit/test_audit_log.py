@@ -81,6 +81,21 @@ def test_a_link_is_not_followed(tmp_path: Path, logged: list[LogEvent]) -> None:
     assert [event["log_level"].name for event in logged] == ["error"]
 
 
+def test_a_pipe_that_nobody_reads_stops_nothing(tmp_path: Path, logged: list[LogEvent]) -> None:
+    """A named pipe without a reader, or with one that sleeps, costs records and no time."""
+    os.mkfifo(tmp_path / "audit.log")
+    log = AuditLog(tmp_path / "audit.log", 0, 0)
+    log.write("line")
+    assert log.missing == 1
+    reader = os.open(tmp_path / "audit.log", os.O_RDONLY | os.O_NONBLOCK)
+    log.write("line")
+    assert log.missing == 0
+    for _ in range(100):
+        log.write("x" * 4095)
+    assert log.missing > 0
+    os.close(reader)
+
+
 def test_o6_a_full_disk_is_one_line_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]) -> None:
     """O6: records that cannot be written are counted and told when there is room again; a torn line does not spoil the next."""
     path, full, write = tmp_path / "audit.log", [False], os.write
