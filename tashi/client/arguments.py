@@ -16,6 +16,7 @@ from tashi.model.names import MAX_ID, check_integer, check_mac, shown
 
 Converter = Callable[[Any], Any]
 
+_WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,18})", re.ASCII)
 _ID = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 _NAME = "name:"
 _BOOLEANS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
@@ -54,12 +55,20 @@ def boolean(value: str | bool | int) -> bool:
         raise YourMistake(BAD_ARGUMENT, f"{shown(value)} is neither yes nor no; use True or False") from None
 
 
+def _integer(text: str) -> int:
+    """The number of canonical digits, with a sign or not; ValueError for anything else that Python takes for one."""
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
+
+
 def whole(name: str, least: int, most: int = 2**31, refusal: str = "") -> Converter:
     """A converter to a whole number within the limits; ``refusal`` are its words when there are words of old."""
 
     def convert(value: str | int) -> int:
         try:
-            return check_integer(f"--{name}", int(value, 10) if isinstance(value, str) and len(value) < 20 else value, least, most)
+            number = _integer(value) if isinstance(value, str) and len(value) < 20 else value
+            return check_integer(f"--{name}", number, least, most)
         except (ValueError, YourMistake) as error:
             words = error.message if isinstance(error, YourMistake) else f"--{name} is {shown(value)}, which is no whole number"
             raise YourMistake(BAD_ARGUMENT, refusal or words) from None
@@ -109,7 +118,7 @@ def nics(value: str | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         network, ip, mac = (*part.split(":", 2), "", "")[:3]
         try:
             nic = {"ip": _address(ip) if ip else None, "mac": check_mac("--nics", mac) or random_mac()}
-            found.append({"network": check_integer("--nics", int(network), 0, 4095), **nic} if network else nic)
+            found.append({"network": check_integer("--nics", _integer(network), 0, 4095), **nic} if network else nic)
         except (ValueError, YourMistake):
             raise _incorrect("nics", value, "network[:ip[:mac]],... such as :1.2.3.4,1::52:54:00:00:56:78") from None
     return found

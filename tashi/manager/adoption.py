@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tashi.errors import BAD_ARGUMENT, CONFLICT, YourMistake
+from tashi.model.disks import DiskRecord, is_made_for
 from tashi.model.instance import Disk, Instance, Nic
 from tashi.model.names import (
     CPU_SHARES,
     MAX_CORES,
     MAX_MEMORY_MB,
     MAX_NETWORK,
-    check_hostname,
     check_image,
     check_integer,
     check_mac,
+    check_new_name,
     shown,
 )
 from tashi.model.questions import DomainDescription
@@ -53,7 +54,7 @@ def instance_of(
         id=stray.instance_id,
         incarnation=stray.incarnation,
         generation=stray.generation,
-        name=check_hostname("name", description.name if name is None else name),
+        name=check_new_name("name", description.name if name is None else name),
         user_id=owner,
         cores=check_integer("cores", description.cores, 1, MAX_CORES),
         memory=memory,
@@ -65,6 +66,23 @@ def instance_of(
         ),
         created_at=now,
     )
+
+
+def copies_without_owner(instance: Instance, disks: Mapping[str, DiskRecord], now: float) -> list[DiskRecord]:
+    """Return records that give the adopted instance's owner the persistent disks that were made for it.
+
+    YourMistake(conflict) when one of its persistent disks is another user's.
+    """
+    for disk in instance.disks:
+        record = disks.get(disk.uri)
+        if record is not None and record.user_id not in (None, instance.user_id):
+            owner = record.user_id
+            raise YourMistake(CONFLICT, f"its disk {disk.uri} belongs to user {owner}; adopt it with --user {owner}")
+    return [
+        DiskRecord(name=disk.uri, user_id=instance.user_id, instance_id=instance.id, created_at=now)
+        for disk in instance.disks
+        if is_made_for(disk.uri, instance.id) and disk.uri not in disks
+    ]
 
 
 def refuse_taken(stray: Stray, taken: Instance | None, namesakes: int, name: str) -> None:

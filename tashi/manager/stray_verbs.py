@@ -94,6 +94,8 @@ class StrayVerbs:
         with self._cluster.transaction("adopt_stray") as tx:
             tx.reserve("instance", instance.id)
             tx.put_instance(instance)
+            for disk in adoption.copies_without_owner(instance, self._cluster.disks, now):
+                tx.put_disk(disk)
             tx.tell(vm_action("created", instance, None, instance.state.name, f"adopted by {who.name}", host.name))
             self._strays.follow(tx, instance)
         self._kick()

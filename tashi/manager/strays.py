@@ -204,6 +204,7 @@ class Strays:
             user_id=summary.user_id,
             cores=summary.cores,
             memory=summary.memory,
+            disks=summary.disks,
             since=known.since if known else self._cluster.wall.seconds(),
             note=known.note if known else "",
         )
@@ -252,4 +253,6 @@ def generation_after_strays(cluster: Cluster, instance_id: int) -> int:
 
 
 def _summary(stray: Stray) -> DomainSummary:
-    return DomainSummary(name=stray.name, user_id=stray.user_id, cores=stray.cores, memory=stray.memory)
+    return DomainSummary(
+        name=stray.name, user_id=stray.user_id, cores=stray.cores, memory=stray.memory, disks=stray.disks
+    )

@@ -11,19 +11,23 @@ MOST_STRAYS: Final = 200
 """How many strays of one host are kept; a host that reports more has a fault, or lies."""
 HIGHEST_NUMBER: Final = 2**31 - 1
 """The highest instance id and the highest generation that are believed."""
+MOST_DISKS: Final = 16
 _INCARNATION: Final = re.compile(r"(?:[0-9a-f]{32})?")
 
 _Name = Annotated[str, msgspec.Meta(max_length=63)]
+_Disk = Annotated[str, msgspec.Meta(max_length=128)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 
 
 class DomainSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
-    """The size of a domain that is alive, and what its mark says beside its identity: memory in MB, the owner's user id."""
+    """The size of a domain that is alive, and what its mark says beside its identity: memory in MB, the owner's user id,
+    the names of its persistent disks."""
 
     name: _Name = ""
     user_id: int | None = None
     cores: _Count = 0
     memory: _Count = 0
+    disks: Annotated[tuple[_Disk, ...], msgspec.Meta(max_length=MOST_DISKS)] = ()
 
 
 class Stray(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
@@ -38,6 +42,7 @@ class Stray(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     user_id: int | None = None
     cores: int = 0
     memory: int = 0
+    disks: tuple[str, ...] = ()
     since: float = 0.0
     note: str = ""
 

@@ -346,10 +346,9 @@ def _observation(domain: _Domain) -> Observation:
 def _sized(domain: _Domain) -> Observation:
     """What is seen of the domain, with its size if it is alive."""
     order, observation = domain.order, _observation(domain)
-    if observation.seen is Seen.GONE:
-        return observation
     summary = DomainSummary(name=order.name, user_id=order.user_id, cores=order.cores, memory=order.memory)
-    return msgspec.structs.replace(observation, domain=summary)
+    summary = msgspec.structs.replace(summary, disks=tuple(disk.uri for disk in order.disks if disk.persistent))
+    return observation if observation.seen is Seen.GONE else msgspec.structs.replace(observation, domain=summary)
 
 
 def _check_own(domain: _Domain, cell: str, incarnation: str | None = None) -> None:

@@ -28,7 +28,10 @@ def explain(snapshot: Snapshot, instance: Instance, rule: Rule | None = None) ->
     for place, host in enumerate(fleet.hosts):
         if place == here:
             continue
-        reason = f"the persistent disk {disks[0]} is in use by another instance" if disks else fleet.objection(waiting, place)
+        if disks:
+            reason: str | None = f"the persistent disk {disks[0]} is in use by {fleet.rooms.holder(disks[0])}"
+        else:
+            reason = fleet.objection(waiting, place)
         if reason is None and (rule is None or scores is None):
             reason = f"would take it, beside {fleet.count[place]} instances"
         elif reason is None and rule is not None and scores is not None:

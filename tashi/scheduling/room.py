@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
 from typing import Final, Protocol
 
 from tashi.model.host import Host
@@ -172,8 +173,24 @@ class Rooms:
             for host_id in self.snapshot.hosts:
                 for uri, count in self.load(host_id).disks.items():
                     self._disks[uri] += count
+            for uri in self._strays_with:
+                self._disks[uri] += 1
         kept = self.snapshot.kept_disks
         return [uri for uri in sorted(wanted) if kept.get(uri, instance.id) != instance.id or self._disks.get(uri)]
+
+    def holder(self, disk: str) -> str:
+        """Who has a persistent disk that is in use, in words."""
+        return self._strays_with.get(disk, "another instance")
+
+    @cached_property
+    def _strays_with(self) -> dict[str, str]:
+        """The disks of domains without a record, each with the words for that domain."""
+        return {
+            disk: f"stray {stray.instance_id} on {host.name}, see `tashi getStrays`"
+            for host in self.snapshot.hosts.values()
+            for stray in host.strays
+            for disk in stray.disks
+        }
 
     def _count(self, instance: Instance, host_id: int, by: int) -> None:
         assert self._index is not None

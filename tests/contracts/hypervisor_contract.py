@@ -158,6 +158,8 @@ class HypervisorContract:
         self.hypervisor.destroy(CELL, copies.uuid, copies.generation + 2, [copy.name for copy in copies.copies])
         self.hypervisor.start(CELL, an_order(8, disks=(Disk(uri="disk-7-vm7-0.img", persistent=True),)))
         assert list(self.listed()) == [8]
+        (listed,) = self.hypervisor.domains(CELL)
+        assert listed.domain is not None and listed.domain.disks == ("disk-7-vm7-0.img",)
 
     def test_unused_copies(self) -> None:
         """A copy that was made for a domain which has never run goes when it is destroyed, and when its start fails."""

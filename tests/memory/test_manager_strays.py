@@ -128,6 +128,21 @@ def test_strays_take_room() -> None:
     assert row["strays"] == {"count": 1, "memory": 16000, "cores": 8}
 
 
+def test_a1_o1_the_persistent_disk_of_a_stray_is_in_use() -> None:
+    """A1, O1: nobody starts on a disk that a domain without a record has, on whatever host, until that has ended."""
+    cell = a_cell("h1", "h2")
+    disk = "disk-14-lost-0.img"
+    cell.agents[0].tell(a_stray(domain=msgspec.structs.replace(SIZE, disks=(disk,))))
+    cell.call(ADMIN, "createVm", name="thief", disks=[{"uri": disk, "persistent": True}])
+    cell.work()
+    assert cell.state("thief") == "Pending"
+    why = f"the persistent disk {disk} is in use by stray 14 on h1, see `tashi getStrays`"
+    assert why in str(cell.call(ADMIN, "explain", instance="thief"))
+    cell.agents[0].tell(a_stray(seen=Seen.GONE))
+    cell.work()
+    assert cell.state("thief") == "Running"
+
+
 def test_numbers_step_over_what_hosts_report() -> None:
     """New ids are above all that hosts report; what cannot be is ignored, and one host raises them by so much and no more."""
     cell = a_cell()
@@ -313,6 +328,25 @@ def test_adopt() -> None:
     assert (cell.state("lost"), agent.domains) == ("none", {})
 
 
+def test_a1_an_adopted_instance_brings_its_owner_the_disk_that_was_made_for_it() -> None:
+    """A1, O1: the disk is its owner's to use after the instance; a disk that is another's is no reason to share it."""
+    cell = a_cell()
+    cell.agents[0].answers = describing(DESCRIPTION)
+    cell.agents[0].tell(a_stray())
+    cell.call(ADMIN, "adoptVm", host="h1", instance=14)
+    disk = cell.manager.cluster.disks["disk-14-lost-1.img"]
+    assert (disk.user_id, disk.instance_id) == (1001, 14)
+    again = a_cell()
+    again.agents[0].answers = describing(DESCRIPTION)
+    again.agents[0].tell(a_stray())
+    with again.manager.cluster.transaction("test") as tx:
+        tx.put_disk(msgspec.structs.replace(disk, user_id=1000))
+    error = refusal(again, "adoptVm", host="h1", instance=14)
+    assert (error.code, error.message) == (
+        CONFLICT, "its disk disk-14-lost-1.img belongs to user 1000; adopt it with --user 1000"
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -320,6 +354,7 @@ def test_adopt() -> None:
         ({"user_id": 4711}, BAD_ARGUMENT),
         ({"user_id": None}, BAD_ARGUMENT),
         ({"name": "../x"}, BAD_ARGUMENT),
+        ({"name": "22"}, BAD_ARGUMENT),
         ({"cores": 0}, BAD_ARGUMENT),
         ({"memory": 0, "memory_limit": None}, BAD_ARGUMENT),
         ({"disks": ()}, BAD_ARGUMENT),

@@ -54,6 +54,8 @@ def test_yes_has_three_spellings(text: str) -> None:
         (arguments.hints, "=a", "Incorrect format for hints argument"),
         (arguments.boolean, "perhaps", "neither yes nor no"),
         (arguments.whole("cores", 1), "eight", "no whole number"),
+        *((arguments.whole("userId", 0), text, "no whole number") for text in ("01000", "1_0", "١", " 5", "+5", "5\n")),
+        (arguments.nics, "1_0", "Incorrect format"),
         (arguments.whole("cores", 1), "0", "whole number from 1"),
         (arguments.whole("cores", 1), "9" * 5000, "whole number from 1"),
         (arguments.seconds, "-1", "number of seconds"),

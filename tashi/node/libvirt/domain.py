@@ -11,9 +11,11 @@ import msgspec
 
 from tashi.errors import CONFLICT, INTERNAL, OurFault
 from tashi.model.causes import OFF, Cause, in_words
+from tashi.model.disks import is_own
 from tashi.model.instance import console_name, domain_uuid
 from tashi.model.orders import Observation, Seen
-from tashi.model.stray import DomainSummary
+from tashi.model.stray import MOST_DISKS, DomainSummary
+from tashi.node.domain.description import described
 from tashi.node.domain.xml import NAMESPACE, PREFIX, Mark, mark_xml, read_mark
 from tashi.node.libvirt.causes import STATES, cause_of
 from tashi.node.libvirt.connection import gone_meanwhile
@@ -120,7 +122,13 @@ def sized(domain: Any, mark: Mark, observation: Observation) -> Observation:
     if observation.seen not in (Seen.RUNNING, Seen.PAUSED):
         return observation
     _, most, _, cores, _ = domain.info()
-    summary = DomainSummary(name=mark.name[:63], user_id=mark.user_id, cores=int(cores), memory=-(-int(most) // 1024))
+    disks: tuple[str, ...] = ()
+    with contextlib.suppress(OurFault):  # a damaged definition
+        found = described(domain.XMLDesc(), domain.UUIDString()).disks
+        disks = tuple(disk.uri[:128] for disk in found if is_own(disk.uri))[:MOST_DISKS]
+    summary = DomainSummary(
+        name=mark.name[:63], user_id=mark.user_id, cores=int(cores), memory=-(-int(most) // 1024), disks=disks
+    )
     return msgspec.structs.replace(observation, domain=summary)
 
 

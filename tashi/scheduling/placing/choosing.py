@@ -169,7 +169,7 @@ class Placing:
     def _everywhere(self, disk: str) -> tuple[Refusal, ...]:
         fleet, key = self._fleet, ("disk", disk)
         if key not in self._hopeless:
-            reason = f"the persistent disk {disk} is in use by another instance"
+            reason = f"the persistent disk {disk} is in use by {fleet.rooms.holder(disk)}"
             self._hopeless[key] = tuple(Refusal(host=fleet.hosts[at].name, reason=reason) for at in fleet.machines.in_order_of_names)
         return self._hopeless[key]
 
