@@ -219,7 +219,7 @@ class IHypervisor(Protocol):
         self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None, incarnation: str = ""
     ) -> Observation | None:
         """What is seen of this domain; one that has ended is told GONE and nothing of it is left. None: there is no such domain of
-        this incarnation.
+        this incarnation. One that lives and has lost its mark is told MISSING, with the cause UNMARKED.
         ``cause``: what was last known of why it does not run. Only where that, or what is found, is an end are its disks removed, those up
         to this generation, which is that of the last order about it. One that its host has saved, or that was reverted, has not
         ended; one that was migrated away is told GONE and left alone."""
@@ -229,7 +229,8 @@ class IHypervisor(Protocol):
 
     def domains(self, cell: str) -> Sequence[Observation]:
         """One observation for every domain of the cell on this machine, with the size of one that is alive; GONE for one that has ended
-        and is not settled yet, with no reason where nothing is known of its ever having run."""
+        and is not settled yet, with no reason where nothing is known of its ever having run; MISSING, with the cause UNMARKED and
+        no incarnation, for one that lives and has lost its mark."""
 
     def look(self, cell: str, domain_uuid: str) -> Observation | None:
         """What is seen of this domain, of whatever incarnation, which is left as it is. None: the cell has no such domain here."""

@@ -29,6 +29,7 @@ from tashi.manager.settings import ManagerSettings
 from tashi.manager.strays import Strays, generation_after
 from tashi.manager.usage import Usage
 from tashi.manager.wishes import end_task
+from tashi.model.causes import Cause
 from tashi.model.events import host_action, vm_action
 from tashi.model.host import Host, reach_of
 from tashi.model.instance import Instance
@@ -123,7 +124,8 @@ class Hosts:
         if host is None or self._links.get(host_id) is not link:
             return
         self._heard[host_id] = self._cluster.awake.seconds()
-        listed = self._lists[host_id].take(report, self._is_known)
+        observations = tuple(self._as_recorded(host_id, observation) for observation in report.observations)
+        listed = self._lists[host_id].take(msgspec.structs.replace(report, observations=observations), self._is_known)
         with self._cluster.transaction("take_report") as tx:
             if not host.up or host.reach is None or host.facts != report.facts or (listed is not None and host.decayed):
                 notes = "" if listed is not None and host.notes.startswith(_MALFORMED) else host.notes
@@ -133,7 +135,7 @@ class Hosts:
                 tx.put_host(after)
                 if after.unconfirmed and after.unconfirmed != host.unconfirmed:
                     self._limited.warn(f"host {host.name}", "unconfirmed addresses", "{source}: {words}", words=after.unconfirmed)
-            for observation in self._strays.sift(tx, host_id, report.observations):
+            for observation in self._strays.sift(tx, host_id, observations):
                 self._note_boot(tx, host, observation)
                 instance = tx.instance(observation.instance_id)
                 if instance is not None and observation.progress is not None and instance.host_id == host_id:
@@ -148,7 +150,7 @@ class Hosts:
                     continue
                 if instance is not None and is_missed(instance, host_id, observation):
                     if not self._strays.follow(tx, instance):
-                        miss(tx, instance, host)
+                        miss(tx, instance, host, alive=observation.reason if observation.cause is Cause.UNMARKED else "")
                     continue
                 step = step_for(instance, host_id, observation)
                 if step is not None:
@@ -306,6 +308,13 @@ class Hosts:
             )
             if nics != instance.nics:
                 tx.put_instance(msgspec.structs.replace(instance, nics=nics))
+
+    def _as_recorded(self, host_id: int, observation: Observation) -> Observation:
+        """A domain without its mark is that of the instance which this host has under its id: nothing else could have its UUID."""
+        instance = self._cluster.instances.get(observation.instance_id)
+        if observation.cause is not Cause.UNMARKED or observation.incarnation or instance is None or instance.host_id != host_id:
+            return observation
+        return msgspec.structs.replace(observation, incarnation=instance.incarnation, generation=instance.generation)
 
     def _is_known(self, observation: Observation) -> bool:
         """Whether the observation is of a domain in the records."""

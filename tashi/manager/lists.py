@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from tashi.model.causes import Cause
 from tashi.model.orders import Observation, Report, Seen
 
 APART: Final = 10.0
@@ -39,12 +40,12 @@ class HostLists:
             if (report.page, report.pages) != (self._page, self._pages):
                 self._pages = 0  # a page is missing: this is no list
         for observation in known:
-            if observation.seen in (Seen.RUNNING, Seen.PAUSED):
+            if observation.seen in (Seen.RUNNING, Seen.PAUSED) or observation.cause is Cause.UNMARKED:
                 self._missing.pop(observation.instance_id, None)
         if not self._pages:
             return None
         self.keys.update((one.instance_id, one.incarnation) for one in report.observations)
-        self._listed.update(one.instance_id for one in known if one.seen is not Seen.MISSING)
+        self._listed.update(one.instance_id for one in known if one.seen is not Seen.MISSING or one.cause is Cause.UNMARKED)
         if not report.full or self._page != self._pages:
             return None
         self._pages = 0

@@ -12,15 +12,19 @@ from tashi.model.instance import Instance
 from tashi.model.states import Happening, InstanceState, is_legal
 
 
-def miss(tx: Transaction, instance: Instance, host: Host, *, proven: bool = False) -> None:
+def miss(tx: Transaction, instance: Instance, host: Host, *, proven: bool = False, alive: str = "") -> None:
     """Record that the instance's host does not have it. ``proven``: complete lists lack it, the first and the last ten seconds apart.
+    ``alive``: that a domain in its place lives and cannot be known by its mark, in words; then it has not ended.
 
     A list proves an end only where the instance was last seen: on this boot of this machine.
     """
     boot = "" if host.identity is None else host.identity.boot
     rebooted = host.identity is not None and host.identity.was_rebooted_since(instance.boot)
     proven = proven and bool(boot) and instance.boot == boot
-    if migrations.is_leaving(instance):
+    if alive:
+        if is_legal(instance.state, Happening.MISSED):
+            _doubt(tx, migrations.lose_host(tx, instance, host), host, alive)
+    elif migrations.is_leaving(instance):
         if proven:
             migrations.leave(tx, instance)
         else:
@@ -34,20 +38,19 @@ def miss(tx: Transaction, instance: Instance, host: Host, *, proven: bool = Fals
         if proven:
             end(tx, instance, f"missing on {host.name}: two complete lists lack it, and nobody saw it end")
         else:
-            _doubt(tx, migrations.lose_host(tx, instance, host), host)
+            _doubt(tx, migrations.lose_host(tx, instance, host), host, _reason(host))
     elif instance.state in (InstanceState.Activating, InstanceState.Resuming):
         advance(tx, instance, Happening.SEEN_GONE, reason=f"missing on {host.name} after its start")
 
 
-def _doubt(tx: Transaction, instance: Instance, host: Host) -> None:
-    reason = _reason(host)
+def _doubt(tx: Transaction, instance: Instance, host: Host, reason: str) -> None:
     orphaned = instance.state is InstanceState.Orphaned
     if orphaned and instance.reason == reason:
         return
     after = advance(tx, instance, Happening.MISSED, reason=reason, decayed=True)
     if orphaned:
         tx.tell(vm_action("stateChanged", after, after.state.name, after.state.name, reason, host.name))
-    tx.cluster.log.warn("{name} ({id}) is {reason}", name=after.name, id=after.id, reason=reason)
+    tx.cluster.log.warn("{name} ({id}) is Orphaned: {reason}", name=after.name, id=after.id, reason=reason)
 
 
 def _reason(host: Host) -> str:

@@ -32,6 +32,8 @@ class Cause(enum.StrEnum):
     REVERTED = "reverted"
     # on another host
     MIGRATED_AWAY = "migrated-away"
+    # alive, and not known by its mark
+    UNMARKED = "unmarked"
     # ended
     SHUT_DOWN = "shut-down"
     DESTROYED = "destroyed"
@@ -71,6 +73,10 @@ WORDS: Final[dict[Cause, str]] = {
     Cause.SAVED_TO_FILE: "saved to a file by an administrator of its host, who can restore it with `virsh restore`",
     Cause.REVERTED: "reverted to a snapshot without memory by an administrator of its host; resumeVm starts it",
     Cause.MIGRATED_AWAY: "migrated away",
+    Cause.UNMARKED: (
+        "its domain runs, but an administrator of its host has removed or changed its mark (the metadata of the domain);"
+        " put the mark back, or end the domain with virsh"
+    ),
     Cause.SHUT_DOWN: "shut down",
     Cause.DESTROYED: "destroyed by an administrator of its host",
     Cause.CRASHED: "crashed",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tashi.node.domain.xml import NAMESPACE
 from tests.integration.cells import RunningCell, running_cell, until
 
 pytestmark = pytest.mark.integration
@@ -95,3 +96,28 @@ def test_a_guest_whose_process_hangs_can_be_destroyed(cell: RunningCell) -> None
     cell.cli("destroyVm", "--instance", "doomed", "--wait")
     assert time.monotonic() - begun < 25
     assert cell.domains() == ["tashi-1-stranger"]
+
+
+def test_a_guest_that_has_lost_its_mark_is_in_doubt_and_never_lost(cell: RunningCell) -> None:
+    """H1: when an administrator removes the metadata of a domain, its instance is Orphaned with the words for it, also when lists of an
+    agent that was restarted prove that another has ended; it is Running again once they are back."""
+    for name in ("unmarked", "vanishes"):
+        cell.cli("createVm", "--name", name, "--disks", "halts.img", "--memory", "32", "--wait")
+    other = f"tashi-{row(cell, 'vanishes')['id']}-vanishes"
+    domain = f"tashi-{row(cell, 'unmarked')['id']}-unmarked"
+    mark = virsh(cell, "metadata", domain, NAMESPACE).strip()
+    virsh(cell, "metadata", domain, NAMESPACE, "--remove", "--live", "--config")
+    cell.cli("pauseVm", "--instance", "unmarked")
+    until(lambda: row(cell, "unmarked"), lambda found: "removed or changed its mark" in found["reason"], 20)
+    cell.kill("nodes", "node1")
+    virsh(cell, "destroy", other)
+    virsh(cell, "undefine", other)
+    cell.start()
+    until(lambda: [one["name"] for one in cell.instances()], lambda names: "vanishes" not in names, 60)
+    assert row(cell, "unmarked")["state"] == "Orphaned"
+    assert domain in cell.domains()
+    virsh(cell, "metadata", domain, NAMESPACE, "--live", "--config", "--key", "tashi", "--set", mark)
+    cell.kill("nodes", "node1")
+    cell.start()
+    until(lambda: row(cell, "unmarked"), lambda found: (found["state"], found["decayed"]) == ("Running", False), 30)
+    cell.cli("destroyVm", "--instance", "unmarked", "--wait")

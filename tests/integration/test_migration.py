@@ -150,13 +150,14 @@ def test_a_target_that_loses_its_power_ends_a_move(slow: RunningCell) -> None:
 
 
 def test_a_source_that_loses_its_power_takes_its_guest_along(slow: RunningCell) -> None:
-    """When the source is switched off before the guest has moved, the guest is gone, is told as failed, and runs nowhere."""
+    """When the source is switched off before the guest has moved, its instance is Held with the reason, and it runs nowhere."""
     with a_move(slow, "dark-source") as move:
         slow.power_cut("node1")
         until(lambda: move.guest.row()["state"], lambda state: state == "Orphaned", 30)
         slow.boot("node1")
         mend(slow)
-        until(lambda: [row["id"] for row in slow.instances()], lambda ids: move.guest.id not in ids, 30)
+        held = until(lambda: move.guest.row(), lambda row: row["state"] == "Held", 60)
+        assert "its host node1 was rebooted" in held["reason"]
         assert move.guest.homes() == []
 
 

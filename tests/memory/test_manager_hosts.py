@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tashi.errors import CONFLICT, FORBIDDEN, YourMistake
+from tashi.model.causes import Cause, in_words
 from tashi.model.orders import Observation, Seen, Start
 from tests.builders import ADMIN, a_login, a_report, a_spec, an_identity, some_facts
 from tests.small_cell import FakeAgent, SmallCell
@@ -564,6 +565,28 @@ def test_h1_a_domain_that_vanished_is_doubt_at_once() -> None:
     agent.tell(Observation(instance_id=1, generation=1, seen=Seen.MISSING))
     cell.settle()
     assert (cell.state(), cell.instance().reason) == ("Orphaned", "missing on h1, end not seen")
+
+
+@pytest.mark.parametrize("incarnation", [True, False])
+def test_h1_a_domain_that_lost_its_mark_has_not_ended(incarnation: bool) -> None:
+    """H1: a domain that runs without its mark is in doubt, however many lists say so, until its host knows it again."""
+    agent = FakeAgent("h1")
+    cell = _running(agent)
+    own = cell.instance().incarnation if incarnation else ""  # an agent that was restarted does not know it
+    if not incarnation:
+        agent.incarnations.clear()
+    lost = Observation(
+        instance_id=1, generation=1, incarnation=own, seen=Seen.MISSING, cause=Cause.UNMARKED, reason=in_words(Cause.UNMARKED)
+    )
+    running = cell.instance()
+    agent.tell(lost)
+    for _ in range(4):
+        agent.tell(lost, full=True)
+        cell.live(11)
+    assert (cell.state(), cell.instance().reason) == ("Orphaned", in_words(Cause.UNMARKED))
+    agent.tell(Observation(instance_id=1, generation=running.generation, incarnation=running.incarnation, seen=Seen.RUNNING), full=True)
+    cell.settle()
+    assert (cell.state(), cell.instance().reason) == ("Running", "")
 
 
 def test_h1_a_list_of_another_machine_ends_nothing() -> None:

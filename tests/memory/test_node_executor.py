@@ -263,6 +263,18 @@ class ExecutorTests(ExecutorCase):
         self.assertNotIn(Seen.RUNNING, [seen.seen for seen in listed])
         self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING), (1, 1, Seen.MISSING)])
 
+    def test_h1_a_domain_that_lost_its_mark(self) -> None:
+        """H1: a domain that lives without its mark is listed, for the incarnation that is known to have it, and told once."""
+        self.executor.give([msgspec.structs.replace(start(), incarnation="a" * 32)])
+        self.host.lose_mark(uuid_of(1))
+        for executor, incarnation in ((self.executor, "a" * 32), (self.an_executor(), "")):
+            self.told.clear()
+            for _ in range(2):
+                listed = self.successResultOf(Deferred.fromCoroutine(executor.survey()))
+                found = [(seen.incarnation, seen.seen, seen.cause) for seen in listed]
+                self.assertEqual(found, [(incarnation, Seen.MISSING, Cause.UNMARKED)])
+            self.assertEqual([(seen.incarnation, seen.cause) for seen in self.told], [(incarnation, Cause.UNMARKED)])
+
     def test_hypervisor_away(self) -> None:
         """While libvirt is away no order fails; afterwards the newest of each instance is carried out."""
         self.executor.give([start(1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from tashi.node.domain.xml import NAMESPACE, PREFIX, Mark, mark_xml, read_mark
 from tashi.node.libvirt.causes import STATES, cause_of
 from tashi.node.libvirt.connection import gone_meanwhile
 
+_NAME: Final = re.compile(r"tashi-([0-9]{1,10})-")
 PAUSED: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED})
 ENDED: Final = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_NOSTATE})
 """States without a guest; whether the domain has ended or is only off, `seen_of` tells."""
@@ -51,6 +53,25 @@ def mark_of(domain: Any) -> Mark | None:
     return mark if mark is not None and _has_uuid(mark, domain.UUIDString()) else None
 
 
+def unmarked(domain: Any, cell: str, incarnation: str = "") -> Observation | None:
+    """What is seen of a domain that lives, has name and UUID of an instance of this cell, and has lost its mark: it is in doubt, and
+    no end. None for every other domain. libvirt renames no domain that lives. ``incarnation``: where it is known from before."""
+    found = _NAME.match(domain.name())
+    if found is None or mark_of(domain) is not None or domain.state()[0] in ENDED:
+        return None
+    instance_id = int(found[1])
+    if domain.UUIDString() != str(domain_uuid(uuid.UUID(cell), instance_id)):
+        return None
+    return Observation(
+        instance_id=instance_id,
+        generation=0,
+        incarnation=incarnation,
+        seen=Seen.MISSING,
+        cause=Cause.UNMARKED,
+        reason=in_words(Cause.UNMARKED),
+    )
+
+
 def _has_uuid(mark: Mark, text: str) -> bool:
     try:
         return domain_uuid(uuid.UUID(mark.cell), mark.instance_id) == uuid.UUID(text)
@@ -62,7 +83,11 @@ def own_mark(domain: Any, cell: str, incarnation: str | None) -> Mark:
     """The cell's mark on the domain of this incarnation (None: of any); OurFault when it is somebody else's."""
     mark = mark_of(domain)
     if mark is None or mark.cell != cell:
-        raise OurFault(INTERNAL, f"the domain {domain.name()} has the instance's UUID but is not this cell's; it was left alone")
+        raise OurFault(
+            INTERNAL,
+            f"the domain {domain.name()} has the instance's UUID but no mark of this cell; it was left alone: put back its metadata, "
+            "or end it with `virsh destroy` and `virsh undefine`",
+        )
     if incarnation is not None and mark.incarnation != incarnation:
         raise OurFault(
             INTERNAL,

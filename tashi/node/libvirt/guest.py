@@ -50,7 +50,20 @@ from tashi.node.libvirt.cards import CardReader
 from tashi.node.libvirt.causes import cause_of
 from tashi.node.libvirt.connection import LibvirtConnection, gone_meanwhile, is_alive
 from tashi.node.libvirt.deeds import do_live, do_while_off
-from tashi.node.libvirt.domain import ENDED, canonical, console_of, find, has_run, mark_of, observed_as, own_mark, renewed, seen_of, sized
+from tashi.node.libvirt.domain import (
+    ENDED,
+    canonical,
+    console_of,
+    find,
+    has_run,
+    mark_of,
+    observed_as,
+    own_mark,
+    renewed,
+    seen_of,
+    sized,
+    unmarked,
+)
 from tashi.node.libvirt.events import Listener
 from tashi.node.libvirt.host import HostReader
 from tashi.node.libvirt.jobs import Jobs
@@ -260,7 +273,8 @@ class LibvirtHypervisor:
             if domain is None or mark is None or (mark.cell, mark.incarnation) != (cell, incarnation):
                 if domain is None and cause in CAUSES_OF_AN_END:
                     self._disks.discard(domain_uuid, generation)
-                return None
+                lost = None if domain is None else unmarked(domain, cell, incarnation)
+                return lost and msgspec.structs.replace(lost, generation=generation)
             observation = self._look_at(domain, mark)
             if observation.seen is Seen.GONE and observation.cause is None and cause in NOT_ENDED:
                 observation = observed_as(observation, cause)  # libvirt has forgotten it since
@@ -295,6 +309,8 @@ class LibvirtHypervisor:
                     mark = mark_of(domain)
                     if mark is not None and mark.cell == cell:
                         found.append(self._look_at(domain, mark))
+                    elif (lost := unmarked(domain, cell)) is not None:
+                        found.append(lost)
         return found
 
     def look(self, cell: str, domain_uuid: str) -> Observation | None:
