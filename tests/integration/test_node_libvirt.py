@@ -343,6 +343,17 @@ class SavedTests(QemuCase):
         former.rename(image)
         self.assertEqual(self.hypervisor.start(CELL, order).seen, Seen.RUNNING)
 
+    def test_suspended_over_a_replaced_image(self) -> None:
+        """H4: a domain that is suspended after its image was replaced still needs the former one, and goes on with it."""
+        self.hypervisor.start(CELL, an_order())
+        image, former = self.directory / "images" / "boot.img", self.directory / "former"
+        image.rename(former)
+        shutil.copy2(former, image)
+        order = self.suspended()
+        self.assertIn("boot.img is not the file that the instance had", self.refused(order))
+        former.replace(image)
+        self.assertEqual(self.hypervisor.start(CELL, order).seen, Seen.RUNNING)
+
     def test_persistent_disk_changed(self) -> None:
         """H4: nor does it when somebody has written to its persistent disk; when that is accepted, it does."""
         image = self.directory / "images" / "disk-7-vm7-0.img"

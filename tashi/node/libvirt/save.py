@@ -110,8 +110,10 @@ class SavedDomains:
             with _in_words(path):
                 _disks_of(path).mkdir(exist_ok=True)
                 images = self._disks.images_among(domain_uuid, files)
-                bases.keep_present(_disks_of(path) / bases.AT_REST, self._disks.images, images)
-                for directory in self._disks.directories(domain_uuid, files):
+                directories = self._disks.directories(domain_uuid, files)
+                records = [directory / bases.BASES for directory in (*directories, _disks_of(path))]
+                bases.keep_present(_disks_of(path) / bases.AT_REST, self._disks.images, images, records)
+                for directory in directories:
                     _move_all(directory, _disks_of(path))
                 _part(path).rename(path)
 

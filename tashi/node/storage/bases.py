@@ -10,6 +10,7 @@ the time of the last status change is another after a hard link, so that neither
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -46,21 +47,20 @@ def keep(record: Path, identities: Mapping[str, Identity]) -> None:
         write_whole(record, msgspec.json.encode(identities))
 
 
-def keep_present(record: Path, images: Path, names: Iterable[str]) -> None:
-    """Write down how these files of the image directory are now. OSError."""
-    keep(record, {name: _present(images / name) for name in sorted(set(names))})
+def keep_present(record: Path, images: Path, names: Iterable[str], beneath: Iterable[Path]) -> None:
+    """Write down which these files of the image directory are: those that a record ``beneath`` overlays names as it has them, for
+    another file in their place is not the guest's; all others, such as persistent disks, as they are now. OSError."""
+    known: dict[str, Identity] = {}
+    for other in beneath:
+        with contextlib.suppress(OurFault):  # whoever resumes the domain is told that it is damaged
+            known |= _read(other)
+    keep(record, {name: known.get(name) or _present(images / name) for name in sorted(set(names))})
 
 
 def check(record: Path, images: Path) -> None:
     """Compare the images with what was written down. OurFault names the first that is another one, and what to do; without a
     record, as an older version left it, there is nothing to compare with."""
-    try:
-        known = msgspec.json.decode(record.read_bytes(), type=dict[str, Identity])
-    except FileNotFoundError:
-        return
-    except msgspec.DecodeError:
-        raise OurFault(INTERNAL, f"{record} is damaged; remove it to accept the images as they are now") from None
-    for name, identity in known.items():
+    for name, identity in _read(record).items():
         try:
             present = _present(images / name)
         except FileNotFoundError:
@@ -71,6 +71,16 @@ def check(record: Path, images: Path) -> None:
                 f"{name} is not the file that the instance had: expected {_in_words(identity)}, got {_in_words(present)}; "
                 f"put the former file back, or if the content is the same, remove {record}",
             )
+
+
+def _read(record: Path) -> dict[str, Identity]:
+    """What was written down; nothing where no record is."""
+    try:
+        return msgspec.json.decode(record.read_bytes(), type=dict[str, Identity])
+    except FileNotFoundError:
+        return {}
+    except msgspec.DecodeError:
+        raise OurFault(INTERNAL, f"{record} is damaged; remove it to accept the images as they are now") from None
 
 
 def _present(path: Path) -> Identity:
