@@ -71,6 +71,10 @@ class Images:
         """Whether a suspended instance's memory is kept."""
         return self._may_be_saved(saved)
 
+    def is_saved(self, saved: str) -> bool:
+        """See Directory."""
+        return self._may_be_saved(saved)
+
     def forget_saved(self, saved: str, cell: str) -> None:
         """What a suspended instance has left is not needed any more."""
         self._forget_saved(saved)

@@ -90,6 +90,10 @@ class ImageDirectory:
         path = Path(self.path).parent / saved
         return path.exists() or path.with_name(f"{path.name}.part").exists() or not os.path.isdir(self.path)
 
+    def is_saved(self, saved: str) -> bool:
+        """Return whether a suspended instance's memory is kept beside the images, all of it."""
+        return (Path(self.path).parent / saved).is_file()
+
     def forget_saved(self, saved: str, cell: str) -> None:
         """Remove what a suspended instance has left beside the images, in a thread: the files may be large. What does not say by its
         name whose it is stays unless its content says that it is of this cell."""

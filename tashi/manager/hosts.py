@@ -18,10 +18,11 @@ from tashi.manager import migrations, restarts
 from tashi.manager.admission import Admission, hashed
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.dispatch import Dispatch
+from tashi.manager.images import Directory
 from tashi.manager.lifecycle import advance, end
 from tashi.manager.lists import HostLists
 from tashi.manager.marks import Marks
-from tashi.manager.missing import miss
+from tashi.manager.missing import find_saved, miss
 from tashi.manager.network_cards import NetworkCards
 from tashi.manager.powering import arrived
 from tashi.manager.reconcile import Step, addresses_in, ends_task, is_alive, is_missed, missing_in, step_after, step_for
@@ -58,11 +59,11 @@ class Hosts:
         cards: NetworkCards,
         marks: Marks,
         limited: LimitedLog,
-        may_be_saved: Callable[[str], bool],
+        images: Directory,
         strays: Strays,
     ) -> None:
-        """``may_be_saved`` tells whether the memory of an instance may be kept under this name."""
-        self._may_be_saved = may_be_saved
+        """``images`` tells whether the memory of an instance is kept beside the images."""
+        self._images = images
         self._cluster = cluster
         self._cards = cards
         self._limited = limited
@@ -285,8 +286,9 @@ class Hosts:
         for instance in missing:
             if self._strays.follow(tx, instance):
                 continue  # another host has it
-            kept = bool(instance.saved) and self._may_be_saved(instance.saved)
-            miss(tx, instance, host, proven=instance.id in proven and not kept)
+            kept = bool(instance.saved) and self._images.may_be_saved(instance.saved)
+            if instance.id not in proven or kept or not find_saved(tx, instance, self._cell, self._images):
+                miss(tx, instance, host, proven=instance.id in proven and not kept)
 
     def _note_boot(self, tx: Transaction, host: Host, observation: Observation) -> None:
         """Record on which boot of which machine a domain was last seen."""

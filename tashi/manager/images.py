@@ -35,6 +35,9 @@ class Directory(Protocol):
     def may_be_saved(self, saved: str) -> bool:
         """Return whether a suspended instance's memory is kept beside the images, or may be."""
 
+    def is_saved(self, saved: str) -> bool:
+        """Return whether a suspended instance's memory is kept beside the images, all of it."""
+
     def forget_saved(self, saved: str, cell: str) -> None:
         """Remove what a suspended instance has left beside the images."""
 

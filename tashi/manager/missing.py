@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from tashi.manager import migrations
 from tashi.manager.cluster import Transaction
+from tashi.manager.images import Directory
 from tashi.manager.lifecycle import advance, end
 from tashi.manager.reboots import hold
 from tashi.model.events import vm_action
 from tashi.model.host import Host
-from tashi.model.instance import Instance
+from tashi.model.instance import Instance, saved_name
 from tashi.model.states import Happening, InstanceState, is_legal
 
 
@@ -41,6 +44,20 @@ def miss(tx: Transaction, instance: Instance, host: Host, *, proven: bool = Fals
             _doubt(tx, migrations.lose_host(tx, instance, host), host, _reason(host))
     elif instance.state in (InstanceState.Activating, InstanceState.Resuming):
         advance(tx, instance, Happening.SEEN_GONE, reason=f"missing on {host.name} after its start")
+
+
+def find_saved(tx: Transaction, instance: Instance, cell: UUID, images: Directory) -> bool:
+    """Record that an instance which its host does not have is Suspended, if its memory is kept. Return whether it is.
+
+    Its record knows of no suspension because it was restored from a backup that is older.
+    """
+    saved = saved_name(cell, instance.id, instance.incarnation)
+    if not instance.incarnation or not is_legal(instance.state, Happening.SEEN_SAVED) or not images.is_saved(saved):
+        return False
+    reason = "its memory was found where suspended instances are kept; resumeVm continues it"
+    advance(tx, instance, Happening.SEEN_SAVED, reason=reason, saved=saved, migration=None, decayed=False)
+    tx.cluster.log.warn("{name} ({id}) is Suspended: {reason}", name=instance.name, id=instance.id, reason=reason)
+    return True
 
 
 def _doubt(tx: Transaction, instance: Instance, host: Host, reason: str) -> None:

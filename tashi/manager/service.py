@@ -153,7 +153,7 @@ class ClusterManager(Service):
         self.outbox = Outbox(cluster, self.layout.limit_parts)
         limited = self._limited = LimitedLog(reactor, Logger("tashi.manager"))
         strays = Strays(cluster, limited)
-        others = (planning.kick, usage, cards, marks, limited, self._images.may_be_saved, strays)
+        others = (planning.kick, usage, cards, marks, limited, self._images, strays)
         self.hosts = Hosts(cluster, dispatch, settings, cell, self._join_secret, self._version, *others)
         self.node_door = RefusedLogins(self.hosts, cluster)
         power = self._make_power(questions.shut_down)

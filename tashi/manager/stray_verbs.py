@@ -97,7 +97,7 @@ class StrayVerbs:
             for disk in adoption.copies_without_owner(instance, self._cluster.disks, now):
                 tx.put_disk(disk)
             tx.tell(vm_action("created", instance, None, instance.state.name, f"adopted by {who.name}", host.name))
-            self._strays.follow(tx, instance)
+            self._strays.follow(tx, instance, why=f"adopted by {who.name}")
         self._kick()
         await self._cluster.journal.written()
         return instance_row(self._cluster.instances[instance.id], users, self._cluster.hosts)

@@ -101,11 +101,12 @@ class Strays:
                 kept[key] = msgspec.structs.replace(kept[key], note=words)
                 self._put(tx, host_id, kept)
 
-    def follow(self, tx: Transaction, instance: Instance, reporting: int | None = None) -> bool:
+    def follow(self, tx: Transaction, instance: Instance, reporting: int | None = None, why: str = "") -> bool:
         """Have the record of an instance that its host no longer has, or that has none, follow its domain to the host that reports it.
 
         Return False when no other host does. When several do, none is believed: the instance is Orphaned and its reason names them.
-        One that is to be destroyed is destroyed where it is found. ``reporting``: the host whose report this transaction is about.
+        One that is to be destroyed is destroyed where it is found. ``reporting``: the host whose report this transaction is about;
+        ``why``: the reason to record, where it is known.
         """
         found = self._claims(tx, instance, reporting)
         if not found:
@@ -123,7 +124,7 @@ class Strays:
             tx.put_instance(msgspec.structs.replace(instance, **changes))
         elif is_legal(instance.state, Happening.FOUND):
             changes |= {"started": stray.generation, "migration": None, "moved_at": tx.now, "saved": ""}
-            changes["placed_why"] = reason = f"its domain was found on {names}; somebody else moved or started it"
+            changes["placed_why"] = reason = why or f"its domain was found on {names}; somebody else moved or started it"
             instance = advance(tx, instance, Happening.FOUND, reason=reason, **changes)
             if stray.paused:
                 advance(tx, instance, Happening.SEEN_PAUSED)

@@ -141,6 +141,7 @@ TABLE: Final[dict[tuple[InstanceState, Happening], InstanceState]] = {
     (_S.Suspending, _H.SEEN_RUNNING): _S.Suspending,
     (_S.Suspending, _H.SEEN_PAUSED): _S.Suspending,
     (_S.Suspending, _H.SEEN_SAVED): _S.Suspended,
+    (_S.Orphaned, _H.SEEN_SAVED): _S.Suspended,  # no host has it, and all of it is kept, as after a restore of the records
     (_S.Suspending, _H.FAILED): _S.Running,
     (_S.Suspending, _H.HOST_LOST): _S.Suspending,  # it may be saved already; the host tells when it is back
     (_S.Suspended, _H.RESUME_ASKED): _S.Pending,

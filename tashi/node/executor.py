@@ -313,7 +313,7 @@ class Executor:
 
     def _adopt(self, found: Sequence[Observation], since: int) -> list[Observation]:
         """Make what was listed what is known, but for what changed after `since` or is being changed; the list, brought up to date."""
-        listed = {(each.instance_id, each.incarnation): each for each in map(self._recognized, found)}
+        listed = {(each.instance_id, each.incarnation): each for each in map(self._lives.recognized, found)}
         for key, observation in list(listed.items()):
             life = self._lives.begin(key, str(domain_uuid(uuid.UUID(self._cell), observation.instance_id)))
             if life.busy or life.waiting is not None or life.changed > since:
@@ -343,15 +343,6 @@ class Executor:
             for key, each in listed.items()
             if each.seen in (*ALIVE, Seen.SAVED) or (each.seen is Seen.GONE and each.reason) or each.cause is Cause.UNMARKED
         ]
-
-    def _recognized(self, observation: Observation) -> Observation:
-        """One that has lost its mark is taken for the incarnation that was last known to have the domain."""
-        if observation.cause is not Cause.UNMARKED:
-            return observation
-        for life in self._lives.of_instance(observation.instance_id):
-            if life.last is not None and (life.last.seen in ALIVE or life.last.cause is Cause.UNMARKED):
-                return msgspec.structs.replace(observation, incarnation=life.incarnation, generation=life.generation)
-        return observation
 
     def _wait_for_hypervisor(self) -> None:
         """Hold everything until libvirt answers, then look at everything."""

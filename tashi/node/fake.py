@@ -45,7 +45,6 @@ class _Domain(msgspec.Struct, kw_only=True):
     order: Start
     seen: Seen = Seen.RUNNING
     cause: Cause | None = None
-    marked: bool = True
 
 
 class SharedDirectory:
@@ -266,8 +265,6 @@ class FakeHypervisor:
         self.begun.append("settle")
         self._answer()
         domain = self._domains.get(domain_uuid)
-        if domain is not None and not domain.marked:
-            return _unmarked(domain, generation, incarnation)
         if domain is None or (domain.cell, domain.order.incarnation) != (cell, incarnation):
             return None
         if domain.seen is Seen.GONE and domain.cause is not Cause.MIGRATED_AWAY:
@@ -287,8 +284,7 @@ class FakeHypervisor:
     def domains(self, cell: str) -> Sequence[Observation]:
         """See IHypervisor."""
         self._answer()
-        here = [domain for domain in self._domains.values() if domain.cell == cell]
-        return [_sized(domain) if domain.marked else _unmarked(domain, 0, "") for domain in here]
+        return [_sized(domain) for domain in self._domains.values() if domain.cell == cell]
 
     def look(self, cell: str, domain_uuid: str) -> Observation | None:
         """See IHypervisor."""
@@ -318,10 +314,6 @@ class FakeHypervisor:
         self._domains[domain_uuid].cause = cause
         self._tell(domain_uuid, seen, cause)
 
-    def lose_mark(self, domain_uuid: str) -> None:
-        """Let somebody remove the mark from a domain, of which nothing is told."""
-        self._domains[domain_uuid].marked = False
-
     def vanish(self) -> None:
         """Lose sight of the machine's virtualisation."""
         self.away = True
@@ -349,11 +341,6 @@ def _whole(wished: Resources) -> Resources:
 def _observation(domain: _Domain) -> Observation:
     reason = "" if domain.cause is None else in_words(domain.cause)
     return answer(domain.order, domain.seen, reason, cause=domain.cause)
-
-
-def _unmarked(domain: _Domain, generation: int, incarnation: str) -> Observation:
-    seen = answer(domain.order, Seen.MISSING, in_words(Cause.UNMARKED), cause=Cause.UNMARKED)
-    return msgspec.structs.replace(seen, generation=generation, incarnation=incarnation)
 
 
 def _sized(domain: _Domain) -> Observation:

@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tashi.node.life import Key, Life
+import msgspec
+
+from tashi.model.causes import Cause
+from tashi.model.orders import Observation
+from tashi.node.life import ALIVE, Key, Life
 
 MOST_ENDED: Final = 10_000
 """How many lives that have ended are remembered."""
@@ -49,6 +53,14 @@ class Lives:
     def of_instance(self, instance_id: int) -> list[Life]:
         """The lives of this instance id."""
         return [life for life in self._lives.values() if life.instance_id == instance_id]
+
+    def recognized(self, observation: Observation) -> Observation:
+        """Return the observation; one of a domain that has lost its mark as one of the incarnation that was last known to have it."""
+        if observation.cause is Cause.UNMARKED:
+            for life in self.of_instance(observation.instance_id):
+                if life.last is not None and (life.last.seen in ALIVE or life.last.cause is Cause.UNMARKED):
+                    return msgspec.structs.replace(observation, incarnation=life.incarnation, generation=life.generation)
+        return observation
 
     def goes_on(self, life: Life) -> None:
         """The life has not ended, or begins again."""

@@ -319,6 +319,7 @@ def test_adopt() -> None:
     instance = cell.instance("lost")
     assert (instance.incarnation, instance.disks, instance.nics) == (THEIRS, DESCRIPTION.disks, DESCRIPTION.nics)
     assert (instance.memory, instance.memory_limit, strays(cell)) == (4096, 2048, [])
+    assert instance.reason.startswith("adopted by ")
     agent.tell(*agent.all(), full=True)
     cell.call(ADMIN, "pauseVm", instance=14)
     cell.work()

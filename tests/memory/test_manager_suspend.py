@@ -221,6 +221,24 @@ def test_a_saved_memory_that_its_host_does_not_see() -> None:
     assert isinstance(order, Suspend)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_o1_suspended_after_the_backup(kept: bool) -> None:
+    """O1: an instance that runs by its restored record, and that no host has, is Suspended where its memory is kept, and goes on."""
+    cell, h1, _ = a_cell()
+    h1.domains.clear()
+    if kept:
+        cell.saved.add(saved(cell))
+    for _ in range(3):
+        h1.tell(full=True)
+        cell.live(11)
+    assert cell.state() == ("Suspended" if kept else "none")
+    if kept:
+        assert "resumeVm continues it" in cell.instance().reason
+        cell.call(ALICE, "resumeVm", instance="vm1")
+        cell.work()
+        assert cell.state() == "Running"
+
+
 def test_gone_while_it_suspends() -> None:
     """A host that says the domain is gone, and has not heard of the suspension, is asked: somebody before it may have saved it."""
     cell, h1, _ = a_cell()

@@ -45,6 +45,27 @@ def deed(kind: type[Deed], instance_id: int = 1, generation: int = 2) -> Any:
     return kind(instance_id=instance_id, generation=generation, uuid=uuid_of(instance_id))
 
 
+class UnmarkedHypervisor(FakeHypervisor):
+    """A host with instance 1, from whose domain somebody removes the mark."""
+
+    lost = False
+
+    def domains(self, cell: str) -> Sequence[Observation]:
+        """See IHypervisor."""
+        return [self._doubt()] if self.lost else super().domains(cell)
+
+    def settle(
+        self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None, incarnation: str = ""
+    ) -> Observation | None:
+        """See IHypervisor."""
+        if self.lost:
+            return msgspec.structs.replace(self._doubt(), generation=generation, incarnation=incarnation)
+        return super().settle(cell, domain_uuid, generation, cause, incarnation)
+
+    def _doubt(self) -> Observation:
+        return Observation(instance_id=1, generation=0, seen=Seen.MISSING, cause=Cause.UNMARKED, reason=in_words(Cause.UNMARKED))
+
+
 class Calls:
     """Stands for the threads: calls run at once, or wait until they are let go."""
 
@@ -265,8 +286,10 @@ class ExecutorTests(ExecutorCase):
 
     def test_h1_a_domain_that_lost_its_mark(self) -> None:
         """H1: a domain that lives without its mark is listed, for the incarnation that is known to have it, and told once."""
+        host = self.host = UnmarkedHypervisor(images=["a.img"])
+        self.executor = self.an_executor()
         self.executor.give([msgspec.structs.replace(start(), incarnation="a" * 32)])
-        self.host.lose_mark(uuid_of(1))
+        host.lost = True
         for executor, incarnation in ((self.executor, "a" * 32), (self.an_executor(), "")):
             self.told.clear()
             for _ in range(2):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import uuid
 from typing import Any, Final
 
@@ -21,7 +20,6 @@ from tashi.node.domain.xml import NAMESPACE, PREFIX, Mark, mark_xml, read_mark
 from tashi.node.libvirt.causes import STATES, cause_of
 from tashi.node.libvirt.connection import gone_meanwhile
 
-_NAME: Final = re.compile(r"tashi-([0-9]{1,10})-")
 PAUSED: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED})
 ENDED: Final = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_NOSTATE})
 """States without a guest; whether the domain has ended or is only off, `seen_of` tells."""
@@ -51,25 +49,6 @@ def mark_of(domain: Any) -> Mark | None:
             return None
         raise
     return mark if mark is not None and _has_uuid(mark, domain.UUIDString()) else None
-
-
-def unmarked(domain: Any, cell: str, incarnation: str = "") -> Observation | None:
-    """What is seen of a domain that lives, has name and UUID of an instance of this cell, and has lost its mark: it is in doubt, and
-    no end. None for every other domain. libvirt renames no domain that lives. ``incarnation``: where it is known from before."""
-    found = _NAME.match(domain.name())
-    if found is None or mark_of(domain) is not None or domain.state()[0] in ENDED:
-        return None
-    instance_id = int(found[1])
-    if domain.UUIDString() != str(domain_uuid(uuid.UUID(cell), instance_id)):
-        return None
-    return Observation(
-        instance_id=instance_id,
-        generation=0,
-        incarnation=incarnation,
-        seen=Seen.MISSING,
-        cause=Cause.UNMARKED,
-        reason=in_words(Cause.UNMARKED),
-    )
 
 
 def _has_uuid(mark: Mark, text: str) -> bool:

@@ -50,20 +50,7 @@ from tashi.node.libvirt.cards import CardReader
 from tashi.node.libvirt.causes import cause_of
 from tashi.node.libvirt.connection import LibvirtConnection, gone_meanwhile, is_alive
 from tashi.node.libvirt.deeds import do_live, do_while_off
-from tashi.node.libvirt.domain import (
-    ENDED,
-    canonical,
-    console_of,
-    find,
-    has_run,
-    mark_of,
-    observed_as,
-    own_mark,
-    renewed,
-    seen_of,
-    sized,
-    unmarked,
-)
+from tashi.node.libvirt.domain import ENDED, canonical, console_of, find, has_run, mark_of, observed_as, own_mark, renewed, seen_of, sized
 from tashi.node.libvirt.events import Listener
 from tashi.node.libvirt.host import HostReader
 from tashi.node.libvirt.jobs import Jobs
@@ -72,6 +59,7 @@ from tashi.node.libvirt.pauses import go_on_if_room, refuse_move
 from tashi.node.libvirt.removal import Removal, undefine
 from tashi.node.libvirt.save import SavedDomains
 from tashi.node.libvirt.statistics import read_statistics
+from tashi.node.libvirt.unmarked import unmarked
 from tashi.node.network.bridges import Bridges
 from tashi.node.storage.disks import Disks
 from tashi.node.storage.scratch import scratch_of
@@ -273,8 +261,7 @@ class LibvirtHypervisor:
             if domain is None or mark is None or (mark.cell, mark.incarnation) != (cell, incarnation):
                 if domain is None and cause in CAUSES_OF_AN_END:
                     self._disks.discard(domain_uuid, generation)
-                lost = None if domain is None else unmarked(domain, cell, incarnation)
-                return lost and msgspec.structs.replace(lost, generation=generation)
+                return None if domain is None else unmarked(domain, cell, incarnation, generation)
             observation = self._look_at(domain, mark)
             if observation.seen is Seen.GONE and observation.cause is None and cause in NOT_ENDED:
                 observation = observed_as(observation, cause)  # libvirt has forgotten it since
