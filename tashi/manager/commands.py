@@ -91,7 +91,8 @@ class Commands:
             fresh = [spec for spec, _, existing in wanted if existing is None]
             checked = iter(self._creation.check(who, fresh) if fresh or not wanted else ())
         except YourMistake as mistake:
-            self._refuse(who, origin, mistake, resource_id)
+            target = shown(specs[0].name) if specs and resource_id is None else ""
+            self._refuse(who, origin, mistake, resource_id, target)
             return
         self._kick()  # first of all: the plan is made in time to be written with what it is for
         with self._cluster.transaction("create_instances") as tx:
@@ -120,7 +121,7 @@ class Commands:
         try:
             instance = await self._lookup.instance(who, reference)
         except YourMistake as mistake:
-            self._refuse(who, origin, mistake)
+            self._refuse(who, origin, mistake, target=shown(reference))
             return
         with self._cluster.transaction("delete_instance") as tx:
             deadline = tx.now + self._settings.provision_timeout
@@ -171,10 +172,12 @@ class Commands:
         if not self._told_again(origin, repeatable=False):
             self._refuse(who, origin, error, resource_id)
 
-    def _refuse(self, who: Principal, origin: Origin, error: TashiError, resource_id: str | None = None) -> None:
+    def _refuse(
+        self, who: Principal, origin: Origin, error: TashiError, resource_id: str | None = None, target: str = ""
+    ) -> None:
         with self._cluster.transaction("refuse_command") as tx:
             request = requests.accept(tx, origin, (), resource_id=resource_id)
-            requests.fail(tx, request, error)
+            requests.fail(tx, request, error, target)
 
     def refuse_stranger(self, jid: str, verb: str) -> None:
         """See ICommands."""
@@ -211,7 +214,7 @@ class Commands:
                 after = set_host_config(tx, who, host, name, value)
                 requests.succeed(tx, requests.accept(tx, origin, ()), (), target=f"{after.name} {name}={value}")
         except YourMistake as mistake:
-            self._refuse(who, origin, mistake)
+            self._refuse(who, origin, mistake, target=f"{shown(host)} {shown(name)}")
         self._kick()
 
     async def get(self, who: Principal, reference: int | str) -> dict[str, Any]:

@@ -49,9 +49,10 @@ def succeed(tx: Transaction, request: Request, instances: tuple[Instance, ...], 
     _finish(tx, request, replies.ok(request.origin.verb, instances, host, tx.now), "OK", target)
 
 
-def fail(tx: Transaction, request: Request, error: TashiError) -> None:
-    """The outcome is this error."""
-    _finish(tx, request, replies.error(request.origin.verb, error, request.resource_id, tx.now), error.code)
+def fail(tx: Transaction, request: Request, error: TashiError, target: str = "") -> None:
+    """The outcome is this error. ``target`` is what the audit trail names; empty: the instances."""
+    body = replies.error(request.origin.verb, error, request.resource_id, tx.now)
+    _finish(tx, request, body, error.code, target)
 
 
 def end(tx: Transaction, request_id: int, instance: Instance, refused: str) -> None:

@@ -82,12 +82,18 @@ def sla_warning(instance: Instance, term: str, reason: str, host: str | None) ->
 
 def audit_record(who: str, verb: str, target: str, result: str, count: int = 1, *, door: str = "socket") -> Event:
     """Who asked for what, and what became of it; never a secret. ``door``: socket, xmpp, node, or scheduler for what nobody asked for."""
+    who, verb, target = map(_visible, (who, verb, target))
     words = f"{who} {verb} {target}: {result}".replace("  ", " ")
     event: Event = {"type": "auditRecord", "description": words, "who": who, "verb": verb, "target": target, "result": result}
     event["door"] = door
     if count > 1:
         event["count"] = count
     return event
+
+
+def _visible(text: str) -> str:
+    """The text with escapes for what a terminal does not print, such as a change of direction."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def audit_line(event: Event, now: float) -> str:

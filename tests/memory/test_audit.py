@@ -10,6 +10,7 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from tashi.errors import YourMistake
 from tashi.manager.refused_calls import ONE_BY_ONE
+from tashi.model.events import audit_record
 from tashi.model.user import Principal
 from tests.builders import ADMIN, ALICE, a_login, a_spec
 from tests.fake_agent import result_of
@@ -58,11 +59,24 @@ def test_o6_refusals_are_audited() -> None:
     with pytest.raises(YourMistake):
         cell.call(ADMIN, "destroyVm", instance="nothing")
     cell.delete("nothing")
+    cell.create(a_spec("vm1"), stanza="taken")
+    cell.create(a_spec("1", resource_id="own key"), stanza="digits")
     cell.work()
-    assert [(door, verb, result) for door, _, verb, _, result in cell.records[1:]] == [
-        ("socket", "registeruser", "forbidden"), ("socket", "destroyvm", "unknown-id"), ("xmpp", "deletecompute", "unknown-id"),
-    ]  # fmt: skip
+    assert [(door, verb, target, result) for door, _, verb, target, result in cell.records[1:]] == [
+        ("socket", "registeruser", "'mallory'", "forbidden"),
+        ("socket", "destroyvm", "'nothing'", "unknown-id"),
+        ("xmpp", "deletecompute", "'nothing'", "unknown-id"),
+        ("xmpp", "createcompute", "'vm1'", "duplicate-hostname"),
+        ("xmpp", "createcompute", "own key", "bad-argument"),
+    ]
     assert "a secret" not in "".join(cell.lines)
+
+
+def test_o6_a_record_shows_what_a_terminal_hides() -> None:
+    """O6: a change of direction or an escape sequence in a verb is escaped in the line and in the event."""
+    record = audit_record("uid 5", "\u202edestroyvm", "\x1b[2J", "unknown-verb")
+    assert (record["verb"], record["target"]) == ("\\u202edestroyvm", "\\x1b[2J")
+    assert str(record["description"]).isprintable()
 
 
 def test_o6_a_record_is_the_event() -> None:
