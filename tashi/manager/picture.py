@@ -29,6 +29,8 @@ class Picture:
         self._placed: dict[int, tuple[Instance, ...]] = {}
         self._loads: dict[int, Load] = {}
         self._empty_since: dict[int, float] = {}
+        self._remains: dict[int, set[int]] = {}
+        """By host, the instances on no host of which something may be left there."""
 
     def whole(self, *, rebalance: bool = False) -> Snapshot:
         """The cluster now. Nothing in it ever changes, so that a thread may look at it at leisure."""
@@ -40,6 +42,7 @@ class Picture:
             hosts=dict(cluster.hosts),
             placed=dict(self._placed),
             loads=dict(self._loads),
+            remains=tuple(cluster.instances[number] for number in sorted(set().union(*self._remains.values()))),
             empty_since=dict(self._empty_since),
             usage=self._usage.by_host(touched),
             pending=self._queue(priorities),
@@ -69,17 +72,21 @@ class Picture:
             if not isinstance(action, Postpone):
                 named.add(action.host_id)
         beside: dict[int, list[Instance]] = {}
+        remains: list[Instance] = []
         for number in sorted({number for host_id in named for number in cluster.errands.get(host_id, ())}):
             instance = cluster.instances[number]
             if instance.host_id is not None:
                 beside.setdefault(instance.host_id, []).append(instance)
-        if any(_is_tied(one) for group in (pending, *beside.values()) for one in group):
+            else:
+                remains.append(instance)
+        if any(_is_tied(one) for group in (pending, remains, *beside.values()) for one in group):
             return self.whole()
         disks = {uri for instance in pending for uri in persistent_disks(instance)}
         return Snapshot(
             hosts={host_id: cluster.hosts[host_id] for host_id in named if host_id in cluster.hosts},
             placed={host_id: tuple(instances) for host_id, instances in beside.items()},
             loads={host_id: cluster.loads[host_id] for host_id in named if host_id in cluster.loads},
+            remains=tuple(remains),
             pending=tuple(pending),
             settings=settings.scheduling,
             kept_disks={uri: holder for uri in disks if (holder := self._holder(uri)) is not None},
@@ -96,6 +103,11 @@ class Picture:
                 self._placed[host_id] = tuple(map(cluster.instances.__getitem__, sorted(numbers)))
             else:
                 self._placed.pop(host_id, None)
+            remains = {number for number in cluster.errands.get(host_id, ()) if cluster.instances[number].host_id is None}
+            if remains:
+                self._remains[host_id] = remains
+            else:
+                self._remains.pop(host_id, None)
             load, host = cluster.loads.get(host_id), cluster.hosts.get(host_id)
             if load is not None:
                 self._loads[host_id] = load.copy()

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
+from itertools import chain
 from typing import Final, Protocol
 
 from tashi.model.host import Host
@@ -227,10 +228,9 @@ def _keys(instance: Instance) -> Iterator[tuple[str, str]]:
 def _elsewhere(snapshot: Snapshot) -> dict[int, list[Instance]]:
     """Those that take room on a host other than their own, by that host."""
     found: dict[int, list[Instance]] = {}
-    for host_id, instances in snapshot.placed.items():
-        for instance in instances:
-            if instance.migration is not None or instance.residue:
-                for other in instance.rooms:
-                    if other != host_id:
-                        found.setdefault(other, []).append(instance)
+    for instance in chain(*snapshot.placed.values(), snapshot.remains):
+        if instance.migration is not None or instance.residue:
+            for other in instance.rooms:
+                if other != instance.host_id:
+                    found.setdefault(other, []).append(instance)
     return found

@@ -42,7 +42,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Hosts by id, every instance that is on one (``placed``, by host id), and those that wait, in the order they are served.
 
     ``loads`` are the sums of what takes room, for the hosts for which they are known already. ``cursor`` is the id of the host
-    that got the last instance. ``kept_disks``: the persistent disks of those that are suspended, each with its instance's id.
+    that got the last instance. ``remains`` are the instances on no host of which something may be left on some: they take room
+    there until it is cleared away. ``kept_disks``: the persistent disks of those that are suspended, each with its instance's id.
     ``usage`` is what is measured, on the hosts where anything is. ``priorities`` are the users', ``ratings`` the hosts', by id.
     ``empty_since``: since when the hosts that hold nothing have done so. ``rebalance``: whether moves that only better things are
     looked for now, too.
@@ -53,6 +54,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     pending: tuple[Instance, ...]
     settings: SchedulingSettings
     loads: Mapping[int, Load] = {}
+    remains: tuple[Instance, ...] = ()
     kept_disks: Mapping[str, int] = {}
     usage: Mapping[int, HostUsage] = {}
     priorities: Mapping[int, int] = {}

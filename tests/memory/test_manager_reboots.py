@@ -10,6 +10,8 @@ from tashi.errors import YourMistake
 from tashi.model.causes import Cause
 from tashi.model.instance import Disk
 from tashi.model.orders import Destroy, Migrate, Observation, Seen, Suspend
+from tashi.scheduling.room import rooms_of
+from tashi.scheduling.survey import survey
 from tests.builders import ALICE, BOB, a_spec
 from tests.small_cell import FakeAgent, SmallCell
 
@@ -294,3 +296,18 @@ def test_an_old_word_of_the_former_boot_is_void() -> None:
     assert cell.state() == "Held"
     cell.work()
     assert (cell.state(), h1.domains) == ("Held", {})
+
+
+def test_what_is_left_on_a_rebooted_host_takes_room_in_every_plan() -> None:
+    """A Held instance that its former host has not cleared away yet takes room there, for those who plan moves, too."""
+    cell, h1, _ = a_cell(cores=3)
+    reboot(cell, h1)
+    assert (cell.state(), len(cell.instance().residue)) == ("Held", 1)
+    snapshot = cell.manager.picture.whole(rebalance=True)
+    room = rooms_of(snapshot)[h1.host_id]
+    assert ([one.name for one in room.residents], room.load.cores) == (["vm1"], 3)
+    assert survey(snapshot) == (snapshot, ())
+    cell.work()
+    snapshot = cell.manager.picture.whole(rebalance=True)
+    assert rooms_of(snapshot)[h1.host_id].residents == []
+    assert survey(snapshot) == (snapshot, ())
