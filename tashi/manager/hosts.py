@@ -150,6 +150,8 @@ class Hosts:
                     _mark_stuck(tx, instance)
                     continue
                 if instance is not None and is_missed(instance, host_id, observation):
+                    if instance.state is InstanceState.Suspending and self._images.may_be_saved(instance.saved):
+                        continue  # its host does not see the saved memory just now; it is asked again
                     if not self._strays.follow(tx, instance):
                         miss(tx, instance, host, alive=observation.reason if observation.cause is Cause.UNMARKED else "")
                     continue

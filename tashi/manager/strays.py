@@ -16,9 +16,10 @@ from twisted.logger import Logger
 from tashi.limited_log import LimitedLog
 from tashi.manager.cluster import Cluster, Transaction
 from tashi.manager.lifecycle import advance
+from tashi.model.causes import Cause
 from tashi.model.events import cell_action
 from tashi.model.host import Host
-from tashi.model.instance import Instance
+from tashi.model.instance import Instance, Residue
 from tashi.model.orders import Observation, Seen
 from tashi.model.states import WITHOUT_A_HOST, Happening, InstanceState, is_legal
 from tashi.model.stray import HIGHEST_NUMBER, MOST_STRAYS, DomainSummary, Stray, is_incarnation
@@ -124,6 +125,9 @@ class Strays:
             tx.put_instance(msgspec.structs.replace(instance, **changes))
         elif is_legal(instance.state, Happening.FOUND):
             changes |= {"started": stray.generation, "migration": None, "moved_at": tx.now, "saved": ""}
+            if instance.migration is not None and instance.migration.received:  # its target clears away what it has prepared
+                changes["residue"] = (*instance.residue, Residue(host_id=instance.migration.target, generation=generation))
+            changes["boot"] = host.identity.boot if (host := tx.host(host_id)) is not None and host.identity is not None else ""
             changes["placed_why"] = reason = why or f"its domain was found on {names}; somebody else moved or started it"
             instance = advance(tx, instance, Happening.FOUND, reason=reason, **changes)
             if stray.paused:
@@ -148,7 +152,8 @@ class Strays:
 
     def _is_nowhere(self, tx: Transaction, instance: Instance) -> bool:
         """Whether no host has the instance by its record, or its host, which is heard, has said that it does not have it."""
-        if instance.residue or instance.migration is not None:
+        moved_by_somebody_else = instance.state is InstanceState.Orphaned and instance.cause is Cause.MIGRATED_AWAY
+        if instance.residue or (instance.migration is not None and not moved_by_somebody_else):
             return False
         host = tx.host(instance.host_id) if instance.host_id is not None else None
         if instance.state is InstanceState.Orphaned:

@@ -67,7 +67,7 @@ def _do(hypervisor: IHypervisor, cell: str, deed: Deed) -> Observation | None:
     if seen is None and isinstance(without_domain, Seen):
         seen = answer(deed, without_domain)
     if seen is None and refused:
-        seen = answer(deed, Seen.GONE, refused)  # what has its UUID is not this instance's domain
+        seen = answer(deed, Seen.MISSING, refused)  # nobody saw it end: its memory may be saved, or its UUID another's
     return seen and msgspec.structs.replace(
         seen,
         generation=deed.generation,

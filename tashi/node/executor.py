@@ -155,7 +155,7 @@ class Executor:
             if isinstance(order, Deed) and life.done is None:
                 life.waiting = order  # whoever ran here before us may not have got to it
                 self._proceed(life)
-            elif destroying and (life.last is None or life.last.seen is not Seen.GONE):
+            elif destroying and not life.is_gone:
                 life.waiting = order  # the wish to be rid of it stands, whatever was seen of it since it failed
                 self._proceed(life)
             elif life.last is None or life.last.seen in ALIVE:
@@ -221,8 +221,7 @@ class Executor:
             life.asked = True
             self._looked_at(None, life, done=True)
             return
-        if observation.done and observation.generation == life.generation:
-            life.done = observation
+        life.keep_outcome(observation)
         self._note(life, observation)
         self._proceed_all(life)
 

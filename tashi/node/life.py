@@ -54,6 +54,18 @@ class Life:
         """Return an observation of this incarnation."""
         return Observation(instance_id=self.instance_id, incarnation=self.incarnation, seen=seen, **fields)
 
+    @property
+    def is_gone(self) -> bool:
+        """Return whether nothing of the domain is here; one that was migrated away may have left its definition."""
+        return self.last is not None and self.last.seen is Seen.GONE and self.last.cause is not Cause.MIGRATED_AWAY
+
+    def keep_outcome(self, observation: Observation) -> None:
+        """Keep the outcome of the last deed. One that was refused where nothing was seen, as without the share, is tried again when it is
+        repeated."""
+        undone = observation.refused and observation.seen is Seen.MISSING
+        if observation.done and observation.generation == self.generation and not undone:
+            self.done = observation
+
     def has_begun(self, order: Order) -> bool:
         """Return whether this order, or a newer one, was begun here: then its outcome is known or still to come."""
         return self.order is not None and self.order.generation >= order.generation

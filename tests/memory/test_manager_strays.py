@@ -10,6 +10,7 @@ import pytest
 
 from tashi.errors import BAD_ARGUMENT, CONFLICT, FORBIDDEN, INTERNAL, UNKNOWN_ID, TashiError
 from tashi.manager.strays import LONGEST_JUMP
+from tashi.model.causes import Cause
 from tashi.model.instance import Disk, Nic
 from tashi.model.orders import Destroy, Observation, Seen, Start
 from tashi.model.questions import Answer, DescribeDomain, DomainDescription, Question
@@ -238,6 +239,43 @@ def test_h1_a_domain_moved_by_hand_keeps_its_record(first: str) -> None:
     cell.call(ALICE, "pauseVm", instance="vm1")
     cell.work()
     assert cell.state() == "Paused" and there.paused == {1}
+
+
+def test_h1_an_instance_that_was_followed_belongs_to_the_boot_of_its_new_host() -> None:
+    """H1: when the host to which somebody moved a domain is rebooted at once, the instance is Held."""
+    cell = a_cell("h1", "h2")
+    here, there = _moved(cell)
+    seen = _sighting(here)
+    there.tell(seen)
+    here.domains.clear()
+    here.tell(msgspec.structs.replace(seen, seen=Seen.GONE, cause=Cause.MIGRATED_AWAY, reason="migrated away"))
+    there.incarnations[1] = seen.incarnation
+    assert (cell.state(), cell.instance().host_id) == ("Running", there.host_id)
+    there.power_cut()
+    there.login(cell)
+    cell.work()
+    assert cell.state() == "Held"
+
+
+def test_h1_a_domain_moved_by_hand_while_the_cell_prepares_to_move_it_keeps_its_record() -> None:
+    """H1: a move that was being prepared is void when somebody has moved the domain to a third host, and its target is cleared."""
+    cell = a_cell("h1", "h2", "h3")
+    cell.create()
+    cell.work()
+    here = next(agent for agent in cell.agents if agent.host_id == cell.instance().host_id)
+    target, third = (agent for agent in cell.agents if agent is not here)
+    cell.call(ALICE, "migrateVm", instance="vm1", dst=target.name)
+    here.work()
+    cell.settle()
+    assert cell.state() == "MigratePrep"
+    seen = _sighting(here)
+    here.orders.clear()
+    third.domains[1], third.incarnations[1] = here.domains.pop(1), seen.incarnation
+    here.tell(msgspec.structs.replace(seen, seen=Seen.GONE, cause=Cause.MIGRATED_AWAY, reason="migrated away"))
+    third.tell(seen)
+    cell.work()
+    assert (cell.state(), cell.instance().host_id, strays(cell)) == ("Running", third.host_id, [])
+    assert (cell.instance().migration, cell.instance().residue, target.expected) == (None, (), {})
 
 
 def test_h1_two_hosts_that_claim_one_instance_are_not_believed() -> None:

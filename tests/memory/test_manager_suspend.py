@@ -13,7 +13,7 @@ from tashi.errors import YourMistake
 from tashi.model.instance import saved_name
 from tashi.model.orders import Observation, Seen, Start, Suspend
 from tashi.model.user import Principal
-from tests.builders import ADMIN, a_spec, some_facts
+from tests.builders import ADMIN, a_spec, seen, some_facts
 from tests.small_cell import FakeAgent, SmallCell, result_of
 
 ALICE = Principal(name="alice", user_id=1000)
@@ -237,6 +237,20 @@ def test_o1_suspended_after_the_backup(kept: bool) -> None:
         cell.call(ALICE, "resumeVm", instance="vm1")
         cell.work()
         assert cell.state() == "Running"
+
+
+def test_a_suspension_whose_memory_is_kept_goes_on() -> None:
+    """A host that does not see the saved memory just now is asked again, and tells when it does."""
+    cell, h1, _ = a_cell()
+    cell.call(ALICE, "suspendVm", instance="vm1")
+    cell.settle()
+    cell.saved.add(saved(cell))
+    h1.orders.clear()
+    h1.domains.clear()
+    h1.tell(seen(cell.instance(), Seen.MISSING, done=True, refused="the share is away"))
+    assert cell.state() == "Suspending"
+    h1.tell(seen(cell.instance(), Seen.SAVED, done=True))
+    assert cell.state() == "Suspended"
 
 
 def test_gone_while_it_suspends() -> None:

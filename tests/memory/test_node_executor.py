@@ -322,16 +322,17 @@ class ExecutorTests(ExecutorCase):
         self.assertEqual(len(self.host.domains(CELL)), 1)
 
     def test_failed_destroy_is_tried_again_after_its_domain_was_seen(self) -> None:
-        """A destroy that failed is carried out when it is asked for again, also when the domain has been listed since."""
-        self.executor.give([start()])
-        works, self.host.destroy = self.host.destroy, self.refuse  # type: ignore[method-assign]
-        self.executor.give([destroy()])
-        self.successResultOf(Deferred.fromCoroutine(self.executor.survey()))
-        self.host.change(uuid_of(1), Seen.PAUSED, Cause.IO_ERROR)
-        self.host.destroy = works  # type: ignore[method-assign]
-        self.executor.give([destroy()])
-        self.assertEqual(self.told[-1].seen, Seen.GONE)
-        self.assertEqual(self.host.domains(CELL), [])
+        """A destroy that failed is carried out when it is asked for again, also when the domain was listed or moved away by hand since."""
+        for number, (seen, cause) in enumerate([(Seen.PAUSED, Cause.IO_ERROR), (Seen.GONE, Cause.MIGRATED_AWAY)], 1):
+            self.executor.give([start(number)])
+            works, self.host.destroy = self.host.destroy, self.refuse  # type: ignore[method-assign]
+            self.executor.give([destroy(number)])
+            self.successResultOf(Deferred.fromCoroutine(self.executor.survey()))
+            self.host.change(uuid_of(number), seen, cause)
+            self.host.destroy = works  # type: ignore[method-assign]
+            self.executor.give([destroy(number)])
+            self.assertEqual((self.told[-1].seen, self.told[-1].reason), (Seen.GONE, "destroyed"))
+            self.assertEqual(self.host.domains(CELL), [])
 
     def test_failed_destroy_is_tried_again(self) -> None:
         """A destroy that failed is carried out when it is asked for again."""
@@ -341,6 +342,18 @@ class ExecutorTests(ExecutorCase):
         self.host.destroy = works  # type: ignore[method-assign]
         self.executor.give([destroy()])
         self.assertEqual(self.seen(), [(1, 1, Seen.RUNNING), (1, 2, Seen.FAILED), (1, 2, Seen.GONE)])
+
+    def test_a_suspension_without_the_share_is_asked_again(self) -> None:
+        """Where the domain is gone and its saved memory cannot be seen no end is told, and the order is tried again when it is repeated."""
+        order = Suspend(instance_id=1, generation=2, uuid=uuid_of(1), saved="s")
+        self.executor.give([start(), order])
+        again = self.an_executor()  # an agent that was killed meanwhile
+        works, self.host.do = self.host.do, self.refuse_deed  # type: ignore[method-assign]
+        again.give([order])
+        self.assertEqual((self.told[-1].seen, self.told[-1].done), (Seen.MISSING, True))
+        self.host.do = works  # type: ignore[method-assign]
+        again.give([order])
+        self.assertEqual((self.told[-1].seen, self.told[-1].done), (Seen.SAVED, True))
 
     def test_a_fault_of_ours(self) -> None:
         """A mistake in the program fails the order and is logged; the next order is carried out."""
@@ -375,6 +388,10 @@ class ExecutorTests(ExecutorCase):
         self.clock.advance(12.5)
         self.executor.give([start()])
         self.assertEqual(self.told, [msgspec.structs.replace(self.told[0], at=12.5)])
+
+    def refuse_deed(self, cell: str, order: Deed) -> None:
+        """A deed that cannot be done."""
+        raise OurFault("internal", "the share is away")
 
     def refuse(
         self, cell: str, domain: str, generation: int, copies: Sequence[str], saved: str, incarnation: str

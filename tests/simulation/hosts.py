@@ -40,6 +40,8 @@ class Machine(FakeHypervisor):
         """When what takes long on a domain is at its end."""
         self.has_share = True
         """Whether the directory that all hosts share is mounted here."""
+        self.brought: set[str] = set()
+        """The domains that were moved here by hand, for which nobody has reserved room."""
 
     def start(self, cell: str, order: Start) -> Observation:
         if order.uuid not in self._domains and not self.has_share:
@@ -122,6 +124,26 @@ class Machine(FakeHypervisor):
         """Return whether nothing is under way at the domain, so that libvirt does not refuse another job on it."""
         return domain not in self._leaving and self.busy_until.get(domain, 0.0) <= self._world.clock.seconds()
 
+    def order_of(self, domain: str) -> Start:
+        """Return what a domain was started with."""
+        return self._domains[domain].order
+
+    def has_room_for(self, order: Start) -> bool:
+        """Return whether a domain of this size fits beside all that is here."""
+        here = self.occupying()
+        cores, memory = sum(one.cores for one in here), sum(one.memory for one in here)
+        return order.uuid not in self._domains and cores + order.cores <= CORES and memory + order.memory <= MEMORY
+
+    def move_by_hand(self, domain: str, target: Machine, *, undefine: bool) -> None:
+        """Move a running domain without a word to its agent. Without ``undefine`` its definition stays here, shut off."""
+        target._domains[domain] = msgspec.structs.replace(self._domains[domain])
+        target.brought.add(domain)
+        self.brought.discard(domain)
+        target._tell(domain, Seen.RUNNING)
+        self.change(domain, Seen.GONE, Cause.MIGRATED_AWAY)
+        if undefine:
+            del self._domains[domain]
+
     def lose_share_for_a_while(self) -> None:
         """The shared directory is not mounted: domains are paused by I/O errors, and nothing that needs it can be done."""
         if self.has_share:
@@ -170,8 +192,8 @@ class Machine(FakeHypervisor):
         return [domain.order for domain in self._domains.values() if domain.seen is not Seen.GONE]
 
     def all(self) -> list[Start]:
-        """The orders of all domains there are."""
-        return [domain.order for domain in self._domains.values()]
+        """The orders of all domains there are, without definitions that a move by hand has left."""
+        return [domain.order for _, domain in self._here()]
 
 
 class Link:
