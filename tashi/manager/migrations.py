@@ -176,7 +176,7 @@ def _from_target(tx: Transaction, instance: Instance, migration: Migration, obse
             return advance(tx, fail(tx, instance, migration.doubt), Happening.SEEN_PAUSED, reason=f"not moved: {migration.doubt}")
     elif instance.state is InstanceState.Orphaned and (source := _rebooted_source(tx, instance)) is not None:
         if observation.seen in _ABSENT and observation.generation == instance.generation:
-            return hold(tx, instance, source)
+            return hold(tx, instance, source, nowhere=True)
         if observation.seen is Seen.PAUSED and observation.cause is not None and observation.cause not in PASSING:
             return advance(tx, instance, Happening.ARRIVED, **_at_target(tx, instance, migration))
     elif instance.state is InstanceState.MigratePrep and _is_outcome(instance, observation):

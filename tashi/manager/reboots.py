@@ -11,15 +11,19 @@ from tashi.model.instance import Instance, Residue
 from tashi.model.states import Happening
 
 
-def hold(tx: Transaction, instance: Instance, host: Host) -> Instance:
-    """Hold an instance that ran on an earlier boot of its host; what is left of it there, and at a target, is cleared away."""
+def hold(tx: Transaction, instance: Instance, host: Host, *, nowhere: bool = False) -> Instance:
+    """Hold an instance that ran on an earlier boot of its host; what is left of it there, and at a target, is cleared away.
+
+    ``nowhere``: it was moving, and its target has said that it does not have it. Its disks belong to no host then.
+    """
     generation = instance.generation + 1
     left = [host.id]
     if instance.migration is not None and instance.migration.received:
         left.append(instance.migration.target)
     kept = [one for one in instance.residue if one.host_id not in left]
     residue = (*kept, *(Residue(host_id=number, generation=generation) for number in left))
-    before = msgspec.structs.replace(instance, migration=None, residue=residue, saved="")
+    unused = generation if nowhere else instance.unused_below
+    before = msgspec.structs.replace(instance, migration=None, residue=residue, saved="", unused_below=unused)
     return advance(
         tx, before, Happening.HOST_REBOOTED, reason=_words(instance, host), generation=generation, decayed=False, boot=""
     )

@@ -92,6 +92,7 @@ def errands_of(instance: Instance, cell: UUID) -> tuple[tuple[int, Order], ...]:
     if instance.residue and instance.state is not InstanceState.MigrateTrans:  # till then it is known by that where it came from
         domain = str(domain_uuid(cell, instance.id))
         about: dict[str, Any] = {"instance_id": instance.id, "incarnation": instance.incarnation, "uuid": domain}
+        about["unused_below"] = instance.unused_below
         found += [(one.host_id, Destroy(**about, generation=one.generation)) for one in instance.residue]
     return tuple(found)
 
@@ -128,7 +129,7 @@ def order_for(instance: Instance, cell: UUID) -> Order | None:
                 saved=instance.saved,
             )
         case InstanceState.Destroying | InstanceState.Restarting:
-            return Destroy(**about, copies=unused_copies(instance), saved=instance.saved)
+            return Destroy(**about, copies=unused_copies(instance), saved=instance.saved, unused_below=instance.unused_below)
         case InstanceState.Pausing | InstanceState.Unpausing | InstanceState.ShuttingDown:
             return _DEEDS[instance.state](**about)
         case InstanceState.Suspending:

@@ -163,6 +163,7 @@ class Instance(InstanceSpec, frozen=True, kw_only=True, rename="camel", tag=Fals
     migration: Migration | None = None
     becoming: Becoming | None = None
     residue: tuple[Residue, ...] = ()
+    unused_below: int = 0  # no host has a domain that uses its throw-away disks of these generations, whoever they belong to
     saved: str = ""  # where in the shared directory its memory is kept while it is suspended
     grace_until: float | None = None  # the time of day by which a guest that was asked to shut down should have done so
     shrunk_from: int | None = None  # MB its guest had before it was shrunk to make room; while it has less, only that takes room

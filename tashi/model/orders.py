@@ -67,6 +67,7 @@ class Destroy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag="de
     uuid: Text
     copies: Annotated[tuple[Text, ...], Items] = ()
     saved: Text = ""  # where its memory may have been kept
+    unused_below: Id = 0  # up to this generation no other host uses its throw-away disks, whoever they belong to
 
 
 class Deed(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

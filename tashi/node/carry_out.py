@@ -11,7 +11,7 @@ from tashi.errors import OurFault
 from tashi.interfaces import IHypervisor
 from tashi.model.bounds import cut
 from tashi.model.instance import Resources
-from tashi.model.orders import Deed, Look, Observation, Offer, Order, PrepareDisks, Receive, Seen, Start, answer
+from tashi.model.orders import Deed, Destroy, Look, Observation, Offer, Order, PrepareDisks, Receive, Seen, Start, answer
 from tashi.node.faults import HypervisorAway
 
 LONGEST_REASON: Final = 400
@@ -30,6 +30,8 @@ def carry_out(hypervisor: IHypervisor, cell: str, order: Order) -> Observation |
             hypervisor.prepare_disks(cell, order)
             seen, reason = Seen.READY, ""
         else:
+            if order.unused_below:
+                _take_unused(hypervisor, cell, order)
             hypervisor.destroy(cell, order.uuid, order.generation, order.copies, order.saved, order.incarnation)
             seen, reason = Seen.GONE, "destroyed"
     except HypervisorAway:
@@ -44,6 +46,18 @@ def carry_out(hypervisor: IHypervisor, cell: str, order: Order) -> Observation |
             return msgspec.structs.replace(found, generation=order.generation)
         seen, reason = Seen.FAILED, "the node agent failed; its log says how"
     return answer(order, seen, reason)
+
+
+def _take_unused(hypervisor: IHypervisor, cell: str, order: Destroy) -> None:
+    """Let the disks of a move that nobody ended be this host's, so that they go with the domain."""
+    generation = min(order.generation, order.unused_below)
+    look = Look(instance_id=order.instance_id, generation=generation, incarnation=order.incarnation, uuid=order.uuid, yours=True)
+    try:
+        hypervisor.do(cell, look)
+    except HypervisorAway:
+        raise
+    except OurFault as fault:  # the domain here is another instance's; a Destroy leaves it alone, too
+        _log.info("instance {id}: {fault}", id=order.instance_id, fault=fault.message)
 
 
 def _do(hypervisor: IHypervisor, cell: str, deed: Deed) -> Observation | None:

@@ -13,6 +13,7 @@ from tashi.errors import OurFault
 from tashi.model.causes import Cause
 from tashi.model.instance import Disk, Nic, Resources
 from tashi.model.orders import Adapt, Seen, Shutdown
+from tashi.node.domain.xml import NAMESPACE
 from tashi.node.fake import FakeHypervisor
 from tashi.node.libvirt.connection import LibvirtConnection
 from tashi.node.libvirt.guest import LibvirtHypervisor
@@ -82,6 +83,16 @@ class TestDriverTests(HypervisorContract, TestCase):
         found = self.connection.get().lookupByUUIDString(domain)
         self.connection.get().defineXML(found.XMLDesc())
         found.managedSave()
+
+    def test_h1_start_over_a_domain_without_its_mark(self) -> None:
+        """H1: a Start that finds its domain alive and without our mark is no failure, after which another host would start it."""
+        order = an_order()
+        self.hypervisor.start(CELL, order)
+        domain = self.connection.get().lookupByUUIDString(order.uuid)
+        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, None, "tashi", NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        seen = self.hypervisor.start(CELL, order)
+        self.assertEqual((seen.seen, seen.cause, seen.generation), (Seen.MISSING, Cause.UNMARKED, order.generation))
+        self.assertTrue(domain.isActive())
 
     def test_shutdown(self) -> None:
         """A guest that heeds its power button ends."""

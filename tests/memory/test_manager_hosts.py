@@ -589,6 +589,29 @@ def test_h1_a_domain_that_lost_its_mark_has_not_ended(incarnation: bool) -> None
     assert (cell.state(), cell.instance().reason) == ("Running", "")
 
 
+def test_h1_a_start_that_finds_its_domain_unmarked_is_not_tried_elsewhere() -> None:
+    """H1: an instance whose domain lost its mark before its start was told stays where it is; no other host starts it, too."""
+    h1, h2 = FakeAgent("h1"), FakeAgent("h2")
+    cell = SmallCell(hosts=[h1, h2])
+    cell.create()
+    cell.settle()
+    instance = cell.instance()
+    host = next(agent for agent in (h1, h2) if agent.host_id == instance.host_id)
+    host.orders.clear()
+    lost = Observation(
+        instance_id=1,
+        generation=instance.generation,
+        incarnation=instance.incarnation,
+        seen=Seen.MISSING,
+        cause=Cause.UNMARKED,
+        reason=in_words(Cause.UNMARKED),
+    )
+    host.tell(lost)
+    cell.settle()
+    assert (cell.state(), cell.instance().host_id) in (("Activating", host.host_id), ("Orphaned", host.host_id))
+    assert (h1.domains, h2.domains) == ({}, {})
+
+
 def test_h1_a_list_of_another_machine_ends_nothing() -> None:
     """H1: when the host's name has come to another machine by an administrator's word, no number of lists ends what the first one ran."""
     agent = FakeAgent("h1")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
+import msgspec
 import pytest
 
 from tashi.errors import YourMistake
+from tashi.manager.reconcile import order_for
 from tashi.model.causes import Cause
 from tashi.model.instance import Disk
 from tashi.model.orders import Destroy, Migrate, Observation, Seen, Suspend
+from tashi.model.states import InstanceState
 from tashi.scheduling.room import rooms_of
 from tashi.scheduling.survey import survey
 from tests.builders import ALICE, BOB, a_spec
@@ -213,6 +217,10 @@ def test_a_source_that_is_rebooted_during_a_move(arrived: bool, silence: float) 
         assert (cell.state(), cell.instance().host_id, list(h2.domains)) == ("Running", 2, [1])
     else:
         assert (cell.state(), cell.instance().reason, h2.domains, h2.expected) == ("Held", REBOOTED, {}, {})
+        held = cell.instance()
+        assert 0 < held.unused_below <= held.generation
+        destroy = order_for(msgspec.structs.replace(held, state=InstanceState.Destroying), uuid.uuid4())
+        assert isinstance(destroy, Destroy) and destroy.unused_below == held.unused_below
         cell.call(ALICE, "resumeVm", instance="vm1")
         cell.work()
         assert (cell.state(), len(h1.domains) + len(h2.domains)) == ("Running", 1)

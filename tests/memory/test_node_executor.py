@@ -54,9 +54,7 @@ class UnmarkedHypervisor(FakeHypervisor):
         """See IHypervisor."""
         return [self._doubt()] if self.lost else super().domains(cell)
 
-    def settle(
-        self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None, incarnation: str = ""
-    ) -> Observation | None:
+    def settle(self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None, incarnation: str = "") -> Observation | None:
         """See IHypervisor."""
         if self.lost:
             return msgspec.structs.replace(self._doubt(), generation=generation, incarnation=incarnation)
@@ -476,6 +474,13 @@ class DeedTests(ExecutorCase):
         self.assertEqual(self.told[-1], self.sight(Seen.RUNNING, done=True))
         self.executor.give([deed(Reset, generation=3)])
         self.assertEqual(self.host.resets, 2)
+
+    def test_a_destroy_takes_what_a_move_has_left(self) -> None:
+        """H7: disks that belong to no host, since a move ended with its source, are taken by the Destroy that says so, and no other."""
+        self.begin()
+        self.host.begun.clear()
+        self.executor.give([Destroy(instance_id=1, generation=3, uuid=uuid_of(1), unused_below=2)])
+        self.assertEqual((self.host.begun, self.told[-1].seen), (["look 1", "destroy"], Seen.GONE))
 
     def test_an_order_during_a_look(self) -> None:
         """A13: a Suspend that comes while its domain is only looked at is carried out, and its outcome is told."""

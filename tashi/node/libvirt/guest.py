@@ -121,6 +121,9 @@ class LibvirtHypervisor:
         with self._connection.talking(f"{domain_name(order.instance_id, order.name)} was not started") as connection:
             domain = find(connection, canonical(order.uuid))
             if domain is not None:
+                lost = unmarked(domain, cell, order.incarnation, order.generation)
+                if lost is not None:  # not a failure, after which another host would start it
+                    return lost
                 mark = own_mark(domain, cell, order.incarnation)
                 if domain.state()[0] not in ENDED:
                     self._disks.keep(canonical(order.uuid), order.generation, order.disks)
@@ -250,9 +253,7 @@ class LibvirtHypervisor:
         self._remove(domain, deed.generation, keep_console=True)
         return Seen.SAVED
 
-    def settle(
-        self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None, incarnation: str = ""
-    ) -> Observation | None:
+    def settle(self, cell: str, domain_uuid: str, generation: int, cause: Cause | None = None, incarnation: str = "") -> Observation | None:
         """See IHypervisor."""
         domain_uuid = canonical(domain_uuid)
         with self._connection.talking("the domain could not be looked at") as connection:
