@@ -135,7 +135,7 @@ def _cause_in(state: InstanceState, before: Instance, cause: Cause | None) -> Ca
     """Why an instance in this state does not run: a doubt keeps what was known before it."""
     if state is InstanceState.Orphaned:
         return cause or (Cause.OWNER if before.state is InstanceState.Pausing else before.cause)
-    return cause if state is InstanceState.Paused else None
+    return cause if state in (InstanceState.Paused, InstanceState.Held) else None
 
 
 def _event(tx: Transaction, before: Instance, after: Instance, happening: Happening, reason: str) -> Event:

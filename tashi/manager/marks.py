@@ -13,13 +13,20 @@ from typing import Final
 import msgspec
 from twisted.logger import Logger
 
+from tashi.errors import CONFLICT, INTERNAL, OurFault, YourMistake
 from tashi.interfaces import IStore
-from tashi.manager.cluster import Cluster
+from tashi.manager.cluster import Cluster, Transaction
+from tashi.manager.lifecycle import advance
+from tashi.model.causes import Cause, in_words
 from tashi.model.events import cell_action
+from tashi.model.instance import Instance
 from tashi.model.marks import GENERATION_STEP, LOSS, Loss, Mark, sign, verify
+from tashi.model.states import Happening, HostState, InstanceState
 
 MOST_WARNINGS: Final = 3
 MOST_STRANGERS: Final = 1000
+MOST_NAMED: Final = 10
+_TO_BE_STARTED: Final = frozenset({InstanceState.Pending, InstanceState.PreparingDisk, InstanceState.Activating, InstanceState.Resuming})
 
 
 class Marks:
@@ -86,14 +93,56 @@ class Marks:
         with self._cluster.transaction("step_over_loss") as tx:
             for kind, number in loss.numbers.items():
                 tx.step_over(kind, number)
-            for instance in self._cluster.instances.values():
-                tx.put_instance(
-                    msgspec.structs.replace(instance, generation=instance.generation + GENERATION_STEP)
-                )
+            answers_anew(tx)
+            for instance in list(self._cluster.instances.values()):
+                tx.put_instance(msgspec.structs.replace(instance, generation=instance.generation + GENERATION_STEP))
+            for number in list(self._cluster.instances):
+                start_nothing(tx, number)
             tx.tell(cell_action("storeLost", loss.reason))
             tx.remove_setting(LOSS)
         self.log.warn("records were lost: {reason}; new numbers begin above the old ones", reason=loss.reason)
         self._losses = (*self._losses, f"records were lost: {loss.reason}")[-MOST_WARNINGS:]
+
+
+def answers_anew(tx: Transaction) -> None:
+    """Give the commands that are open new numbers: lost records may have answered them, and no stanza id has two contents."""
+    for request in sorted(tx.cluster.requests.values(), key=lambda one: one.id):
+        if request.done_at is not None:
+            continue
+        number = tx.next_id("request")
+        tx.remove_request(request.id)
+        tx.put_request(msgspec.structs.replace(request, id=number))
+        for instance_id in request.instance_ids:
+            instance = tx.instance(instance_id)
+            if instance is not None and any(task.request == request.id for task in instance.tasks):
+                tasks = tuple(
+                    msgspec.structs.replace(task, request=number) if task.request == request.id else task for task in instance.tasks
+                )
+                tx.put_instance(msgspec.structs.replace(instance, tasks=tasks))
+
+
+def start_nothing(tx: Transaction, instance_id: int) -> None:
+    """Hold an instance that waits for its start: it may have been started, and moved, by records that are lost.
+
+    Where a host reports its domain, the record follows it there. Nobody starts a second one meanwhile.
+    """
+    instance = tx.instance(instance_id)
+    if instance is not None and instance.state in _TO_BE_STARTED:
+        reason = in_words(Cause.RECORDS_LOST)
+        error = OurFault(INTERNAL, f"{instance.name} was not started, because records were lost; ask again")
+        advance(tx, instance, Happening.FAILED, reason=reason, cause=Cause.RECORDS_LOST, error=error)
+
+
+def refuse_early_start(cluster: Cluster, instance: Instance) -> None:
+    """YourMistake(conflict) when an instance is held for lost records and a host has not listed what it has since."""
+    if instance.cause is Cause.RECORDS_LOST:
+        silent = [host.name for host in cluster.hosts.values() if host.decayed and host.state is not HostState.PoweredOff]
+        if silent:
+            raise YourMistake(
+                CONFLICT,
+                f"records were lost, and {instance.name} may run on {', '.join(silent[:MOST_NAMED])}, not heard of since; resume it when "
+                "they have reported, or unregister a host that is gone for good",
+            )
 
 
 def tell_of_absence(cluster: Cluster, why: str, seconds: float) -> None:

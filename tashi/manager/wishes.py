@@ -11,6 +11,7 @@ from tashi.errors import BUSY, CONFLICT, NO_SUITABLE_HOST, NOT_SUPPORTED_LIVE, Y
 from tashi.manager import requests, squeezing
 from tashi.manager.cluster import Transaction
 from tashi.manager.lifecycle import advance
+from tashi.manager.marks import refuse_early_start
 from tashi.model.causes import OFF
 from tashi.model.events import Event, audit_record, vm_action
 from tashi.model.instance import LIMITS, Instance, Resources, Task, saved_name
@@ -33,6 +34,7 @@ def wish(tx: Transaction, instance: Instance, happening: Happening, *, reason: s
     """Pause, unpause, suspend, resume or shut down; ``grace`` is how many seconds a guest has to shut down. Resuming a Held instance has
     it placed and started again. YourMistake(conflict) in another state."""
     if happening is Happening.RESUME_ASKED and instance.state is InstanceState.Held:
+        refuse_early_start(tx.cluster, instance)
         return advance(tx, instance, Happening.RETRIED, reason=reason, refused_by=())
     legal = is_legal(instance.state, happening)
     if happening is Happening.RESUME_ASKED and instance.state is InstanceState.Paused:

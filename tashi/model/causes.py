@@ -34,6 +34,8 @@ class Cause(enum.StrEnum):
     MIGRATED_AWAY = "migrated-away"
     # alive, and not known by its mark
     UNMARKED = "unmarked"
+    # only in records
+    RECORDS_LOST = "records-lost"
     # ended
     SHUT_DOWN = "shut-down"
     DESTROYED = "destroyed"
@@ -76,6 +78,9 @@ WORDS: Final[dict[Cause, str]] = {
     Cause.UNMARKED: (
         "its domain runs, but an administrator of its host has removed or changed its mark (the metadata of the domain);"
         " put the mark back, or end the domain with virsh"
+    ),
+    Cause.RECORDS_LOST: (
+        "records were lost, and it may run on a host that has not reported since; resumeVm starts it when all hosts have"
     ),
     Cause.SHUT_DOWN: "shut down",
     Cause.DESTROYED: "destroyed by an administrator of its host",

@@ -7,6 +7,8 @@ import copy
 import msgspec
 import pytest
 
+from tashi.errors import YourMistake
+from tashi.model.causes import Cause
 from tashi.model.marks import GENERATION_STEP, LOSS, MOST_TEXT, Loss, Mark, reserved, sign, verify
 from tashi.model.user import Principal
 from tashi.store.memory import MemoryStore
@@ -58,6 +60,68 @@ def test_o1_a_loss_that_the_store_knows_of_is_stepped_over_once() -> None:
     assert cell.manager.store_status().warnings == ()
 
 
+def _restored_while_it_starts(*, by_message: bool) -> tuple[SmallCell, FakeAgent, FakeAgent]:
+    """A cell whose records are of the moment before web ran, with the host that they name; web runs on the other host, not heard of yet."""
+    h1, h2 = FakeAgent("h1"), FakeAgent("h2")
+    cell = SmallCell(hosts=[h1, h2])
+    if by_message:
+        cell.create(a_spec("web"), stanza="a")
+    else:
+        cell.call(ADMIN, "createVm", name="web", disks=[{"uri": "tashi"}], userId=1000)
+    cell.settle()
+    assert cell.state("web") == "Activating"
+    earlier = copy.deepcopy(cell.store)
+    assert isinstance(earlier, MemoryStore)
+    named = h1 if cell.instance("web").host_id == h1.host_id else h2
+    other = h2 if named is h1 else h1
+    cell.work()
+    other.domains[1], other.incarnations[1] = named.domains.pop(1) + 3, cell.instance("web").incarnation
+    loss = Loss(reason="restored", numbers={"request": 1000, "outbox": 1000, "event": 1000})
+    earlier.rows["settings"][LOSS] = msgspec.json.encode(msgspec.json.encode(loss).decode()).decode()
+    for agent in (h1, h2):
+        agent.lose_link()
+    cell.agents.clear()
+    _taken_back(cell, earlier)
+    cell.join(named)
+    cell.work()
+    return cell, named, other
+
+
+def test_o1_nothing_is_started_from_lost_records() -> None:
+    """O1: an instance that the restored records were about to start is Held until every host has said what it has."""
+    cell, named, other = _restored_while_it_starts(by_message=False)
+    assert (cell.state("web"), cell.instance("web").cause, named.domains) == ("Held", Cause.RECORDS_LOST, {})
+    with pytest.raises(YourMistake, match=other.name):
+        cell.call(ADMIN, "resumeVm", instance="web")
+    cell.join(other)
+    cell.work()
+    assert (cell.state("web"), cell.instance("web").host_id) == ("Running", other.host_id)
+    assert (list(named.domains), list(other.domains)) == ([], [1])
+
+
+def test_o1_an_instance_held_for_lost_records_starts_when_no_host_has_it() -> None:
+    """O1: once all hosts have reported, resumeVm starts what none of them has."""
+    cell, named, other = _restored_while_it_starts(by_message=False)
+    other.domains.clear()
+    cell.join(other)
+    cell.work()
+    assert cell.state("web") == "Held"
+    cell.call(ADMIN, "resumeVm", instance="web")
+    cell.work()
+    assert (cell.state("web"), len(named.domains) + len(other.domains)) == ("Running", 1)
+
+
+def test_o1_a_command_that_lost_records_may_have_answered_has_another_stanza_id() -> None:
+    """O1: an open create is answered with an error, under a number that the lost records cannot have given out."""
+    cell, named, _ = _restored_while_it_starts(by_message=True)
+    assert (cell.replies[0]["status"], cell.replies[-1]["status"]) == ("OK", "ERROR")
+    assert "records were lost" in cell.replies[-1]["message"]
+    ids = [row.stanza_id for row in cell.manager.outbox.pending() if row.to]
+    assert cell.state("web") == "none" and named.domains == {}
+    assert all(one.endswith("-r1001") for one in ids) or not ids
+    assert [request.id for request in cell.manager.cluster.requests.values()] == [1001]
+
+
 def test_orders_after_a_loss_are_newer_than_those_that_were_lost() -> None:
     """A delete is carried out although the host had later orders than the records know of."""
     agent = FakeAgent("h1")
@@ -65,9 +129,7 @@ def test_orders_after_a_loss_are_newer_than_those_that_were_lost() -> None:
     earlier = copy.deepcopy(cell.store)
     assert isinstance(earlier, MemoryStore)
     agent.domains[1] += 5  # the host has heard of later orders
-    earlier.rows["settings"][LOSS] = msgspec.json.encode(
-        msgspec.json.encode(Loss(reason="restored")).decode()
-    ).decode()
+    earlier.rows["settings"][LOSS] = msgspec.json.encode(msgspec.json.encode(Loss(reason="restored")).decode()).decode()
     _taken_back(cell, earlier)
     assert cell.state("web") == "Running"
     cell.delete("web")
@@ -90,9 +152,7 @@ def test_a_state_directory_that_went_back_is_noticed_by_an_agent_s_mark() -> Non
     agent.domains.clear()
     _taken_back(cell, earlier)
     (lost,) = _losses(cell)
-    assert "host h1 was told of commit" in str(
-        lost["reason"]
-    ) and "the state directory is an older copy" in str(lost["reason"])
+    assert "host h1 was told of commit" in str(lost["reason"]) and "the state directory is an older copy" in str(lost["reason"])
     assert cell.manager.store_status().warnings == (f"records were lost: {lost['reason']}",)
     assert lost["seq"] == 100_001 > told
     cell.create(a_spec("d"), stanza="d")
@@ -101,9 +161,7 @@ def test_a_state_directory_that_went_back_is_noticed_by_an_agent_s_mark() -> Non
     # a second host that knows as much is no news
     cell.join(FakeAgent("h2"))
     other = FakeAgent("h3")
-    other.mark = sign(
-        Mark(run="run-0", commits=10**6, numbers={"instance": 1000}), cell.manager.cluster.settings["markKey"]
-    )
+    other.mark = sign(Mark(run="run-0", commits=10**6, numbers={"instance": 1000}), cell.manager.cluster.settings["markKey"])
     cell.join(other)
     assert len(_losses(cell)) == 1
 
@@ -224,8 +282,6 @@ def test_o1_records_of_any_moment_are_restored(moment: int) -> None:
     (number,) = cell.replies[-1]["ids"]
     assert number == 1001 and number not in given
     for instance in list(cell.manager.cluster.instances.values()):
-        cell.delete(
-            instance.id, stanza=f"delete {instance.id}", who=Principal(user_id=0, name="root", admin=True)
-        )
+        cell.delete(instance.id, stanza=f"delete {instance.id}", who=Principal(user_id=0, name="root", admin=True))
     cell.work()
     assert cell.manager.cluster.instances == {}
